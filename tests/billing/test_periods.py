@@ -1,0 +1,171 @@
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.cycles import MAX_PERIODS_PER_RUN, Period, boundary_instant, periods_from
+from billing.periods import PeriodReason, first_periods, following_period, moved_to_zone
+
+CHICAGO = ZoneInfo("America/Chicago")
+ZONES = st.sampled_from(
+    [CHICAGO, *(ZoneInfo(name) for name in ("Pacific/Apia", "America/Havana", "Asia/Kolkata"))]
+)
+ANCHORS = st.integers(1, 31)
+STARTS = st.dates(date(1997, 1, 1), date(2027, 6, 1))
+ACTIVATIONS = st.integers(0, 7 * 365 * 24 * 60).map(
+    lambda minutes: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+)
+
+
+def test_a_client_put_on_the_cycle_today_has_one_period_open() -> None:
+    [planned] = first_periods(
+        date(2026, 11, 22),
+        anchor_day=1,
+        zone=CHICAGO,
+        activated_at=datetime(2026, 11, 22, 18, tzinfo=UTC),
+    )
+
+    assert planned.period == Period(date(2026, 11, 22), date(2026, 12, 1))
+    assert planned.starts_at == datetime(2026, 11, 22, 6, tzinfo=UTC)
+    assert planned.ends_at == datetime(2026, 12, 1, 6, tzinfo=UTC)
+    assert planned.reason is None
+
+
+@pytest.mark.parametrize(
+    ("activated_at", "waiting"),
+    [
+        (datetime(2026, 11, 1, 4, 59, 59, tzinfo=UTC), 1),
+        # The second boundary's own instant: that period ended before the activation.
+        (datetime(2026, 11, 1, 5, tzinfo=UTC), 2),
+        (datetime(2026, 11, 1, 5, 0, 1, tzinfo=UTC), 2),
+    ],
+)
+def test_periods_that_ended_before_the_activation_wait(
+    activated_at: datetime, waiting: int
+) -> None:
+    planned = first_periods(
+        date(2026, 9, 15), anchor_day=1, zone=CHICAGO, activated_at=activated_at
+    )
+
+    reasons = [one.reason for one in planned]
+    assert reasons == [PeriodReason.BEFORE_ACTIVATION] * waiting + [None]
+
+
+def test_a_start_in_the_future_has_one_period_and_no_reason_to_wait() -> None:
+    [planned] = first_periods(
+        date(2027, 3, 10),
+        anchor_day=31,
+        zone=CHICAGO,
+        activated_at=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+
+    assert planned.period == Period(date(2027, 3, 10), date(2027, 3, 31))
+    assert planned.reason is None
+
+
+def test_a_long_past_is_written_down_a_run_at_a_time() -> None:
+    *waiting, last = first_periods(
+        date(1997, 1, 1),
+        anchor_day=1,
+        zone=CHICAGO,
+        activated_at=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+
+    assert len(waiting) == 60
+    assert waiting[-1].period == Period(date(2001, 12, 1), date(2002, 1, 1))
+    assert {one.reason for one in waiting} == {PeriodReason.BEFORE_ACTIVATION}
+    assert last.period == Period(date(2026, 11, 1), date(2026, 12, 1))
+    assert last.reason is None
+
+
+@given(STARTS, ANCHORS, ZONES, ACTIVATIONS)
+def test_the_earliest_that_ended_are_written_down_and_the_one_under_way(
+    start: date, anchor_day: int, zone: ZoneInfo, activated_at: datetime
+) -> None:
+    planned = first_periods(start, anchor_day=anchor_day, zone=zone, activated_at=activated_at)
+
+    # Longer than any of these chains, so that the activation lies inside it.
+    chain = list(islice(periods_from(start, anchor_day), 12 * 31))
+    ended = [one for one in chain if boundary_instant(one.end, zone) <= activated_at]
+    assert [one.period for one in planned] == [
+        *ended[:MAX_PERIODS_PER_RUN],
+        chain[len(ended)],
+    ]
+    for one in planned:
+        assert one.starts_at == boundary_instant(one.period.start, zone)
+        assert one.ends_at == boundary_instant(one.period.end, zone)
+        assert (one.reason is None) == (one.ends_at > activated_at)
+
+
+@given(STARTS, ANCHORS, ZONES, ACTIVATIONS)
+def test_following_periods_fill_the_hole_up_to_the_one_under_way(
+    start: date, anchor_day: int, zone: ZoneInfo, activated_at: datetime
+) -> None:
+    *waiting, last = first_periods(
+        start, anchor_day=anchor_day, zone=zone, activated_at=activated_at
+    )
+    filled = waiting[:1]
+    while filled and filled[-1] != last:
+        following = following_period(
+            filled[-1].period, anchor_day=anchor_day, zone=zone, activated_at=activated_at
+        )
+        assert following.period.start == filled[-1].period.end
+        assert following.starts_at == filled[-1].ends_at
+        assert following.ends_at <= last.ends_at
+        filled.append(following)
+
+    assert filled[: len(waiting)] == waiting
+
+
+def test_a_changed_anchor_counts_from_the_end_of_the_last_period() -> None:
+    following = following_period(
+        Period(date(2026, 11, 1), date(2026, 12, 1)),
+        anchor_day=31,
+        zone=CHICAGO,
+        activated_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+    assert following.period == Period(date(2026, 12, 1), date(2026, 12, 31))
+
+
+def test_a_changed_zone_moves_only_the_end() -> None:
+    period = Period(date(2026, 11, 1), date(2026, 12, 1))
+    starts_at = boundary_instant(period.start, CHICAGO)
+
+    assert moved_to_zone(period, starts_at, ZoneInfo("Asia/Tokyo")) == datetime(
+        2026, 11, 30, 15, tzinfo=UTC
+    )
+
+
+def test_a_day_lost_to_a_changed_zone_leaves_neither_gap_nor_overlap() -> None:
+    samoa, kiritimati = ZoneInfo("Pacific/Pago_Pago"), ZoneInfo("Pacific/Kiritimati")
+    day = Period(date(2026, 1, 31), date(2026, 2, 1))
+    starts_at = boundary_instant(day.start, samoa)
+
+    # In the new zone the day was over an hour before it began in the old one.
+    assert boundary_instant(day.end, kiritimati) == starts_at - timedelta(hours=1)
+    ends_at = moved_to_zone(day, starts_at, kiritimati)
+    assert ends_at == starts_at
+
+    following = following_period(
+        day, anchor_day=1, zone=kiritimati, activated_at=starts_at, ended_at=ends_at
+    )
+    assert following.starts_at == ends_at
+    assert following.ends_at == boundary_instant(date(2026, 3, 1), kiritimati)
+
+
+@given(STARTS, ANCHORS, ZONES, ZONES)
+def test_periods_of_a_client_that_moves_never_end_before_they_start(
+    start: date, anchor_day: int, old: ZoneInfo, new: ZoneInfo
+) -> None:
+    period = next(periods_from(start, anchor_day))
+    starts_at = boundary_instant(start, old)
+    ends_at = moved_to_zone(period, starts_at, new)
+    following = following_period(
+        period, anchor_day=anchor_day, zone=new, activated_at=starts_at, ended_at=ends_at
+    )
+
+    assert starts_at <= ends_at == following.starts_at <= following.ends_at
