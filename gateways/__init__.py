@@ -1,0 +1,1 @@
+"""What we ask of the outside world: a protocol and its adapter each."""

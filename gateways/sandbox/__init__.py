@@ -1,0 +1,1 @@
+"""Local servers for one machine: real PostgreSQL and Redis, run from installed packages."""
