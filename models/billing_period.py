@@ -1,0 +1,125 @@
+"""Billing periods: every client's half-open spans, and what became of each."""
+
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Select,
+    UniqueConstraint,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.orm import Mapped, aliased, mapped_column
+
+from billing.cycles import MAX_PERIODS_PER_RUN
+from billing.periods import PeriodReason, PeriodState
+from models.base import Base, CreatedAt, PrimaryKey, one_of
+from models.billing_run import BillingRun
+
+UNDECIDED_STATES = (PeriodState.OPEN, PeriodState.FAILED)
+UNDECIDED = "state IN ('open', 'failed')"
+RETRY_FAILED_AFTER = timedelta(hours=1)
+
+
+class BillingPeriod(Base):
+    """``[period_start, period_end)`` in local dates, ``[starts_at, ends_at)`` as instants.
+
+    ``run_id`` is the run that last worked on it; ``error`` says why a ``failed`` one failed.
+    """
+
+    __tablename__ = "billing_periods"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        UniqueConstraint("client_id", "period_start"),
+        UniqueConstraint("client_id", "period_end"),
+        Index(
+            "ix_billing_periods_undecided",
+            "account_id",
+            "period_end",
+            "client_id",
+            postgresql_where=UNDECIDED,
+        ),
+        # What the scheduler asks every minute: due by itself, in any account.
+        Index(
+            "ix_billing_periods_due",
+            "ends_at",
+            postgresql_where=f"{UNDECIDED} AND reason IS NULL",
+        ),
+        Index("ix_billing_periods_run_id", "run_id", postgresql_where="run_id IS NOT NULL"),
+        CheckConstraint(one_of("state", PeriodState), name="state"),
+        CheckConstraint(one_of("reason", PeriodReason), name="reason"),
+        CheckConstraint("period_start < period_end", name="dates"),
+        CheckConstraint("starts_at <= ends_at", name="instants"),
+        CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error"),
+    )
+
+    id: Mapped[PrimaryKey]
+    account_id: Mapped[UUID]
+    client_id: Mapped[UUID]
+    period_start: Mapped[date]
+    period_end: Mapped[date]
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(server_default=PeriodState.OPEN)
+    reason: Mapped[str | None]
+    error: Mapped[str | None]
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("billing_runs.id"))
+    created_at: Mapped[CreatedAt]
+    decided_at: Mapped[datetime | None]
+
+
+def due_in(run: BillingRun) -> Select[BillingPeriod]:
+    """The periods that ``run`` has still to bill, unordered.
+
+    A boundary never counts before it has passed, whatever date was asked for. What failed in
+    this run is left for the next; a scheduled run leaves a fresh failure alone for a while.
+    """
+    due = select(BillingPeriod).where(
+        BillingPeriod.account_id == run.account_id,
+        BillingPeriod.state.in_(UNDECIDED_STATES),
+        or_(
+            BillingPeriod.state == PeriodState.OPEN,
+            BillingPeriod.run_id.is_(None),
+            BillingPeriod.run_id != run.id,
+        ),
+        BillingPeriod.ends_at <= run.created_at,
+        BillingPeriod.ends_at <= run.as_of_at
+        if run.as_of_on is None
+        else BillingPeriod.period_end <= run.as_of_on,
+    )
+    if run.client_id is not None:
+        due = due.where(BillingPeriod.client_id == run.client_id)
+    if run.scheduled:
+        due = due.where(
+            BillingPeriod.reason.is_(None),
+            or_(
+                BillingPeriod.state == PeriodState.OPEN,
+                BillingPeriod.decided_at < run.created_at - RETRY_FAILED_AFTER,
+            ),
+        )
+    decided = aliased(BillingPeriod)
+    done_for_client = (
+        select(func.count())
+        .where(decided.client_id == BillingPeriod.client_id, decided.run_id == run.id)
+        .scalar_subquery()
+    )
+    return due.where(done_for_client < MAX_PERIODS_PER_RUN)
+
+
+def undecided_of(client_id: UUID) -> Select[BillingPeriod]:
+    """A client's periods of which nothing has become yet, oldest first, locked."""
+    return (
+        select(BillingPeriod)
+        .where(
+            BillingPeriod.client_id == client_id,
+            BillingPeriod.state.in_(UNDECIDED_STATES),
+        )
+        .order_by(BillingPeriod.period_start)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )

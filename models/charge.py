@@ -1,0 +1,68 @@
+"""Charges: recorded pieces of billable work, open until an invoice takes them."""
+
+from datetime import date
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from billing.money import MAX_AMOUNT
+from models.base import (
+    Base,
+    CreatedAt,
+    JsonObject,
+    MinorUnits,
+    PrimaryKey,
+    Quantity,
+    UnitPrice,
+    is_currency,
+)
+
+
+class ChargeState(StrEnum):
+    """Where a charge stands, read off its invoice: none, a draft, or a finalized one."""
+
+    OPEN = "open"
+    INVOICED = "invoiced"
+    LOCKED = "locked"
+
+
+class Charge(Base):
+    """One line of work to bill.
+
+    ``amount`` is in the currency's minor unit, rounded once when recorded; ``unit_price`` is a
+    decimal in major units, NULL when the amount was given outright. A charge on a finalized
+    invoice is immutable (trigger ``charges_locked``).
+    """
+
+    __tablename__ = "charges"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        # Also keeps a charge off another client's invoice.
+        ForeignKeyConstraint(["client_id", "invoice_id"], ["invoices.client_id", "invoices.id"]),
+        Index("uq_charges_external_ref", "account_id", "external_ref", unique=True),
+        # One index finds a client's open charges (invoice_id IS NULL) and a draft's. A partial
+        # one would make every update of invoice_id touch its predicate column all the same.
+        Index("ix_charges_client_id_invoice_id", "client_id", "invoice_id"),
+        Index("ix_charges_account_id_id", "account_id", "id"),
+        CheckConstraint("quantity > 0", name="quantity"),
+        CheckConstraint(f"amount BETWEEN -{MAX_AMOUNT} AND {MAX_AMOUNT}", name="amount"),
+        CheckConstraint(is_currency(), name="currency"),
+        {"postgresql_with": {"fillfactor": "70"}},
+    )
+
+    id: Mapped[PrimaryKey]
+    account_id: Mapped[UUID]
+    client_id: Mapped[UUID]
+    invoice_id: Mapped[UUID | None]
+    external_ref: Mapped[str | None]
+    charged_on: Mapped[date]
+    description: Mapped[str]
+    category: Mapped[str | None]
+    quantity: Mapped[Quantity]
+    unit_price: Mapped[UnitPrice | None]
+    amount: Mapped[MinorUnits]
+    currency: Mapped[str]
+    details: Mapped[JsonObject] = mapped_column("metadata")
+    created_at: Mapped[CreatedAt]

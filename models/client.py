@@ -1,0 +1,76 @@
+"""Clients: who is billed, and on which cycle."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Select, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from billing.cycles import BillingCycle
+from billing.dates import MAX_NET_DAYS
+from models.account import Account
+from models.base import Base, CreatedAt, JsonList, PrimaryKey, is_currency, one_of
+
+
+class Client(Base):
+    """One party that an account bills.
+
+    ``time_zone``, ``currency`` and ``net_days`` fall back to the account's when NULL.
+    ``activated_at`` is when the client was last put on a cycle: the scheduler bills only
+    periods that end after it. The row's lock is what serialises everything that drafts.
+    """
+
+    __tablename__ = "clients"
+    __table_args__ = (
+        UniqueConstraint("account_id", "id"),  # Lets other rows prove they share the account.
+        Index("uq_clients_external_ref", "account_id", "external_ref", unique=True),
+        CheckConstraint(one_of("billing_cycle", BillingCycle), name="billing_cycle"),
+        CheckConstraint("anchor_day BETWEEN 1 AND 31", name="anchor_day"),
+        CheckConstraint(is_currency(), name="currency"),
+        CheckConstraint(f"net_days BETWEEN 0 AND {MAX_NET_DAYS}", name="net_days"),
+        CheckConstraint(
+            "billing_cycle = 'manual' OR (billing_starts_on IS NOT NULL AND activated_at IS NOT NULL)",
+            name="on_a_cycle_since",
+        ),
+    )
+
+    id: Mapped[PrimaryKey]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    external_ref: Mapped[str | None]
+    name: Mapped[str]
+    legal_name: Mapped[str | None]
+    email: Mapped[str | None]
+    address: Mapped[dict[str, Any] | None]
+    tax_ids: Mapped[JsonList]
+    currency: Mapped[str | None]
+    time_zone: Mapped[str | None]
+    net_days: Mapped[int | None]
+    billing_cycle: Mapped[str] = mapped_column(server_default=BillingCycle.MANUAL)
+    anchor_day: Mapped[int] = mapped_column(server_default="1")
+    billing_starts_on: Mapped[date | None]
+    activated_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+
+    account: Mapped[Account] = relationship(lazy="raise")
+
+    def zone(self, account: Account) -> ZoneInfo:
+        """The zone whose midnights bound this client's periods."""
+        return ZoneInfo(self.time_zone or account.time_zone)
+
+
+def clients_for_update(ids: Sequence[UUID]) -> Select[Client]:
+    """Clients, locked in id order, so that two writers never wait for each other in a ring.
+
+    NO KEY: recording a charge, which only refers to the client, need not wait.
+    """
+    return (
+        select(Client)
+        .where(Client.id.in_(ids))
+        .order_by(Client.id)
+        .with_for_update(key_share=True)
+        # A lock that had to wait must show what the other writer left.
+        .execution_options(populate_existing=True)
+    )

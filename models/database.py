@@ -1,0 +1,38 @@
+"""Connections to PostgreSQL."""
+
+from datetime import datetime
+
+from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy.orm import Session
+
+CONNECT_TIMEOUT_SECONDS = 5
+# A statement that waits this long for a lock meets a stuck transaction, not a busy one: it fails
+# and its job is tried again.
+LOCK_TIMEOUT_MS = 30_000
+# A transaction left open by a stalled process would hold its locks for ever.
+IDLE_TIMEOUT_MS = 60_000
+
+
+def connect(database_url: str, *, process: str, connections: int) -> Engine:
+    """An engine with at most ``connections`` open at once, for one process.
+
+    ``process`` is the name that the server shows for its connections. Build it after any fork.
+    """
+    return create_engine(
+        database_url,
+        pool_size=connections,
+        max_overflow=0,
+        # After a restart of the server the pool's old connections are replaced, not reported.
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": f"duecourse {process}",
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "options": f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MS}"
+            f" -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}",
+        },
+    )
+
+
+def database_now(session: Session) -> datetime:
+    """When the current transaction began, by the one clock that every host shares."""
+    return session.execute(select(func.now())).scalar_one()

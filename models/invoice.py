@@ -1,0 +1,131 @@
+"""Invoices and their frozen lines."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Select,
+    UniqueConstraint,
+    select,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
+from models.base import Base, CreatedAt, MinorUnits, PrimaryKey, is_currency, one_of
+
+_STAMPS = {
+    InvoiceEvent.FINALIZE: "finalized_at",
+    InvoiceEvent.PAY: "paid_at",
+    InvoiceEvent.VOID: "voided_at",
+}
+
+AMOUNT_DUE = "CASE WHEN status = 'void' THEN 0 ELSE total - credit_applied - amount_paid END"
+
+
+class Invoice(Base):
+    """A demand for payment, in one currency's minor units.
+
+    A draft's lines are its charges; finalizing copies them into ``InvoiceLine`` and freezes the
+    row (trigger ``invoices_locked``). ``credit_applied`` is signed: positive credit lowers what
+    is due; a negative invoice carries its own total, which became credit.
+    """
+
+    __tablename__ = "invoices"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        UniqueConstraint("client_id", "id"),
+        UniqueConstraint("account_id", "number"),
+        Index("ix_invoices_account_id_id", "account_id", "id"),
+        Index(
+            "uq_invoices_period_id_currency",
+            "period_id",
+            "currency",
+            unique=True,
+            postgresql_where="period_id IS NOT NULL AND status <> 'void'",
+        ),
+        Index("ix_invoices_run_id", "run_id", postgresql_where="run_id IS NOT NULL"),
+        CheckConstraint(one_of("status", InvoiceStatus), name="status"),
+        CheckConstraint(is_currency(), name="currency"),
+        CheckConstraint("total = subtotal + tax", name="total"),
+        CheckConstraint("amount_paid >= 0", name="amount_paid"),
+        CheckConstraint(
+            "(status = 'draft') = (number IS NULL) AND (status = 'draft') = (finalized_at IS NULL)"
+            " AND (status = 'draft') = (issued_on IS NULL) AND (status = 'draft') = (due_on IS NULL)",
+            name="finalized",
+        ),
+        CheckConstraint("(status = 'void') = (voided_at IS NOT NULL)", name="voided"),
+        CheckConstraint(
+            "status <> 'paid' OR (paid_at IS NOT NULL AND amount_due = 0)", name="paid"
+        ),
+        CheckConstraint("status NOT IN ('open', 'uncollectible') OR amount_due > 0", name="owed"),
+    )
+
+    id: Mapped[PrimaryKey]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    client_id: Mapped[UUID]
+    period_id: Mapped[UUID | None] = mapped_column(ForeignKey("billing_periods.id"))
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("billing_runs.id"))
+    status: Mapped[str] = mapped_column(server_default=InvoiceStatus.DRAFT)
+    number: Mapped[str | None]
+    currency: Mapped[str]
+    subtotal: Mapped[MinorUnits]
+    tax: Mapped[MinorUnits] = mapped_column(server_default="0")
+    total: Mapped[MinorUnits]
+    credit_applied: Mapped[MinorUnits] = mapped_column(server_default="0")
+    amount_paid: Mapped[MinorUnits] = mapped_column(server_default="0")
+    amount_due: Mapped[MinorUnits] = mapped_column(Computed(AMOUNT_DUE, persisted=True))
+    issued_on: Mapped[date | None]
+    due_on: Mapped[date | None]
+    bill_from: Mapped[dict[str, Any] | None]
+    bill_to: Mapped[dict[str, Any] | None]
+    created_at: Mapped[CreatedAt]
+    finalized_at: Mapped[datetime | None]
+    paid_at: Mapped[datetime | None]
+    voided_at: Mapped[datetime | None]
+
+    def apply(self, event: InvoiceEvent, at: datetime) -> None:
+        """Move to the status the state table gives, and note when. Hold the row's lock.
+
+        Raises:
+            IllegalTransition: The table has no such edge.
+        """
+        self.status = transition(InvoiceStatus(self.status), event)
+        setattr(self, _STAMPS[event], at)
+
+
+class InvoiceLine(Base):
+    """A charge as it stood when its invoice was finalized. Written once, never changed."""
+
+    __tablename__ = "invoice_lines"
+    __table_args__ = (
+        # A charge is billed at most once; a reissue bills a copy.
+        UniqueConstraint("charge_id"),
+    )
+
+    invoice_id: Mapped[UUID] = mapped_column(ForeignKey("invoices.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    charge_id: Mapped[UUID]
+    charged_on: Mapped[date]
+    description: Mapped[str]
+    quantity: Mapped[Decimal]
+    unit_price: Mapped[Decimal | None]
+    amount: Mapped[MinorUnits]
+
+
+def invoices_for_update(ids: Sequence[UUID]) -> Select[Invoice]:
+    """Invoices, locked in id order, as the last writer left them."""
+    return (
+        select(Invoice)
+        .where(Invoice.id.in_(ids))
+        .order_by(Invoice.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )

@@ -1,0 +1,413 @@
+"""The job engine's own statements: few, set-wise, prepared by the driver.
+
+Every time in here is the database's clock: hosts disagree about now, the database does not
+disagree with itself. Domain code never writes ``jobs`` but through these functions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection, Row
+
+from billing.job_states import JobState
+from models.job import FINAL_STATES
+
+NOTIFY_CHANNEL = "duecourse_jobs"
+
+# A message that no worker claimed is sent again after this, doubling up to the maximum. A second
+# copy costs one refused claim, so the first wait is short: it bounds what a flushed Redis costs.
+REDISPATCH_AFTER = timedelta(seconds=5)
+REDISPATCH_AFTER_MAX = timedelta(minutes=1)
+
+# A job whose worker died this often is not run again by itself: it may be what kills them.
+MAX_RESCUES = 3
+
+_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to be written down. ``args`` holds JSON values, ids only."""
+
+    kind: str
+    queue: str
+    args: dict[str, Any]
+    max_attempts: int
+    requested_by: str
+    account_id: UUID | None = None
+    priority: int = 100
+    run_at: datetime | None = None
+    unique_key: str | None = None
+    parent_id: UUID | None = None
+    subject_type: str | None = None
+    subject_id: UUID | None = None
+    id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The job that will do the work, and whether this call made it."""
+
+    id: UUID
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bell:
+    """What a message over Redis says: this job, of this kind, in this queue."""
+
+    job_id: UUID
+    kind: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """The right to run a job until the lease ends. ``started_at`` is the run's ``now``."""
+
+    job_id: UUID
+    kind: str
+    account_id: UUID | None
+    args: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    lease_token: UUID
+    started_at: datetime
+    requested_by: str
+    parent_id: UUID | None
+
+
+_INSERT = """
+INSERT INTO jobs (id, account_id, kind, queue, args, priority, run_at, state, max_attempts,
+                  unique_key, parent_id, requested_by, subject_type, subject_id)
+SELECT COALESCE(%(id)s::uuid, uuid7()), %(account_id)s, %(kind)s, %(queue)s, %(args)s,
+       %(priority)s, COALESCE(%(run_at)s, now()),
+       CASE WHEN %(run_at)s::timestamptz > now() THEN 'scheduled' ELSE 'ready' END,
+       %(max_attempts)s, %(unique_key)s, %(parent_id)s, %(requested_by)s, %(subject_type)s,
+       %(subject_id)s
+  FROM pg_notify(%(channel)s, %(queue)s)
+"""
+
+# A conflict locks the row, so a claim of it waits for the caller's commit and sees its work. One
+# that already runs may have read the state from before: it is asked to run again.
+_ENQUEUE = (
+    _INSERT
+    + f"""
+    ON CONFLICT (unique_key) WHERE state NOT IN {FINAL_STATES}
+       DO UPDATE SET rerun = jobs.rerun OR jobs.state = 'running',
+                     run_at = CASE WHEN jobs.state = 'scheduled'
+                                   THEN LEAST(jobs.run_at, EXCLUDED.run_at)
+                                   ELSE jobs.run_at END
+RETURNING id, xmax = 0 AS created
+"""
+)
+
+_ADOPT = _INSERT + "ON CONFLICT (id) DO NOTHING RETURNING id"
+
+_PROMOTE = """
+UPDATE jobs SET state = 'ready'
+ WHERE id IN (SELECT id FROM jobs
+               WHERE state IN ('scheduled', 'failed') AND run_at <= now()
+               ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+"""
+
+_OPEN_QUEUE = """
+SELECT paused_at IS NULL AS open,
+       (SELECT count(*) FROM jobs WHERE queue = %(queue)s AND state = 'dispatched') AS outstanding
+  FROM queues WHERE name = %(queue)s FOR UPDATE SKIP LOCKED
+"""
+
+# Lanes are walked by index probes (one a lane), then each gives its oldest jobs. Within a
+# priority every account's first job goes before any account's second.
+_DISPATCH = """
+WITH RECURSIVE lanes AS (
+    (SELECT priority, lane FROM jobs WHERE queue = %(queue)s AND state = 'ready'
+      ORDER BY priority, lane LIMIT 1)
+    UNION ALL
+    (SELECT next.priority, next.lane
+       FROM lanes, LATERAL (
+            SELECT priority, lane FROM jobs
+             WHERE queue = %(queue)s AND state = 'ready'
+               AND (priority, lane) > (lanes.priority, lanes.lane)
+             ORDER BY priority, lane LIMIT 1) AS next)
+), candidates AS (
+    SELECT job.id
+      FROM lanes, LATERAL (
+           SELECT id, run_at, row_number() OVER (ORDER BY run_at, id) AS turn FROM jobs
+            WHERE queue = %(queue)s AND state = 'ready'
+              AND priority = lanes.priority AND lane = lanes.lane
+            ORDER BY run_at, id LIMIT %(room)s) AS job
+     ORDER BY lanes.priority, job.turn, job.run_at, job.id LIMIT %(room)s
+), locked AS (
+    SELECT id FROM jobs WHERE id IN (SELECT id FROM candidates) AND state = 'ready'
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE jobs SET state = 'dispatched', dispatched_at = now(), dispatches = 1
+  FROM locked WHERE jobs.id = locked.id
+RETURNING jobs.id, jobs.kind, jobs.queue
+"""
+
+_REDISPATCH = """
+UPDATE jobs SET dispatched_at = now(), dispatches = dispatches + 1
+ WHERE id IN (SELECT jobs.id FROM jobs JOIN queues ON queues.name = jobs.queue
+               WHERE state = 'dispatched' AND paused_at IS NULL
+                 AND dispatched_at < now() - LEAST(
+                     %(after)s * power(2, LEAST(dispatches - 1, 8)), %(after_max)s)
+               ORDER BY dispatched_at LIMIT %(limit)s FOR UPDATE OF jobs SKIP LOCKED)
+RETURNING id, kind, queue
+"""
+
+# The claim looks at the pause too: what was dispatched before it goes back to wait.
+_CLAIM = """
+UPDATE jobs
+   SET state = CASE WHEN paused_at IS NULL THEN 'running' ELSE 'ready' END,
+       attempt = attempt + (paused_at IS NULL)::int,
+       lease_token = CASE WHEN paused_at IS NULL THEN gen_random_uuid() END,
+       lease_expires_at = CASE WHEN paused_at IS NULL THEN clock_timestamp() + %(lease)s END,
+       started_at = CASE WHEN paused_at IS NULL THEN clock_timestamp() ELSE started_at END,
+       worker = CASE WHEN paused_at IS NULL THEN %(worker)s END
+  FROM queues
+ WHERE jobs.id = %(id)s AND jobs.state = 'dispatched' AND queues.name = jobs.queue
+RETURNING jobs.id, kind, account_id, args, attempt, max_attempts, lease_token, started_at,
+          requested_by, parent_id
+"""
+
+# Locked rows are skipped: a job that is committing its finish right now needs no longer lease.
+# A run past its limit gets none either, so a hung one is rescued and fenced.
+_EXTEND_LEASES = """
+UPDATE jobs SET lease_expires_at = clock_timestamp() + %(lease)s
+ WHERE id IN (SELECT id FROM jobs
+               WHERE lease_token = ANY(%(tokens)s) AND id = ANY(%(ids)s) AND state = 'running'
+                 AND started_at > now() - %(run_limit)s
+                 FOR UPDATE SKIP LOCKED)
+"""
+
+_FINISH = """
+WITH ended AS (
+    UPDATE jobs
+       SET state = CASE WHEN rerun AND %(final)s THEN 'ready' ELSE %(state)s END,
+           attempt = CASE WHEN rerun AND %(final)s THEN 0 ELSE attempt - %(given_back)s END,
+           rerun = rerun AND NOT %(final)s,
+           run_at = CASE WHEN %(final)s THEN run_at ELSE COALESCE(%(run_at)s, now()) END,
+           lease_token = NULL, lease_expires_at = NULL,
+           finished_at = CASE WHEN %(final)s AND NOT rerun THEN clock_timestamp() END,
+           result = %(result)s, reason = %(reason)s, error = %(error)s,
+           children_pending = children_pending + %(children)s
+     WHERE id = %(id)s AND lease_token = %(lease_token)s AND state = 'running'
+    RETURNING id, attempt + %(given_back)s AS attempt, worker, started_at
+)
+INSERT INTO job_attempts (job_id, attempt, outcome, worker, error, started_at, ended_at)
+SELECT id, attempt, %(outcome)s, worker, %(error)s, started_at, clock_timestamp() FROM ended
+RETURNING job_id
+"""
+
+_RESCUE = """
+WITH expired AS (
+    SELECT id, worker, attempt, started_at, rescues + 1 >= %(max_rescues)s AS poison
+      FROM jobs WHERE state = 'running' AND lease_expires_at < now()
+     ORDER BY lease_expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), recorded AS (
+    INSERT INTO job_attempts (job_id, attempt, outcome, worker, started_at, ended_at)
+    SELECT id, attempt, 'rescued', worker, started_at, now() FROM expired
+)
+UPDATE jobs
+   SET state = CASE WHEN poison THEN 'dead' ELSE 'ready' END, rescues = rescues + 1,
+       lease_token = NULL, lease_expires_at = NULL,
+       reason = CASE WHEN poison THEN 'poison' END,
+       finished_at = CASE WHEN poison THEN now() END
+  FROM expired WHERE jobs.id = expired.id
+RETURNING jobs.id, jobs.kind, jobs.queue
+"""
+
+_WITHDRAW = """
+UPDATE jobs SET state = 'ready' WHERE id = ANY(%(ids)s) AND state = 'dispatched'
+"""
+
+_PARK = """
+UPDATE jobs SET state = 'dead', reason = %(reason)s, finished_at = now(),
+                error = jsonb_build_object('type', 'NotRunnable', 'message', %(message)s::text)
+ WHERE id = %(id)s AND state = 'dispatched'
+"""
+
+_CANCEL = """
+UPDATE jobs SET state = 'cancelled', finished_at = now()
+ WHERE id = %(id)s AND state IN ('scheduled', 'ready', 'dispatched', 'failed')
+   AND children_pending = 0
+RETURNING id
+"""
+
+_RETRY = """
+UPDATE jobs SET state = 'ready', run_at = now(), attempt = 0, rescues = 0, finished_at = NULL,
+                reason = NULL, error = NULL
+ WHERE id = %(id)s AND state IN ('dead', 'failed', 'cancelled')
+   AND NOT EXISTS (SELECT FROM jobs AS twin
+                    WHERE twin.unique_key = jobs.unique_key AND twin.id <> jobs.id
+                      AND twin.state NOT IN ('cancelled', 'dead', 'skipped', 'succeeded'))
+RETURNING id
+"""
+
+_PRUNE = """
+DELETE FROM jobs
+ WHERE id IN (SELECT id FROM jobs WHERE finished_at < now() - %(keep)s
+                 AND state IN ('succeeded', 'skipped', 'cancelled')
+               ORDER BY finished_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+"""
+
+
+def enqueue(connection: Connection, job: NewJob) -> Enqueued:
+    """Write ``job`` down in the caller's transaction; it exists only if that commits."""
+    row = connection.exec_driver_sql(_ENQUEUE, _columns(job)).one()
+    return Enqueued(row.id, row.created)
+
+
+def adopt(connection: Connection, job: NewJob) -> bool:
+    """Write down a job that came in as a plain message; False when it was adopted before."""
+    return connection.exec_driver_sql(_ADOPT, _columns(job)).first() is not None
+
+
+def promote_due(connection: Connection) -> int:
+    """Make scheduled jobs and retries whose time has come ready; how many."""
+    return connection.exec_driver_sql(_PROMOTE, {"limit": _BATCH}).rowcount
+
+
+def dispatch(connection: Connection, queue: str, window: int) -> list[Bell] | None:
+    """Mark ready jobs of ``queue`` as dispatched, keeping at most ``window`` outstanding.
+
+    Returns:
+        The jobs to ring for once the transaction has committed; ``None`` when the window was
+        full before, so that the caller looks again soon.
+    """
+    row = connection.exec_driver_sql(_OPEN_QUEUE, {"queue": queue}).first()
+    if row is None or not row.open:
+        return []
+    room = window - row.outstanding
+    if room <= 0:
+        return None
+    return _bells(connection.exec_driver_sql(_DISPATCH, {"queue": queue, "room": room}).all())
+
+
+def withdraw(connection: Connection, bells: Sequence[Bell]) -> None:
+    """Make jobs that could not be rung for ready again."""
+    connection.exec_driver_sql(_WITHDRAW, {"ids": [bell.job_id for bell in bells]})
+
+
+def redispatch_lost(connection: Connection) -> list[Bell]:
+    """Jobs whose message no worker claimed in time, to be rung for again."""
+    parameters = {"after": REDISPATCH_AFTER, "after_max": REDISPATCH_AFTER_MAX, "limit": _BATCH}
+    return _bells(connection.exec_driver_sql(_REDISPATCH, parameters).all())
+
+
+def rescue_expired(connection: Connection) -> list[Bell]:
+    """Take jobs from workers whose lease ran out; ready again, or dead after too many rescues."""
+    parameters = {"max_rescues": MAX_RESCUES, "limit": _BATCH}
+    return _bells(connection.exec_driver_sql(_RESCUE, parameters).all())
+
+
+def claim(connection: Connection, job_id: UUID, *, worker: str, lease: timedelta) -> Claim | None:
+    """Start a dispatched job, once; ``None`` when it is not there to be started."""
+    parameters = {"id": job_id, "worker": worker, "lease": lease}
+    row = connection.exec_driver_sql(_CLAIM, parameters).first()
+    if row is None or row.lease_token is None:
+        return None
+    return Claim(*row)
+
+
+def extend_leases(
+    connection: Connection, claims: Sequence[Claim], *, lease: timedelta, run_limit: timedelta
+) -> None:
+    """Keep the leases of runs under way, but of none that has run longer than ``run_limit``."""
+    parameters = {
+        "ids": [claim.job_id for claim in claims],
+        "tokens": [claim.lease_token for claim in claims],
+        "lease": lease,
+        "run_limit": run_limit,
+    }
+    connection.exec_driver_sql(_EXTEND_LEASES, parameters)
+
+
+def finish(
+    connection: Connection,
+    claim: Claim,
+    *,
+    state: JobState,
+    outcome: str,
+    final: bool,
+    run_at: datetime | timedelta | None = None,
+    gives_attempt_back: bool = False,
+    children: int = 0,
+    result: dict[str, Any] | None = None,
+    reason: str | None = None,
+    error: dict[str, Any] | None = None,
+) -> bool:
+    """End the run that ``claim`` stands for, in the caller's transaction.
+
+    Returns:
+        Whether the lease still held. If not, another run owns the job: roll back everything.
+    """
+    if isinstance(run_at, timedelta):
+        run_at = claim.started_at + run_at
+    parameters = {
+        "id": claim.job_id,
+        "lease_token": claim.lease_token,
+        "state": state.value,
+        "final": final,
+        "outcome": outcome,
+        "run_at": run_at,
+        "given_back": int(gives_attempt_back),
+        "children": children,
+        "result": None if result is None else Jsonb(result),
+        "reason": reason,
+        "error": None if error is None else Jsonb(error),
+    }
+    return connection.exec_driver_sql(_FINISH, parameters).first() is not None
+
+
+def park(connection: Connection, job_id: UUID, *, reason: str, message: str) -> None:
+    """Set aside, dead, a dispatched job that this code cannot run; it can be retried later."""
+    parameters = {"id": job_id, "reason": reason, "message": message}
+    connection.exec_driver_sql(_PARK, parameters)
+
+
+def cancel(connection: Connection, job_id: UUID) -> bool:
+    """Stop a job that has not started; False when it has, or waits for its children."""
+    return connection.exec_driver_sql(_CANCEL, {"id": job_id}).first() is not None
+
+
+def retry(connection: Connection, job_id: UUID) -> bool:
+    """Make a dead, failed or cancelled job ready again with fresh attempts.
+
+    False when it is in another state, or an unfinished job already stands for the same work.
+    """
+    return connection.exec_driver_sql(_RETRY, {"id": job_id}).first() is not None
+
+
+def prune(connection: Connection, *, keep: timedelta) -> int:
+    """Delete jobs that ended well longer than ``keep`` ago; dead ones wait for a person."""
+    return connection.exec_driver_sql(_PRUNE, {"keep": keep, "limit": _BATCH}).rowcount
+
+
+def _bells(rows: Sequence[Row[Any]]) -> list[Bell]:
+    return [Bell(row.id, row.kind, row.queue) for row in rows]
+
+
+def _columns(job: NewJob) -> dict[str, Any]:
+    return {
+        "channel": NOTIFY_CHANNEL,
+        "id": job.id,
+        "account_id": job.account_id,
+        "kind": job.kind,
+        "queue": job.queue,
+        "args": Jsonb(job.args),
+        "priority": job.priority,
+        "run_at": job.run_at,
+        "max_attempts": job.max_attempts,
+        "unique_key": job.unique_key,
+        "parent_id": job.parent_id,
+        "requested_by": job.requested_by,
+        "subject_type": job.subject_type,
+        "subject_id": job.subject_id,
+    }
