@@ -1,0 +1,85 @@
+"""Firing schedules: recorded, once per time, in one transaction with the job."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from models import Schedule, ScheduleFire
+from scheduler.schedules import CronLine
+from tasks.enqueueing import enqueue
+
+
+def write_schedules(session: Session, lines: Sequence[CronLine], *, now: datetime) -> None:
+    """Write the table of schedules to rows, for everyone to read.
+
+    A line whose times are unchanged keeps its next fire, so that downtime is made up for.
+    """
+    session.execute(delete(Schedule).where(Schedule.name.not_in([line.name for line in lines])))
+    for line in lines:
+        row = insert(Schedule).values(
+            name=line.name,
+            cron=line.cron,
+            time_zone=line.time_zone,
+            kind=line.kind.name,
+            description=line.description,
+            next_fire_at=line.next_after(now),
+        )
+        same_times = (Schedule.cron == row.excluded.cron) & (
+            Schedule.time_zone == row.excluded.time_zone
+        )
+        written = {name: row.excluded[name] for name in ("kind", "description")}
+        session.execute(
+            row.on_conflict_do_update(index_elements=["name"], set_=written, where=same_times)
+        )
+        times = {name: row.excluded[name] for name in ("cron", "time_zone", "next_fire_at")}
+        session.execute(
+            row.on_conflict_do_update(
+                index_elements=["name"], set_=written | times, where=~same_times
+            )
+        )
+
+
+def fire_due(session: Session, lines: Mapping[str, CronLine], *, now: datetime) -> int:
+    """Fire every schedule whose time has come; how many.
+
+    The row's lock and the fire's key make any number of schedulers safe. Times that passed while
+    no scheduler ran are counted and stood for by the latest: what a job finds due does not
+    depend on how often it was asked.
+    """
+    due = session.scalars(
+        select(Schedule)
+        .where(
+            Schedule.next_fire_at <= now,
+            Schedule.paused_at.is_(None),
+            Schedule.name.in_(lines),
+        )
+        .with_for_update(skip_locked=True)
+    ).all()
+    return sum(_fire(session, row, lines[row.name], now) for row in due)
+
+
+def _fire(session: Session, row: Schedule, line: CronLine, now: datetime) -> bool:
+    fire_at, missed = row.next_fire_at, 0
+    while (following := line.next_after(fire_at)) <= now:
+        fire_at, missed = following, missed + 1
+    row.next_fire_at = following
+    job = enqueue(
+        session,
+        line.kind,
+        account_id=None,
+        requested_by=f"schedule:{line.name}",
+        unique_key=f"schedule:{line.name}:{fire_at.isoformat()}",
+        **line.arguments(fire_at),
+    )
+    fired = session.scalar(
+        insert(ScheduleFire)
+        .values(schedule=line.name, fire_at=fire_at, job_id=job.id, missed=missed)
+        .on_conflict_do_nothing()
+        .returning(ScheduleFire.schedule)
+    )
+    if fired is None:
+        raise AssertionError(f"{line.name} has fired for {fire_at} before")
+    return True

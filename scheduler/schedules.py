@@ -1,0 +1,57 @@
+"""The table of schedules: everything that happens by itself, and when."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+from tasks.audits import audit_books
+from tasks.billing_runs import start_due_runs
+from tasks.kinds import JobKind
+from tasks.pruning import prune
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronLine:
+    """One schedule. ``takes_fire_at`` hands the job the time it was fired for."""
+
+    name: str
+    cron: str
+    kind: JobKind
+    description: str
+    time_zone: str = "UTC"
+    takes_fire_at: bool = False
+
+    def next_after(self, instant: datetime) -> datetime:
+        """The first fire time after ``instant``; a local time the clock repeats counts once."""
+        return next(CronSim(self.cron, instant.astimezone(ZoneInfo(self.time_zone))))
+
+    def arguments(self, fire_at: datetime) -> Mapping[str, Any]:
+        """What the job of one fire is given."""
+        return {"fire_at": fire_at} if self.takes_fire_at else {}
+
+
+SCHEDULES = (
+    CronLine(
+        name="bill-due-periods",
+        cron="* * * * *",
+        kind=start_due_runs,
+        takes_fire_at=True,
+        description="Bill every client whose period has ended",
+    ),
+    CronLine(
+        name="audit-books",
+        cron="30 3 * * *",
+        kind=audit_books,
+        description="Prove that the books agree with the invoices",
+    ),
+    CronLine(
+        name="prune",
+        cron="17 * * * *",
+        kind=prune,
+        description="Forget finished jobs and other records past their keeping time",
+    ),
+)

@@ -1,0 +1,119 @@
+"""The dramatiq actors: one per kind of job, all alike, since the work is in the kinds."""
+
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import dramatiq
+import structlog
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import CurrentMessage, Middleware
+from sqlalchemy import Engine, select
+from typing_extensions import override
+
+from models import BillingRun, Client, Invoice, job_ledger
+from models.job_ledger import NewJob
+from tasks.catalogue import KINDS
+from tasks.kinds import DEFAULT_MAX_ATTEMPTS, JobKind
+from tasks.running import Runner
+
+_log = structlog.get_logger(__name__)
+
+_SUBJECTS: dict[str, type[Invoice | Client | BillingRun]] = {
+    "invoice": Invoice,
+    "client": Client,
+    "billing_run": BillingRun,
+}
+
+
+def declare_actors(broker: dramatiq.Broker, runner: Runner, engine: Engine) -> None:
+    """Register one real dramatiq actor for every kind of job on ``broker``."""
+    for kind in KINDS.values():
+        declare = dramatiq.actor(actor_name=kind.name, queue_name=kind.queue, broker=broker)
+        declare(_actor(kind, runner, engine))
+
+
+def _actor(kind: JobKind, runner: Runner, engine: Engine) -> Callable[..., None]:
+    def act(*positional: Any, job_id: str | None = None, **keyword: Any) -> None:
+        if job_id is not None:
+            runner.run(kind, UUID(job_id))
+            return
+        message = cast("dramatiq.Message[Any]", CurrentMessage.get_current_message())
+        _adopt(engine, message, kind.named(positional, keyword), kind)
+
+    return act
+
+
+class ForeignMessages(Middleware):
+    """What this code cannot run is set aside where people look, not in Redis.
+
+    A message for an actor that is not declared here comes from newer or older code, or from
+    another system. dramatiq would move it to a dead-letter queue that it empties after a week.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @override
+    def before_nack(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
+        """Park the job that the message rings for; make it one first, if it is none yet."""
+        if message.actor_name in broker.actors:
+            return
+        if "job_id" not in message.kwargs:
+            _adopt(self._engine, message, {**message.kwargs, "positional": list(message.args)})
+            return
+        with self._engine.begin() as connection:
+            job_ledger.park(
+                connection,
+                UUID(message.kwargs["job_id"]),
+                reason="unknown_kind",
+                message=f"this release knows no kind of job called {message.actor_name}",
+            )
+
+
+def _adopt(
+    engine: Engine,
+    message: dramatiq.Message[Any] | MessageProxy,
+    arguments: dict[str, Any],
+    kind: JobKind | None = None,
+) -> None:
+    """Make a plain message a job under the message's own id; it then runs like any other."""
+    try:
+        job_id = UUID(message.message_id)
+    except ValueError:
+        job_id = uuid5(NAMESPACE_URL, message.message_id)
+    subject_id = _subject_id(kind, arguments)
+    with engine.begin() as connection:
+        account_id = (
+            None
+            if kind is None or kind.subject is None or subject_id is None
+            else connection.scalar(
+                select(_SUBJECTS[kind.subject].account_id).where(
+                    _SUBJECTS[kind.subject].id == subject_id
+                )
+            )
+        )
+        new = job_ledger.adopt(
+            connection,
+            NewJob(
+                id=job_id,
+                kind=message.actor_name,
+                queue=message.queue_name,
+                args=arguments,
+                max_attempts=kind.max_attempts if kind else DEFAULT_MAX_ATTEMPTS,
+                requested_by="message",
+                account_id=account_id,
+                subject_type=kind.subject if kind and subject_id else None,
+                subject_id=subject_id,
+            ),
+        )
+    _log.info("message adopted", job=str(job_id), kind=message.actor_name, new=new)
+
+
+def _subject_id(kind: JobKind | None, arguments: dict[str, Any]) -> UUID | None:
+    if kind is None or kind.subject is None or not arguments:
+        return None
+    try:
+        return UUID(str(next(iter(arguments.values()))))
+    except ValueError:
+        return None

@@ -1,0 +1,143 @@
+"""The audit: what must be true of the books at any time, and every place where it is not."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from models import Account
+from tasks.kinds import Run, job
+from tasks.outcomes import Done, Outcome
+
+MAX_DIFFERENCES_LISTED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where a rule does not hold: the rule's name, where, and what was found."""
+
+    rule: str
+    subject: str
+    found: str
+
+
+# Each query returns a row (subject, found) for every place where its rule is broken.
+_CHECKS = {
+    "ledger_entries_balance": """
+        SELECT entries.id::text, concat('sides sum to ', sum(amount), ' ', entries.currency)
+          FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+         WHERE entries.account_id = :account
+         GROUP BY entries.id HAVING sum(amount) <> 0
+    """,
+    "invoices_agree_with_ledger": """
+        SELECT invoices.id::text,
+               concat(number, ' is due ', amount_due, ', its receivable is ',
+                      COALESCE(booked.amount, 0), ' ', invoices.currency)
+          FROM invoices LEFT JOIN (
+               SELECT entries.invoice_id, sum(amount) AS amount
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account = 'receivable'
+                GROUP BY entries.invoice_id) AS booked ON booked.invoice_id = invoices.id
+         WHERE account_id = :account AND status <> 'draft'
+           AND COALESCE(booked.amount, 0) <> amount_due
+    """,
+    "finalized_invoices_are_posted_once": """
+        SELECT invoices.id::text, concat(number, ' has ', count(entries.id), ' finalize entries')
+          FROM invoices LEFT JOIN ledger_entries AS entries
+            ON entries.invoice_id = invoices.id AND entries.event = 'finalize'
+         WHERE invoices.account_id = :account AND status <> 'draft'
+         GROUP BY invoices.id HAVING count(entries.id) <> (invoices.total <> 0)::int
+    """,
+    "drafts_are_not_posted": """
+        SELECT invoices.id::text, 'a draft has entries in the books'
+          FROM invoices JOIN ledger_entries AS entries ON entries.invoice_id = invoices.id
+         WHERE invoices.account_id = :account AND status = 'draft'
+    """,
+    "lines_sum_to_totals": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', subtotal, ', its lines sum to ', COALESCE(sum(amount), 0))
+          FROM invoices LEFT JOIN invoice_lines AS lines ON lines.invoice_id = invoices.id
+         WHERE account_id = :account AND status <> 'draft'
+         GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> subtotal
+    """,
+    "lines_match_charges": """
+        SELECT invoices.id::text,
+               concat(number, ' differs from charge ', COALESCE(charges.id, lines.charge_id))
+          FROM invoices
+          JOIN (SELECT * FROM charges WHERE account_id = :account AND invoice_id IS NOT NULL)
+               AS charges ON charges.invoice_id = invoices.id
+          FULL JOIN (SELECT invoice_lines.* FROM invoice_lines
+                       JOIN invoices ON invoices.id = invoice_id
+                      WHERE invoices.account_id = :account) AS lines
+            ON lines.charge_id = charges.id AND lines.invoice_id = charges.invoice_id
+         WHERE (invoices.status IS NULL OR invoices.status <> 'draft')
+           AND (charges.id IS NULL OR lines.charge_id IS NULL OR lines.amount <> charges.amount)
+    """,
+    "draft_totals_match_charges": """
+        SELECT invoices.id::text,
+               concat('says ', total, ', its charges sum to ', COALESCE(sum(amount), 0))
+          FROM invoices LEFT JOIN charges
+            ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
+         WHERE invoices.account_id = :account AND status = 'draft'
+         GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> total
+    """,
+    "numbers_are_gapless": """
+        SELECT series.document, concat('next is ', next_number, ', ', count(invoices.id),
+                                       ' are finalized, the last is ', max(number))
+          FROM number_series AS series LEFT JOIN invoices
+            ON invoices.account_id = series.account_id AND number IS NOT NULL
+         WHERE series.account_id = :account
+         GROUP BY series.document, next_number
+        HAVING count(invoices.id) <> next_number - 1
+            OR COALESCE(max(substring(number FROM '[0-9]+$')::bigint), 0) <> next_number - 1
+    """,
+    "periods_tile_time": """
+        SELECT client_id::text,
+               concat('period ', period_start, ' follows one that ended on ', last_end)
+          FROM (SELECT client_id, period_start, starts_at, reason,
+                       lag(period_end) OVER chain AS last_end, lag(ends_at) OVER chain AS last_at,
+                       lag(reason) OVER chain AS last_reason
+                  FROM billing_periods WHERE account_id = :account
+                WINDOW chain AS (PARTITION BY client_id ORDER BY period_start)) AS periods
+         WHERE last_end IS NOT NULL AND (last_end > period_start OR (
+               -- Of a start long ago, the periods in between are written down as they are billed.
+               (last_end < period_start OR last_at <> starts_at)
+               AND last_reason IS DISTINCT FROM 'before_activation'))
+    """,
+    "billed_periods_have_invoices": """
+        SELECT periods.id::text, concat('is ', state, ' with ', count(invoices.id), ' invoices')
+          FROM billing_periods AS periods LEFT JOIN invoices ON period_id = periods.id
+         WHERE periods.account_id = :account
+         GROUP BY periods.id
+        HAVING (state IN ('drafted', 'billed')) <> (count(invoices.id) > 0)
+    """,
+}
+
+RULES = tuple(_CHECKS)
+
+
+def audit(session: Session, account_id: UUID) -> list[Difference]:
+    """Check every rule for one account, in the caller's transaction; all differences found.
+
+    At most ``MAX_DIFFERENCES_LISTED`` are listed for each rule.
+    """
+    return [
+        Difference(rule, subject, found)
+        for rule, query in _CHECKS.items()
+        for subject, found in session.execute(
+            text(f"{query} LIMIT {MAX_DIFFERENCES_LISTED}"), {"account": account_id}
+        )
+    ]
+
+
+@job(queue="ops")
+def audit_books(_run: Run, session: Session) -> Outcome:
+    """Audit every account; the result counts the differences by rule."""
+    counts: dict[str, Any] = dict.fromkeys(RULES, 0)
+    accounts = session.scalars(select(Account.id)).all()
+    for account_id in accounts:
+        for difference in audit(session, account_id):
+            counts[difference.rule] += 1
+    return Done({"accounts": len(accounts), "differences": counts})

@@ -1,0 +1,223 @@
+"""One page of a billing run: up to a thousand clients at one boundary, in one transaction."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from billing.cycles import BillingCycle, Period
+from billing.errors import NotFound
+from billing.periods import PeriodReason, PeriodState, following_period
+from models import Account, BillingPeriod, BillingRun, Client
+from models.billing_period import due_in
+from models.client import clients_for_update
+from tasks.drafting import DraftFor, draft_invoices
+from tasks.finalizing import finalize_invoices
+from tasks.kinds import Run, job
+from tasks.outcomes import Done, Outcome, described
+from tasks.periods import ClientPeriod, write_periods
+
+_log = structlog.get_logger(__name__)
+
+_ON_MANUAL_DRAFTS = text("""
+SELECT DISTINCT charges.client_id
+  FROM invoices
+  JOIN charges ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
+ WHERE invoices.client_id = ANY(:clients) AND invoices.status = 'draft'
+   AND invoices.period_id IS NULL AND charges.charged_on < :before
+""")
+
+# What waits from before the client's activation has lost its charges to this later period.
+_SKIP_WAITING = text("""
+UPDATE billing_periods SET state = 'skipped', decided_at = :now
+ WHERE client_id = ANY(:clients) AND period_end < :boundary AND state = 'open'
+   AND reason = 'before_activation'
+""")
+
+_LAST_BEFORE = text("""
+SELECT DISTINCT ON (client_id) client_id, period_start, period_end, ends_at
+  FROM billing_periods
+ WHERE client_id = ANY(:clients) AND period_end <= :boundary AND id <> ALL(:periods)
+ ORDER BY client_id, period_end DESC
+""")
+
+_DECIDE = text("""
+UPDATE billing_periods
+   SET state = decided.state, reason = decided.reason, error = NULL, run_id = :run,
+       decided_at = :now
+  FROM unnest(:periods ::uuid[], :states ::text[], :reasons ::text[])
+       AS decided (id, state, reason)
+ WHERE billing_periods.id = decided.id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A period to bill, and its client, locked."""
+
+    period: BillingPeriod
+    client: Client
+
+
+@job(queue="billing", subject="billing_run")
+def bill_page(  # noqa: PLR0917 - the runner passes its own two by position
+    run: Run,
+    session: Session,
+    run_id: UUID,
+    boundary: date,
+    first_client: UUID,
+    last_client: UUID,
+) -> Outcome:
+    """Bill the periods of a run that end on ``boundary``, for clients from first to last."""
+    billing_run = session.get(BillingRun, run_id)
+    if billing_run is None:
+        raise NotFound("billing_run", str(run_id))
+    account = session.get_one(Account, billing_run.account_id)
+    due = _lock_due(session, billing_run, boundary, first_client, last_client)
+    failed = 0
+    try:
+        with session.begin_nested():
+            _bill(session, account, billing_run, due, run.now)
+    except Exception as error:
+        if _is_transient(error):
+            raise
+        _log.warning("page failed, billing its periods one by one", exc_info=error)
+        failed = sum(not _bill_alone(session, account, billing_run, one, run.now) for one in due)
+    return Done({"periods": len(due), "failed": failed})
+
+
+def _lock_due(
+    session: Session, run: BillingRun, boundary: date, first_client: UUID, last_client: UUID
+) -> list[_Due]:
+    """The page's due periods under their clients' locks, so that nothing else drafts for them."""
+    due = due_in(run).where(
+        BillingPeriod.period_end == boundary,
+        BillingPeriod.client_id.between(first_client, last_client),
+    )
+    ids = session.scalars(due.with_only_columns(BillingPeriod.client_id)).all()
+    clients = {client.id: client for client in session.scalars(clients_for_update(ids))}
+    # Read again under the locks: a zone, a cycle or a run may have changed while waiting.
+    locked = session.scalars(
+        due.order_by(BillingPeriod.client_id)
+        .with_for_update(of=BillingPeriod)
+        .execution_options(populate_existing=True)
+    )
+    return [_Due(one, clients[one.client_id]) for one in locked if one.client_id in clients]
+
+
+def _bill(
+    session: Session, account: Account, run: BillingRun, due: Sequence[_Due], now: datetime
+) -> None:
+    """Draft, finalize, number and post a page, and record what became of every period."""
+    if not due:
+        return
+    boundary = due[0].period.period_end
+    clients = [one.client.id for one in due]
+    drafts = draft_invoices(
+        session,
+        [DraftFor(one.client.id, one.period.id, run.id) for one in due],
+        before=boundary,
+    )
+    finalize_invoices(session, account, [draft.invoice_id for draft in drafts], now=now)
+    billed = {draft.client_id for draft in drafts}
+    page = {"clients": clients, "boundary": boundary, "now": now}
+    elsewhere = set(
+        session.scalars(_ON_MANUAL_DRAFTS, {"clients": clients, "before": boundary}).all()
+    )
+    session.execute(_SKIP_WAITING, page)
+    before = {
+        row.client_id: row
+        for row in session.execute(
+            _LAST_BEFORE, {**page, "periods": [one.period.id for one in due]}
+        )
+    }
+    write_periods(
+        session,
+        [
+            written
+            for one in due
+            for written in _neighbours(
+                one,
+                account,
+                Period(before[one.client.id].period_start, before[one.client.id].period_end)
+                if one.client.id in before
+                else None,
+            )
+        ],
+    )
+    session.execute(
+        _DECIDE,
+        {
+            "run": run.id,
+            "now": now,
+            "periods": [one.period.id for one in due],
+            "states": [
+                PeriodState.BILLED if one.client.id in billed else PeriodState.EMPTY for one in due
+            ],
+            "reasons": [
+                PeriodReason.CHARGES_ON_MANUAL_DRAFT if one.client.id in elsewhere else None
+                for one in due
+            ],
+        },
+    )
+
+
+def _neighbours(one: _Due, account: Account, last: Period | None) -> Iterator[ClientPeriod]:
+    """The periods to write down around a billed one: the next, and any that are missing before.
+
+    Of a start long ago only the oldest periods were written down. Those between them and this
+    one were never billed and have lost their charges to it.
+    """
+    client, period = one.client, one.period
+    if client.billing_cycle == BillingCycle.MANUAL or client.activated_at is None:
+        return
+    zone = client.zone(account)
+    while last is not None and last.end < period.period_start:
+        missing = following_period(
+            last, anchor_day=client.anchor_day, zone=zone, activated_at=client.activated_at
+        )
+        yield ClientPeriod(account.id, client.id, missing, PeriodState.SKIPPED)
+        last = missing.period
+    yield ClientPeriod(
+        account.id,
+        client.id,
+        following_period(
+            Period(period.period_start, period.period_end),
+            anchor_day=client.anchor_day,
+            zone=zone,
+            activated_at=client.activated_at,
+            ended_at=period.ends_at,
+        ),
+    )
+
+
+def _bill_alone(
+    session: Session, account: Account, run: BillingRun, one: _Due, now: datetime
+) -> bool:
+    """Bill a single period, or record why it cannot be billed; whether it was."""
+    try:
+        with session.begin_nested():
+            _bill(session, account, run, [one], now)
+    except Exception as error:
+        if _is_transient(error):
+            raise
+        _log.error("period failed", period=str(one.period.id), exc_info=error)
+        one.period.state = PeriodState.FAILED
+        one.period.error = "{type}: {message}".format(**described(error))
+        one.period.run_id = run.id
+        one.period.decided_at = now
+        session.flush()
+        return False
+    return True
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether the trouble is the database's and not one period's: deadlock, timeout, shutdown."""
+    return isinstance(error, OperationalError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )

@@ -1,0 +1,284 @@
+"""Billing runs: finding what is due, fanning it out in pages, boundary after boundary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from billing.errors import InvalidInput, NotFound
+from billing.job_states import JobState
+from billing.periods import PeriodState
+from models import BillingPeriod, BillingRun, Client, Invoice, Job
+from models.billing_period import RETRY_FAILED_AFTER, due_in
+from tasks.billing_pages import bill_page
+from tasks.enqueueing import enqueue
+from tasks.kinds import Run, job
+from tasks.outcomes import AwaitChildren, Done, Fail, Outcome
+from tasks.previews import preview
+
+PAGE_SIZE = 1_000
+"""Clients on a page. Larger pages hold their locks longer and gain nothing."""
+
+FURTHEST_AHEAD = timedelta(hours=14)
+"""The local time of UTC+14 (Kiritimati): no zone's calendar is further ahead."""
+
+
+class PageUnfinished(Exception):  # noqa: N818 - named as the fact it states
+    """A page of the run ended dead or was cancelled: its periods are not decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequested:
+    """A run written down, and the job that carries it out."""
+
+    run: BillingRun
+    job_id: UUID
+
+
+def request_run(
+    session: Session,
+    account_id: UUID,
+    *,
+    now: datetime,
+    requested_by: str,
+    as_of: datetime | date | None = None,
+    client_id: UUID | None = None,
+    dry_run: bool = False,
+    scheduled: bool = False,
+) -> RunRequested:
+    """Write a run down and enqueue its job.
+
+    Args:
+        session: The transaction to do it in.
+        account_id: Whose periods to bill.
+        now: The real time; boundaries after it are not due yet.
+        requested_by: Who asks.
+        as_of: Bill boundaries up to this instant, or up to the midnight that begins this date in
+            each client's zone; ``now`` when ``None``.
+        client_id: Only this client's.
+        dry_run: Only say what would be billed; ``as_of`` may then lie in the future.
+        scheduled: Whether this is the scheduler's own run.
+
+    Raises:
+        InvalidInput: ``as_of`` is in the future and this is no dry run.
+        NotFound: The account has no such client.
+    """
+    if client_id is not None:
+        client = session.get(Client, client_id)
+        if client is None or client.account_id != account_id:
+            raise NotFound("client", str(client_id))
+    as_of = now if as_of is None else as_of
+    on_date = not isinstance(as_of, datetime)
+    if not dry_run and _is_future(as_of, now):
+        raise InvalidInput("as_of", "must not be in the future, except with dry_run")
+    billing_run = BillingRun(
+        account_id=account_id,
+        client_id=client_id,
+        as_of_on=as_of if on_date else None,
+        as_of_at=None if on_date else as_of,
+        dry_run=dry_run,
+        scheduled=scheduled,
+        created_at=now,
+    )
+    session.add(billing_run)
+    session.flush()
+    enqueued = enqueue(
+        session,
+        bill_due_periods,
+        account_id=account_id,
+        requested_by=requested_by,
+        run_id=billing_run.id,
+    )
+    return RunRequested(billing_run, enqueued.id)
+
+
+@job(queue="billing", subject="billing_run")
+def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
+    """Fan out the pages of the run's oldest boundary; come back when they are done, until none is due.
+
+    An account's boundaries are billed one after another, so that invoice numbers follow dates.
+    """
+    billing_run = session.get(BillingRun, run_id, with_for_update=True)
+    if billing_run is None:
+        raise NotFound("billing_run", str(run_id))
+    if billing_run.dry_run:
+        billing_run.preview = preview(session, billing_run, now=run.now)
+        billing_run.finished_at = run.now
+        return Done(billing_run.preview["totals"])
+    lost = session.scalar(
+        select(Job.id).where(
+            Job.parent_id == run.job_id, Job.state.in_((JobState.DEAD, JobState.CANCELLED))
+        )
+    )
+    if lost is not None:
+        # Going on would fan the same boundary out for ever. The next run takes what is left.
+        billing_run.finished_at = run.now
+        return Fail(PageUnfinished(f"page {lost} was not finished"), "page_unfinished")
+    pages = _next_pages(session, billing_run)
+    if not pages:
+        billing_run.finished_at = run.now
+        session.flush()
+        return Done(progress_of(session, billing_run).as_json())
+    for page in pages:
+        enqueue(
+            session,
+            bill_page,
+            account_id=run.account_id,
+            requested_by=f"job:{run.job_id}",
+            parent_id=run.job_id,
+            run_id=run_id,
+            boundary=page.boundary,
+            first_client=page.first_client,
+            last_client=page.last_client,
+        )
+    return AwaitChildren(len(pages))
+
+
+@job(queue="billing")
+def start_due_runs(run: Run, session: Session, fire_at: datetime) -> Outcome:
+    """Start a run for every account with periods that fell due by ``fire_at``."""
+    _close_abandoned_runs(session, run.now)
+    unfinished = select(BillingRun.account_id).where(
+        BillingRun.scheduled, BillingRun.finished_at.is_(None)
+    )
+    accounts = session.scalars(
+        select(BillingPeriod.account_id)
+        .where(
+            BillingPeriod.ends_at <= fire_at,
+            BillingPeriod.reason.is_(None),
+            (BillingPeriod.state == PeriodState.OPEN)
+            | (
+                (BillingPeriod.state == PeriodState.FAILED)
+                & (BillingPeriod.decided_at < run.now - RETRY_FAILED_AFTER)
+            ),
+            BillingPeriod.account_id.not_in(unfinished),
+        )
+        .distinct()
+        .order_by(BillingPeriod.account_id)
+    ).all()
+    for account_id in accounts:
+        request_run(
+            session,
+            account_id,
+            now=run.now,
+            requested_by=f"job:{run.job_id}",
+            as_of=fire_at,
+            scheduled=True,
+        )
+    return Done({"runs": len(accounts)})
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How far a run is: its periods by state, those still due, and what it invoiced.
+
+    ``invoiced`` holds, by currency, how many invoices and their total in minor units.
+    """
+
+    due: int
+    periods: dict[str, int]
+    failures: list[dict[str, str]]
+    invoiced: dict[str, dict[str, int]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "due": self.due,
+            "periods": self.periods,
+            "failures": self.failures,
+            "invoiced": self.invoiced,
+        }
+
+
+MAX_FAILURES_LISTED = 20
+
+
+def progress_of(session: Session, run: BillingRun) -> RunProgress:
+    """Count what has become of a run's periods so far."""
+    due = 0
+    if run.finished_at is None and not run.dry_run:
+        remaining = due_in(run).with_only_columns(BillingPeriod.id).subquery()
+        due = session.scalar(select(func.count()).select_from(remaining)) or 0
+    by_state = session.execute(
+        select(BillingPeriod.state, func.count())
+        .where(BillingPeriod.run_id == run.id)
+        .group_by(BillingPeriod.state)
+    )
+    failures = session.execute(
+        select(BillingPeriod.client_id, BillingPeriod.period_start, BillingPeriod.error)
+        .where(BillingPeriod.run_id == run.id, BillingPeriod.state == PeriodState.FAILED)
+        .order_by(BillingPeriod.client_id)
+        .limit(MAX_FAILURES_LISTED)
+    )
+    invoiced = session.execute(
+        select(Invoice.currency, func.count(), func.sum(Invoice.total))
+        .where(Invoice.run_id == run.id)
+        .group_by(Invoice.currency)
+        .order_by(Invoice.currency)
+    )
+    return RunProgress(
+        due=due,
+        periods=dict(by_state.all()),
+        failures=[
+            {"client": str(client), "period_start": start.isoformat(), "error": error or ""}
+            for client, start, error in failures
+        ],
+        invoiced={
+            currency: {"invoices": count, "total": int(total)}
+            for currency, count, total in invoiced
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    boundary: date
+    first_client: UUID
+    last_client: UUID
+
+
+def _next_pages(session: Session, run: BillingRun) -> Sequence[_Page]:
+    """The pages of the oldest boundary still due; none when the run is through."""
+    boundary = session.scalar(
+        due_in(run)
+        .with_only_columns(BillingPeriod.period_end)
+        .order_by(BillingPeriod.period_end)
+        .limit(1)
+    )
+    if boundary is None:
+        return []
+    clients = session.scalars(
+        due_in(run)
+        .where(BillingPeriod.period_end == boundary)
+        .with_only_columns(BillingPeriod.client_id)
+        .order_by(BillingPeriod.client_id)
+    ).all()
+    starts = range(0, len(clients), PAGE_SIZE)
+    return [
+        _Page(boundary, page[0], page[-1])
+        for page in (clients[start : start + PAGE_SIZE] for start in starts)
+    ]
+
+
+def _close_abandoned_runs(session: Session, now: datetime) -> None:
+    """End scheduled runs whose job ended without them, so that they stand in nobody's way."""
+    job_goes_on = (
+        select(Job.id).where(Job.subject_id == BillingRun.id, Job.finished_at.is_(None)).exists()
+    )
+    session.execute(
+        update(BillingRun)
+        .where(BillingRun.scheduled, BillingRun.finished_at.is_(None), ~job_goes_on)
+        .values(finished_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _is_future(as_of: datetime | date, now: datetime) -> bool:
+    """Whether ``as_of`` has not come yet: for a date, not even in the zone that is furthest ahead."""
+    if isinstance(as_of, datetime):
+        return as_of > now
+    return as_of > (now + FURTHEST_AHEAD).date()

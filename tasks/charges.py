@@ -1,0 +1,272 @@
+"""Recording, editing and deleting charges."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Json
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from billing.currencies import currency_code
+from billing.errors import InvalidInput, NotFound, RuleViolation
+from billing.invoice_states import InvoiceStatus
+from billing.pricing import PricedLine, price_line
+from models import Charge, Invoice
+from models.invoice import invoices_for_update
+from tasks.drafting import refresh_totals
+
+EARLIEST_DATE = date(1970, 1, 1)
+LATEST_DATE = date(2199, 12, 31)
+MAX_TEXT_LENGTH = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCharge:
+    """A charge to be recorded: ``unit_price`` in major units, or ``amount`` in minor units."""
+
+    client_id: UUID
+    description: str
+    currency: str
+    charged_on: date
+    quantity: Decimal | None = None
+    unit_price: Decimal | None = None
+    amount: int | None = None
+    external_ref: str | None = None
+    category: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A charge's id, and whether this call made it or found it with the same content."""
+
+    charge_id: UUID
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a charge cannot be recorded."""
+
+    error: InvalidInput | RuleViolation
+
+
+_INSERT = text("""
+INSERT INTO charges (account_id, client_id, external_ref, charged_on, description, category,
+                     quantity, unit_price, amount, currency, metadata)
+SELECT :account, wanted.*
+  FROM unnest(:clients ::uuid[], :refs ::text[], :dates ::date[], :descriptions ::text[],
+              :categories ::text[], :quantities ::numeric[], :unit_prices ::numeric[],
+              :amounts ::bigint[], :currencies ::text[], :metadata ::jsonb[]) AS wanted
+    ON CONFLICT (account_id, external_ref) DO NOTHING
+RETURNING id, external_ref
+""")
+
+
+def record_charges(
+    session: Session, account_id: UUID, new: Sequence[NewCharge]
+) -> list[Recorded | Refused]:
+    """Record charges; the same ``external_ref`` with the same content answers the existing one.
+
+    Nothing is rolled back here: a caller that wants all or none looks for refusals.
+
+    Returns:
+        One answer for each of ``new``, in its order.
+    """
+    checked = [_check(one) for one in new]
+    answers: list[Recorded | Refused | None] = [
+        line if isinstance(line, Refused) else None for line in checked
+    ]
+    lines = {
+        index: (new[index], line)
+        for index, line in enumerate(checked)
+        if isinstance(line, PricedLine)
+    }
+    for index, recorded in _insert(session, account_id, lines):
+        answers[index] = recorded
+    existing = _by_external_ref(
+        session,
+        account_id,
+        [new[index].external_ref for index, answer in enumerate(answers) if answer is None],
+    )
+    for index, answer in enumerate(answers):
+        if answer is None:
+            one, line = lines[index]
+            answers[index] = _compare(one, line, existing[one.external_ref or ""])
+    return [answer for answer in answers if answer is not None]
+
+
+def edit_charge(
+    session: Session, account_id: UUID, charge_id: UUID, changes: Mapping[str, Any]
+) -> Charge:
+    """Change an open charge, or one on a draft, whose totals follow.
+
+    ``changes`` may hold description, quantity, unit_price, amount, charged_on, category and
+    metadata.
+
+    Raises:
+        InvalidInput: A field's value is wrong.
+        NotFound: The account has no such charge.
+        RuleViolation: The charge is on a finalized invoice (``charge_locked``).
+    """
+    charge, draft = _lock(session, account_id, charge_id)
+    fields = {
+        "quantity": charge.quantity,
+        "unit_price": charge.unit_price,
+        "amount": None if charge.unit_price is not None else charge.amount,
+        **changes,
+    }
+    if changes.get("amount") is not None and "unit_price" not in changes:
+        fields["unit_price"] = None
+    if changes.get("unit_price") is not None and "amount" not in changes:
+        fields["amount"] = None
+    edited = NewCharge(
+        client_id=charge.client_id,
+        currency=charge.currency,
+        description=fields.pop("description", charge.description),
+        charged_on=fields.pop("charged_on", charge.charged_on),
+        category=fields.pop("category", charge.category),
+        metadata=fields.pop("metadata", charge.details),
+        **fields,
+    )
+    line = _priced(edited)
+    charge.description, charge.charged_on = edited.description, edited.charged_on
+    charge.category, charge.details = edited.category, dict(edited.metadata)
+    charge.quantity, charge.unit_price, charge.amount = line.quantity, line.unit_price, line.amount
+    session.flush()
+    if draft is not None:
+        refresh_totals(session, draft)
+    return charge
+
+
+def delete_charge(session: Session, account_id: UUID, charge_id: UUID) -> None:
+    """Delete an open charge, or one on a draft; a draft that loses its last one goes too.
+
+    Raises:
+        NotFound: The account has no such charge.
+        RuleViolation: The charge is on a finalized invoice (``charge_locked``).
+    """
+    charge, draft = _lock(session, account_id, charge_id)
+    session.delete(charge)
+    session.flush()
+    if draft is not None:
+        refresh_totals(session, draft)
+
+
+def _lock(session: Session, account_id: UUID, charge_id: UUID) -> tuple[Charge, Invoice | None]:
+    """A charge that may be edited, and its draft, both locked: the invoice first, as all do."""
+    find = select(Charge).where(Charge.account_id == account_id, Charge.id == charge_id)
+    while True:
+        seen = session.scalar(find.with_only_columns(Charge.invoice_id))
+        draft = None if seen is None else session.scalars(invoices_for_update([seen])).one_or_none()
+        charge = session.scalar(find.with_for_update().execution_options(populate_existing=True))
+        if charge is None:
+            raise NotFound("charge", str(charge_id))
+        if charge.invoice_id != (draft and draft.id):
+            continue  # It was drafted, or given back, between the two looks.
+        if draft is not None and draft.status != InvoiceStatus.DRAFT:
+            raise RuleViolation(
+                "charge_locked", f"the charge is on invoice {draft.number}, which is finalized"
+            )
+        return charge, draft
+
+
+def _check(new: NewCharge) -> PricedLine | Refused:
+    try:
+        return _priced(new)
+    except InvalidInput as error:
+        return Refused(error)
+
+
+def _priced(new: NewCharge) -> PricedLine:
+    if not new.description.strip():
+        raise InvalidInput("description", "must not be empty")
+    for name in ("description", "external_ref", "category"):
+        if len(getattr(new, name) or "") > MAX_TEXT_LENGTH:
+            raise InvalidInput(name, f"must be at most {MAX_TEXT_LENGTH} characters")
+    if not EARLIEST_DATE <= new.charged_on <= LATEST_DATE:
+        raise InvalidInput("charged_on", f"must be from {EARLIEST_DATE} to {LATEST_DATE}")
+    return price_line(
+        currency=currency_code(new.currency),
+        quantity=new.quantity,
+        unit_price=new.unit_price,
+        amount=new.amount,
+    )
+
+
+def _insert(
+    session: Session, account_id: UUID, lines: Mapping[int, tuple[NewCharge, PricedLine]]
+) -> Iterator[tuple[int, Recorded]]:
+    """Insert what is new, in two statements: only with a reference can a row be there already."""
+    for with_ref in (False, True):
+        wanted = {
+            index: both
+            for index, both in lines.items()
+            if (both[0].external_ref is not None) is with_ref
+        }
+        if not wanted:
+            continue
+        new = [one for one, _ in wanted.values()]
+        priced = [line for _, line in wanted.values()]
+        rows = session.execute(
+            _INSERT,
+            {
+                "account": account_id,
+                "clients": [one.client_id for one in new],
+                "refs": [one.external_ref for one in new],
+                "dates": [one.charged_on for one in new],
+                "descriptions": [one.description for one in new],
+                "categories": [one.category for one in new],
+                "quantities": [line.quantity for line in priced],
+                "unit_prices": [line.unit_price for line in priced],
+                "amounts": [line.amount for line in priced],
+                "currencies": [currency_code(one.currency) for one in new],
+                "metadata": [Json(dict(one.metadata)) for one in new],
+            },
+        ).all()
+        if with_ref:
+            # Two rows of one call may share a reference; the second is compared with the first.
+            first = {one.external_ref: index for index, (one, _) in reversed(wanted.items())}
+            yield from ((first[row.external_ref], Recorded(row.id, created=True)) for row in rows)
+        else:
+            yield from (
+                (index, Recorded(row.id, created=True))
+                for index, row in zip(wanted, rows, strict=True)
+            )
+
+
+def _by_external_ref(
+    session: Session, account_id: UUID, refs: Sequence[str | None]
+) -> dict[str, Charge]:
+    found = session.scalars(
+        select(Charge).where(Charge.account_id == account_id, Charge.external_ref.in_(refs))
+    )
+    return {charge.external_ref or "": charge for charge in found}
+
+
+def _compare(new: NewCharge, line: PricedLine, existing: Charge) -> Recorded | Refused:
+    pairs = {
+        "client": (new.client_id, existing.client_id),
+        "charged_on": (new.charged_on, existing.charged_on),
+        "description": (new.description, existing.description),
+        "category": (new.category, existing.category),
+        "quantity": (line.quantity, existing.quantity),
+        "unit_price": (line.unit_price, existing.unit_price),
+        "amount": (line.amount, existing.amount),
+        "currency": (currency_code(new.currency), existing.currency),
+        "metadata": (dict(new.metadata), existing.details),
+    }
+    different = [name for name, (wanted, found) in pairs.items() if wanted != found]
+    if not different:
+        return Recorded(existing.id, created=False)
+    return Refused(
+        RuleViolation(
+            "external_ref_taken",
+            f"external_ref {new.external_ref} belongs to a charge with another "
+            f"{', '.join(different)}",
+        )
+    )

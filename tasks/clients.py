@@ -1,0 +1,170 @@
+"""Creating and changing clients, with what that means for their billing periods."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from billing.currencies import currency_code
+from billing.cycles import BillingCycle, local_date, time_zone
+from billing.errors import InvalidInput, NotFound, RuleViolation
+from models import Account, Client
+from models.client import clients_for_update
+from tasks.cycles import (
+    complete_chain,
+    forget_periods,
+    leave_cycle,
+    move_to_zone,
+    plan_cycle,
+    resume_cycle,
+)
+from tasks.periods import write_periods
+
+EARLIEST_START = date(1970, 1, 1)
+LATEST_START_AHEAD = timedelta(days=366)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewClient:
+    """A client to be created; ``None`` falls back to the account's value, where it has one."""
+
+    name: str
+    external_ref: str | None = None
+    legal_name: str | None = None
+    email: str | None = None
+    address: Mapping[str, Any] | None = None
+    tax_ids: Sequence[str] = field(default_factory=list)
+    currency: str | None = None
+    time_zone: str | None = None
+    net_days: int | None = None
+    billing_cycle: BillingCycle = BillingCycle.MANUAL
+    anchor_day: int = 1
+    billing_starts_on: date | None = None
+
+
+CHANGEABLE = frozenset(NewClient.__dataclass_fields__)
+"""The names of the fields that ``change_client`` takes."""
+
+
+def create_clients(
+    session: Session, account: Account, new: Sequence[NewClient], *, now: datetime
+) -> list[Client]:
+    """Create clients, and write down the billing periods of those that are on a cycle.
+
+    Raises:
+        InvalidInput: A field's value is wrong.
+        RuleViolation: Another client has the same ``external_ref`` (``external_ref_taken``).
+    """
+    _require_free_refs(session, account.id, [one.external_ref for one in new])
+    clients = []
+    for one in new:
+        _check_start(one.billing_starts_on, now)
+        client = Client(account_id=account.id)
+        for name in CHANGEABLE:
+            setattr(client, name, _checked(name, getattr(one, name)))
+        if client.billing_cycle != BillingCycle.MANUAL:
+            # Both before the row is inserted: a client on a cycle has them, by constraint.
+            client.billing_starts_on = one.billing_starts_on or local_date(
+                now, client.zone(account)
+            )
+            client.activated_at = now
+        clients.append(client)
+    session.add_all(clients)
+    session.flush()
+    write_periods(
+        session,
+        [
+            period
+            for client in clients
+            if client.billing_cycle != BillingCycle.MANUAL
+            for period in plan_cycle(client, account, activated_at=now)
+        ],
+    )
+    return clients
+
+
+def change_client(
+    session: Session,
+    account: Account,
+    client_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    now: datetime,
+) -> Client:
+    """Change the given fields of a client, under its lock.
+
+    Raises:
+        InvalidInput: A field's value is wrong.
+        NotFound: The account has no such client.
+        RuleViolation: ``external_ref_taken``, or ``billing_already_started`` where the start of
+            a cycle would move after periods of it were decided.
+    """
+    client = session.scalars(clients_for_update([client_id])).one_or_none()
+    if client is None or client.account_id != account.id:
+        raise NotFound("client", str(client_id))
+    changes = {name: _checked(name, value) for name, value in changes.items()}
+    if changes.get("external_ref") not in (None, client.external_ref):
+        _require_free_refs(session, account.id, [changes["external_ref"]])
+    was_on_cycle = client.billing_cycle != BillingCycle.MANUAL
+    if was_on_cycle and changes.keys() & {"billing_cycle", "anchor_day", "time_zone"}:
+        write_periods(session, complete_chain(session, client, account))
+    starts_on = changes.pop("billing_starts_on", client.billing_starts_on)
+    _check_start(starts_on, now)
+    zone = client.zone(account)
+    for name, value in changes.items():
+        setattr(client, name, value)
+    is_on_cycle = client.billing_cycle != BillingCycle.MANUAL
+    if was_on_cycle and client.zone(account) != zone:
+        move_to_zone(session, client, account)
+    if was_on_cycle and not is_on_cycle:
+        leave_cycle(session, client, now=now)
+    if starts_on != client.billing_starts_on:
+        forget_periods(session, client)
+        client.billing_starts_on = starts_on
+        if is_on_cycle:
+            write_periods(session, plan_cycle(client, account, activated_at=now))
+    elif is_on_cycle and not was_on_cycle:
+        write_periods(session, resume_cycle(session, client, account, now=now))
+    session.flush()
+    return client
+
+
+def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by name
+    """A field's value, in the form that is kept."""
+    match name, value:
+        case "name", None | "":
+            raise InvalidInput("name", "must not be empty")
+        case "time_zone", str():
+            return time_zone(value).key
+        case "currency", str():
+            return currency_code(value)
+        case "billing_cycle", _:
+            return BillingCycle(value).value
+        case "anchor_day", int() if not 1 <= value <= 31:
+            raise InvalidInput("anchor_day", "must be 1 to 31")
+        case "tax_ids", _:
+            return list(value or [])
+        case _:
+            return value
+
+
+def _check_start(starts_on: date | None, now: datetime) -> None:
+    if starts_on is not None and not (
+        EARLIEST_START <= starts_on <= now.date() + LATEST_START_AHEAD
+    ):
+        raise InvalidInput("billing_starts_on", f"must be from {EARLIEST_START} to a year from now")
+
+
+def _require_free_refs(session: Session, account_id: UUID, refs: Sequence[str | None]) -> None:
+    taken = session.scalars(
+        select(Client.external_ref).where(
+            Client.account_id == account_id,
+            Client.external_ref.in_([ref for ref in refs if ref is not None]),
+        )
+    ).first()
+    if taken is not None:
+        raise RuleViolation("external_ref_taken", f"another client is {taken} already")

@@ -1,0 +1,59 @@
+"""Transactional enqueueing: a job exists if, and only if, its caller's transaction commits."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from models import job_ledger
+from models.job_ledger import Enqueued, NewJob
+from tasks.kinds import JobKind
+
+
+def enqueue(
+    session: Session,
+    kind: JobKind,
+    *,
+    account_id: UUID | None,
+    requested_by: str,
+    run_at: datetime | None = None,
+    unique_key: str | None = None,
+    parent_id: UUID | None = None,
+    **arguments: Any,
+) -> Enqueued:
+    """Write a job down in ``session``'s transaction.
+
+    Args:
+        session: Its commit is what makes the job exist.
+        kind: What to run.
+        account_id: Whose work it is; ``None`` for the system's own.
+        requested_by: Who asks, such as ``api:<key prefix>`` or ``schedule:<name>``.
+        run_at: Not before this instant; at once when ``None``.
+        unique_key: Names one piece of work of which at most one job is unfinished. A call that
+            meets a job not yet started joins it; one that meets a running job makes it run
+            again, since that run may not have seen what the caller has just written.
+        parent_id: A job that waits for this one.
+        arguments: What the kind's function takes.
+
+    Raises:
+        pydantic.ValidationError: The arguments do not fit the kind.
+    """
+    args = kind.dump(arguments)
+    subject_id = UUID(next(iter(args.values()))) if kind.subject else None
+    return job_ledger.enqueue(
+        session.connection(),
+        NewJob(
+            kind=kind.name,
+            queue=kind.queue,
+            args=args,
+            max_attempts=kind.max_attempts,
+            requested_by=requested_by,
+            account_id=account_id,
+            run_at=run_at,
+            unique_key=unique_key,
+            parent_id=parent_id,
+            subject_type=kind.subject,
+            subject_id=subject_id,
+        ),
+    )

@@ -1,0 +1,148 @@
+"""Finalizing: numbers, frozen lines and parties, and the entry in the books."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from billing.cycles import local_date
+from billing.dates import due_on, issued_on
+from billing.errors import NotFound
+from billing.invoice_states import InvoiceStatus, events_when_finalized, transition
+from billing.numbering import DocumentType, format_number
+from billing.postings import (
+    LedgerEvent,
+    credit_applied_when_finalized,
+    postings_for_finalizing,
+)
+from models import Account
+from models.number_series import take_numbers
+from tasks.kinds import Run, job
+from tasks.outcomes import Done, Outcome
+from tasks.posting import InvoiceEntry, post
+
+_LOCK = text("""
+SELECT invoices.id, invoices.status, invoices.total, periods.period_end AS boundary,
+       COALESCE(clients.net_days, accounts.net_days) AS net_days,
+       (SELECT min(earlier.period_end) FROM billing_periods AS earlier
+         WHERE earlier.client_id = invoices.client_id AND earlier.run_id = invoices.run_id)
+       AS oldest_boundary
+  FROM invoices
+  JOIN clients ON clients.id = invoices.client_id
+  JOIN accounts ON accounts.id = invoices.account_id
+  LEFT JOIN billing_periods AS periods ON periods.id = invoices.period_id
+ WHERE invoices.account_id = :account AND invoices.id = ANY(:ids)
+ ORDER BY invoices.client_id, invoices.currency, invoices.id
+   FOR UPDATE OF invoices
+""")
+
+_FREEZE_LINES = text("""
+INSERT INTO invoice_lines (invoice_id, position, charge_id, charged_on, description, quantity,
+                           unit_price, amount)
+SELECT charges.invoice_id,
+       row_number() OVER (PARTITION BY charges.invoice_id ORDER BY charged_on, charges.id),
+       charges.id, charged_on, description, quantity, unit_price, amount
+  FROM invoices
+  JOIN charges ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
+ WHERE invoices.id = ANY(:ids)
+""")
+
+_FREEZE = text("""
+UPDATE invoices
+   SET status = final.status, number = final.number, issued_on = final.issued_on,
+       due_on = final.due_on, credit_applied = final.credit_applied, finalized_at = :now,
+       paid_at = CASE WHEN final.status = 'paid' THEN :now ::timestamptz END,
+       bill_from = jsonb_build_object(
+           'name', accounts.name, 'legal_name', accounts.legal_name,
+           'address', accounts.address, 'tax_ids', accounts.tax_ids),
+       bill_to = jsonb_build_object(
+           'name', clients.name, 'legal_name', clients.legal_name, 'email', clients.email,
+           'address', clients.address, 'tax_ids', clients.tax_ids)
+  FROM unnest(:ids ::uuid[], :statuses ::text[], :numbers ::text[], :issued ::date[],
+              :due ::date[], :credits ::bigint[])
+       AS final (id, status, number, issued_on, due_on, credit_applied),
+       clients, accounts
+ WHERE invoices.id = final.id AND clients.id = invoices.client_id
+   AND accounts.id = invoices.account_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class _Final:
+    """What finalizing decides for one invoice, but for its number."""
+
+    id: UUID
+    status: InvoiceStatus
+    issued_on: date
+    due_on: date
+    total: int
+
+
+def finalize_invoices(
+    session: Session, account: Account, ids: Sequence[UUID], *, now: datetime
+) -> int:
+    """Number, freeze and post drafts of one account, in a constant number of statements.
+
+    Returns:
+        How many were finalized; one that owes nothing is paid at once.
+
+    Raises:
+        IllegalTransition: One of them is not a draft (``invoice_not_draft``).
+    """
+    today = local_date(now, ZoneInfo(account.time_zone))
+    drafts = session.execute(_LOCK, {"account": account.id, "ids": list(ids)})
+    finals = [_decide(draft, today) for draft in drafts]
+    if not finals:
+        return 0
+    session.execute(_FREEZE_LINES, {"ids": [final.id for final in finals]})
+    # The series stays locked from here to the commit, so everything slow comes before.
+    first = take_numbers(session, account.id, DocumentType.INVOICE, len(finals))
+    numbers = range(first, first + len(finals))
+    session.execute(
+        _FREEZE,
+        {
+            "ids": [final.id for final in finals],
+            "statuses": [final.status for final in finals],
+            "numbers": [format_number(DocumentType.INVOICE, number) for number in numbers],
+            "issued": [final.issued_on for final in finals],
+            "due": [final.due_on for final in finals],
+            "credits": [credit_applied_when_finalized(final.total) for final in finals],
+            "now": now,
+        },
+    )
+    entries = [
+        InvoiceEntry(final.id, final.issued_on, postings_for_finalizing(final.total))
+        for final in finals
+    ]
+    post(session, LedgerEvent.FINALIZE, entries)
+    return len(finals)
+
+
+def _decide(draft: Row[Any], today: date) -> _Final:
+    status = InvoiceStatus(draft.status)
+    for event in events_when_finalized(draft.total):
+        status = transition(status, event)
+    issued = issued_on(
+        boundary=draft.boundary, finalized_on=today, oldest_boundary=draft.oldest_boundary
+    )
+    return _Final(
+        id=draft.id,
+        status=status,
+        issued_on=issued,
+        due_on=due_on(issued_on=issued, finalized_on=today, net_days=draft.net_days),
+        total=draft.total,
+    )
+
+
+@job(queue="billing", subject="invoice")
+def finalize_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
+    """Finalize and lock one draft."""
+    account = session.get(Account, run.account_id)
+    if account is None or finalize_invoices(session, account, [invoice_id], now=run.now) == 0:
+        raise NotFound("invoice", str(invoice_id))
+    return Done({"invoice": str(invoice_id)})

@@ -1,0 +1,107 @@
+"""The kinds of job: a name, a queue, typed arguments, and the function that does the work."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, get_type_hints
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, create_model
+from sqlalchemy.orm import Session
+
+from tasks.outcomes import Outcome
+
+DEFAULT_MAX_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a job's function may know of the run it is in.
+
+    ``now`` is when the run began, by the database's clock; it is the only clock the work asks.
+    """
+
+    job_id: UUID
+    account_id: UUID | None
+    attempt: int
+    now: datetime
+    requested_by: str
+
+
+class Body(Protocol):
+    """The work of a job: everything it writes commits together with the job's own end."""
+
+    __name__: str
+
+    def __call__(self, run: Run, session: Session, /, **arguments: Any) -> Outcome:
+        """Do the work in ``session``'s transaction, and say what came of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobKind:
+    """One kind of job. ``subject`` names the object its first argument identifies, if any."""
+
+    name: str
+    queue: str
+    subject: str | None
+    max_attempts: int
+    body: Body
+    arguments: type[BaseModel]
+
+    def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments as JSON values, checked against the function's signature.
+
+        Raises:
+            pydantic.ValidationError: They do not fit.
+        """
+        return self.arguments.model_validate(values).model_dump(mode="json")
+
+    def load(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments as the function takes them, from what ``dump`` gave.
+
+        Raises:
+            pydantic.ValidationError: They do not fit, as from another release's code.
+        """
+        model = self.arguments.model_validate(values)
+        return {name: getattr(model, name) for name in type(model).model_fields}
+
+    def named(self, positional: tuple[Any, ...], keyword: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name, from a message that may give them by position; unchecked."""
+        names = list(self.arguments.model_fields)
+        surplus = {f"argument {index}": value for index, value in enumerate(positional)}
+        by_position = dict(zip(names, positional, strict=False))
+        return {**(by_position if len(positional) <= len(names) else surplus), **keyword}
+
+
+KINDS: dict[str, JobKind] = {}
+"""Every kind whose module has been imported, by name."""
+
+
+def job(
+    *, queue: str, subject: str | None = None, max_attempts: int = DEFAULT_MAX_ATTEMPTS
+) -> Callable[[Callable[..., Outcome]], JobKind]:
+    """Make a function a kind of job, under the function's own name."""
+
+    def register(body: Callable[..., Outcome]) -> JobKind:
+        kind = JobKind(body.__name__, queue, subject, max_attempts, body, _arguments(body))
+        if KINDS.setdefault(kind.name, kind) is not kind:
+            raise ValueError(f"two kinds of job are called {kind.name}")
+        return kind
+
+    return register
+
+
+def _arguments(body: Callable[..., Outcome]) -> type[BaseModel]:
+    """A model of what ``body`` takes after its run and session."""
+    hints = get_type_hints(body)
+    parameters = list(inspect.signature(body).parameters.values())[2:]
+    fields: dict[str, Any] = {
+        parameter.name: (
+            hints[parameter.name],
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in parameters
+    }
+    return create_model(body.__name__, __config__=ConfigDict(extra="forbid"), **fields)

@@ -1,0 +1,149 @@
+"""Dry runs: what a billing run would invoice, without moving anything."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from billing.cycles import MAX_PERIODS_PER_RUN, BillingCycle, Period
+from billing.periods import following_period
+from models import Account, BillingPeriod, BillingRun, Charge, Client
+from models.billing_period import UNDECIDED_STATES
+
+
+def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, Any]:
+    """Every invoice that a run up to ``run``'s as-of would make, as JSON values.
+
+    Returns:
+        ``invoices``: a list, oldest boundary first, of client, name, period_start, period_end,
+        currency, charges and total (minor units); ``totals``: how many periods were looked at,
+        how many of them are empty, and by currency the invoices and their total.
+    """
+    account = session.get_one(Account, run.account_id)
+    clients = select(Client).where(
+        Client.account_id == run.account_id, Client.billing_cycle != BillingCycle.MANUAL
+    )
+    if run.client_id is not None:
+        clients = clients.where(Client.id == run.client_id)
+    names: dict[UUID, str] = {}
+    due: list[tuple[Period, UUID]] = []
+    undecided = _undecided(session, run.account_id)
+    for client in session.scalars(clients):
+        names[client.id] = client.name
+        zone = client.zone(account)
+        due += [
+            (period, client.id)
+            for period in _due_periods(client, undecided[client.id], run, zone, now)
+        ]
+    due.sort(key=lambda one: (one[0].end, one[1]))
+    charges = _open_charges(session, run.account_id)
+    invoices: list[dict[str, Any]] = []
+    empty = 0
+    totals: dict[str, dict[str, int]] = defaultdict(lambda: {"invoices": 0, "total": 0})
+    for period, client_id in due:
+        taken = _take(charges[client_id], period.end)
+        empty += not taken
+        for currency, (count, total) in sorted(taken.items()):
+            totals[currency]["invoices"] += 1
+            totals[currency]["total"] += total
+            invoices.append(
+                {
+                    "client": str(client_id),
+                    "name": names[client_id],
+                    "period_start": period.start.isoformat(),
+                    "period_end": period.end.isoformat(),
+                    "currency": currency,
+                    "charges": count,
+                    "total": total,
+                }
+            )
+    return {
+        "invoices": invoices,
+        "totals": {"periods": len(due), "empty": empty, "invoiced": dict(totals)},
+    }
+
+
+_Charges = list[tuple[date, str, int, int]]
+
+
+def _undecided(session: Session, account_id: UUID) -> dict[UUID, list[BillingPeriod]]:
+    periods: dict[UUID, list[BillingPeriod]] = defaultdict(list)
+    for period in session.scalars(
+        select(BillingPeriod)
+        .where(BillingPeriod.account_id == account_id, BillingPeriod.state.in_(UNDECIDED_STATES))
+        .order_by(BillingPeriod.client_id, BillingPeriod.period_start)
+    ):
+        periods[period.client_id].append(period)
+    return periods
+
+
+def _open_charges(session: Session, account_id: UUID) -> dict[UUID, _Charges]:
+    """By client: date, currency, how many, and their sum."""
+    charges: dict[UUID, _Charges] = defaultdict(list)
+    rows = session.execute(
+        select(
+            Charge.client_id,
+            Charge.charged_on,
+            Charge.currency,
+            func.count(),
+            func.sum(Charge.amount),
+        )
+        .where(Charge.account_id == account_id, Charge.invoice_id.is_(None))
+        .group_by(Charge.client_id, Charge.charged_on, Charge.currency)
+    )
+    for client_id, charged_on, currency, count, total in rows:
+        charges[client_id].append((charged_on, currency, count, int(total)))
+    return charges
+
+
+def _due_periods(
+    client: Client,
+    undecided: list[BillingPeriod],
+    run: BillingRun,
+    zone: ZoneInfo,
+    now: datetime,
+) -> Iterator[Period]:
+    """The client's periods that end by the run's as-of, also those not written down yet."""
+    last: tuple[Period, datetime] | None = None
+    given = 0
+    for row in undecided:
+        period = Period(row.period_start, row.period_end)
+        if given < MAX_PERIODS_PER_RUN and _is_due(period, row.ends_at, run):
+            given += 1
+            yield period
+        last = period, row.ends_at
+    while last is not None and given < MAX_PERIODS_PER_RUN:
+        planned = following_period(
+            last[0],
+            anchor_day=client.anchor_day,
+            zone=zone,
+            activated_at=client.activated_at or now,
+            ended_at=last[1],
+        )
+        if not _is_due(planned.period, planned.ends_at, run):
+            return
+        given += 1
+        yield planned.period
+        last = planned.period, planned.ends_at
+
+
+def _is_due(period: Period, ends_at: datetime, run: BillingRun) -> bool:
+    if run.as_of_on is not None:
+        return period.end <= run.as_of_on
+    return run.as_of_at is not None and ends_at <= run.as_of_at
+
+
+def _take(charges: _Charges, before: date) -> dict[str, tuple[int, int]]:
+    """Remove the charges dated before a day; by currency, how many they were and their sum."""
+    taken: dict[str, tuple[int, int]] = {}
+    for charged_on, currency, count, total in charges:
+        if charged_on < before:
+            already = taken.get(currency, (0, 0))
+            taken[currency] = already[0] + count, already[1] + total
+    charges[:] = [charge for charge in charges if charge[0] >= before]
+    return taken

@@ -1,0 +1,191 @@
+"""Running one job: claim it, do its work, and end it in the work's own transaction."""
+
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from billing.errors import InvalidInput, NotFound, RuleViolation
+from billing.job_states import JobState, retry_delay
+from models import job_ledger
+from models.job_ledger import Claim
+from tasks.kinds import JobKind, Run
+from tasks.leases import LeaseKeeper
+from tasks.outcomes import AwaitChildren, Done, Fail, Outcome, Retry, Skip, Snooze, described
+
+_log = structlog.get_logger(__name__)
+
+# A parent is woken by its last child. Should that wake-up ever go missing, it looks for itself.
+AWAIT_CHILDREN_AT_MOST = timedelta(days=1)
+
+
+class LeaseLost(Exception):  # noqa: N818 - named as the fact it states
+    """Another run owns the job now; nothing that this one did may be kept."""
+
+
+class Runner:
+    """Runs jobs for one worker process, from any number of threads.
+
+    ``clock`` gives the runs' ``now`` in place of the database, to tell a story by its calendar.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        leases: LeaseKeeper,
+        *,
+        worker: str,
+        lease: timedelta,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._leases = leases
+        self._worker = worker
+        self._lease = lease
+        self._clock = clock
+
+    def run(self, kind: JobKind, job_id: UUID) -> None:
+        """Run the job if it still waits to be run; a message that comes twice runs it once."""
+        with self._engine.begin() as connection:
+            claim = job_ledger.claim(connection, job_id, worker=self._worker, lease=self._lease)
+        if claim is None:
+            _log.debug("nothing to claim", job=str(job_id), kind=kind.name)
+            return
+        self._leases.hold(claim)
+        try:
+            with structlog.contextvars.bound_contextvars(
+                job=str(job_id), kind=kind.name, attempt=claim.attempt
+            ):
+                self._run_claimed(kind, claim)
+        finally:
+            self._leases.release(claim)
+
+    def _run_claimed(self, kind: JobKind, claim: Claim) -> None:
+        try:
+            outcome = self._work(kind, claim)
+        except LeaseLost:
+            _log.warning("lease lost, nothing kept")
+        except Exception as error:  # noqa: BLE001 - whatever the work raises is an outcome
+            self._record(claim, _outcome_of(error, claim))
+        else:
+            _log.info("job finished", outcome=type(outcome).__name__.lower())
+
+    def _work(self, kind: JobKind, claim: Claim) -> Outcome:
+        """The work and the job's end, in one transaction."""
+        run = Run(
+            job_id=claim.job_id,
+            account_id=claim.account_id,
+            attempt=claim.attempt,
+            now=self._clock() if self._clock else claim.started_at,
+            requested_by=claim.requested_by,
+        )
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            outcome = kind.body(run, session, **kind.load(claim.args))
+            session.flush()
+            if not _finish(session.connection(), claim, outcome):
+                raise LeaseLost
+        return outcome
+
+    def _record(self, claim: Claim, outcome: Outcome) -> None:
+        """End a run whose own transaction is gone."""
+        try:
+            with self._engine.begin() as connection:
+                kept = _finish(connection, claim, outcome)
+        except SQLAlchemyError as error:
+            # The lease will run out, and the job is run again.
+            _log.error("outcome not recorded", outcome=repr(outcome), error=str(error))
+            return
+        if not kept:
+            _log.warning("lease lost, nothing kept")
+            return
+        match outcome:
+            case Retry(after=after):
+                _log.warning("job failed, will retry", after=str(after), exc_info=outcome.error)
+            case Fail(reason=reason):
+                _log.error("job is dead", reason=reason, exc_info=outcome.error)
+            case _:
+                _log.info("job finished", outcome=type(outcome).__name__.lower())
+
+
+def _outcome_of(error: Exception, claim: Claim) -> Outcome:
+    """What an exception means for the job that raised it."""
+    match error:
+        case RuleViolation(code=code) | NotFound(code=code) | InvalidInput(code=code):
+            return Skip(code, str(error))
+        case ValidationError():
+            return Fail(error, "invalid_arguments")
+        case _ if claim.attempt >= claim.max_attempts:
+            return Fail(error, "attempts_exhausted")
+        case _:
+            # Spreads retries; nothing secret hangs on it.
+            return Retry(error, retry_delay(claim.attempt, jitter=random.random()))  # noqa: S311
+
+
+def _finish(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
+    match outcome:
+        case Done(result):
+            return job_ledger.finish(
+                connection,
+                claim,
+                state=JobState.SUCCEEDED,
+                outcome="succeeded",
+                final=True,
+                result=result,
+            )
+        case Skip(reason, message):
+            return job_ledger.finish(
+                connection,
+                claim,
+                state=JobState.SKIPPED,
+                outcome="skipped",
+                final=True,
+                reason=reason,
+                result={"message": message},
+            )
+        case Snooze(after):
+            return job_ledger.finish(
+                connection,
+                claim,
+                state=JobState.SCHEDULED,
+                outcome="snoozed",
+                final=False,
+                run_at=after,
+                gives_attempt_back=True,
+            )
+        case AwaitChildren(children):
+            return job_ledger.finish(
+                connection,
+                claim,
+                state=JobState.SCHEDULED,
+                outcome="awaiting_children",
+                final=False,
+                run_at=AWAIT_CHILDREN_AT_MOST,
+                gives_attempt_back=True,
+                children=children,
+            )
+        case Retry(error, after):
+            return job_ledger.finish(
+                connection,
+                claim,
+                state=JobState.FAILED,
+                outcome="failed",
+                final=False,
+                run_at=after,
+                error=described(error),
+            )
+        case Fail(error, reason):
+            return job_ledger.finish(
+                connection,
+                claim,
+                state=JobState.DEAD,
+                outcome="failed",
+                final=True,
+                reason=reason,
+                error=described(error),
+            )

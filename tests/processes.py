@@ -1,0 +1,82 @@
+"""Duecourse's own processes, started for real by a test."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from gateways.sandbox.redis import EmbeddedRedis
+
+ROOT = Path(__file__).resolve().parent.parent
+
+COMMANDS = {
+    "dispatcher": ["-m", "workers.dispatcher"],
+    "worker": ["-m", "workers.main", "--queues", "billing,ops", "--threads", "4"],
+    "scheduler": ["-m", "scheduler.main"],
+    "web": ["-m", "api.main"],
+}
+
+
+class Stack:
+    """Starts, kills and stops real processes; stops all that are left when the test ends.
+
+    Leases are short (2 s), so that a killed worker's job starts again within a test's patience.
+    """
+
+    def __init__(self, database_url: str, redis_server: EmbeddedRedis, *, logs: Path) -> None:
+        self.redis = redis_server
+        self._logs = logs
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._environment = {
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_server.url,
+            "DUECOURSE_LEASE_SECONDS": "2",
+            "PYTHONWARNINGS": "error",
+        }
+
+    def start(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start one more process of a kind."""
+        log = (self._logs / f"{name}-{len(self._running)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, *COMMANDS[name]],
+                cwd=ROOT,
+                env={**self._environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._running.append(process)
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process as a crash would, with no chance to clean up."""
+        process.kill()
+        process.wait()
+
+    def stop(self, process: subprocess.Popen[bytes], *, limit: float = 30.0) -> int:
+        """Ask a process to end, as a deploy does; its exit code."""
+        process.send_signal(signal.SIGTERM)
+        return process.wait(limit)
+
+    def logs(self) -> str:
+        """Everything that the processes have written."""
+        return "".join(path.read_text() for path in sorted(self._logs.glob("*.log")))
+
+    def __enter__(self) -> "Stack":
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+        for process in self._running:
+            process.wait()

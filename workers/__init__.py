@@ -1,0 +1,1 @@
+"""Processes: broker and middleware, dispatcher, metrics, health, main."""

@@ -1,0 +1,88 @@
+"""A worker process: ``python -m workers.main --queues billing,ops --threads 8``."""
+
+import argparse
+import os
+import socket
+import threading
+from datetime import timedelta
+
+import structlog
+from dramatiq.worker import Worker
+
+from models.database import connect
+from settings import settings_or_exit
+from tasks.actors import ForeignMessages, declare_actors
+from tasks.leases import LeaseKeeper
+from tasks.running import Runner
+from workers.broker import build_broker
+from workers.logs import configure_logging
+from workers.presence import Presence
+from workers.stopping import stop_on_signals
+
+# An idle consumer polls Redis this often at least; dramatiq's default second is most of the
+# latency of a quiet queue.
+IDLE_POLL_MS = 50
+WATCH_EVERY_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Work until told to stop, then finish what is under way.
+
+    Exits with 1 when one of its threads has died, so that a supervisor replaces the process.
+    """
+    parser = argparse.ArgumentParser(prog="python -m workers.main", description=__doc__)
+    parser.add_argument("--queues", required=True, help="comma-separated, such as billing,ops")
+    parser.add_argument("--threads", type=int, default=8)
+    options = parser.parse_args()
+    queues = set(options.queues.split(","))
+
+    settings = settings_or_exit()
+    configure_logging(settings.log_level, process="worker")
+    stopping = stop_on_signals()
+    # A connection for every thread, one for the leases, one for the heartbeat.
+    engine = connect(settings.database_url, process="worker", connections=options.threads + 2)
+    lease = timedelta(seconds=settings.lease_seconds)
+    leases = LeaseKeeper(
+        engine, lease=lease, run_limit=timedelta(seconds=settings.run_limit_seconds)
+    )
+    runner = Runner(engine, leases, worker=f"{socket.gethostname()}:{os.getpid()}", lease=lease)
+    broker = build_broker(settings.redis_url, ForeignMessages(engine))
+    declare_actors(broker, runner, engine)
+    presence = Presence(
+        engine,
+        "worker",
+        queues=sorted(queues),
+        threads=options.threads,
+        busy_threads=lambda: leases.held,
+    )
+    worker = Worker(
+        broker, queues=queues, worker_threads=options.threads, worker_timeout=IDLE_POLL_MS
+    )
+    leases.start()
+    presence.start()
+    worker.start()
+    _log.info("worker started", queues=sorted(queues), threads=options.threads)
+    healthy = _watch(worker, stopping)
+    worker.stop(timeout=int(settings.drain_seconds * 1000))
+    leases.stop()
+    presence.stop()
+    _log.info("worker stopped", unfinished=leases.held)
+    if not healthy:
+        raise SystemExit(1)
+
+
+def _watch(worker: Worker, stopping: threading.Event) -> bool:
+    """Wait for the end. False when a thread died: the process looks alive but does no work."""
+    while not stopping.wait(WATCH_EVERY_SECONDS):
+        threads: list[threading.Thread] = [*worker.workers, *worker.consumers.values()]
+        dead = [thread.name for thread in threads if not thread.is_alive()]
+        if dead:
+            _log.critical("threads died, ending the process", threads=dead)
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
