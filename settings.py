@@ -5,21 +5,33 @@ from typing import Annotated, NoReturn
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def _database_url(text: str) -> str:
     """A PostgreSQL address in the form the driver takes; Heroku's ``postgres://`` too."""
-    scheme, separator, rest = text.partition("://")
-    if scheme not in ("postgres", "postgresql", "postgresql+psycopg") or not separator or not rest:
-        raise ValueError("must look like postgresql://user:password@host:5432/name")
-    return f"postgresql+psycopg://{rest}"
+    if not _is_address(text, "postgres", "postgresql", "postgresql+psycopg"):
+        raise PydanticCustomError("url", "must look like postgresql://user:password@host:5432/name")
+    return f"postgresql+psycopg://{text.partition('://')[2]}"
 
 
 def _redis_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must look like redis://host:6379/0")
+    if not _is_address(text, "redis", "rediss", "unix"):
+        raise PydanticCustomError("url", "must look like redis://host:6379/0")
     return text
+
+
+def _is_address(text: str, *schemes: str) -> bool:
+    """Whether it has one of the schemes, says where, and has a port that can be one.
+
+    A password with a slash in it, not written as %2F, is seen here as a port that is none.
+    """
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.netloc or parts.path) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -43,8 +55,6 @@ class Settings(BaseSettings):
     # and leaves order, pause and fairness to SQL.
     dispatch_window: int = Field(default=64, ge=1, le=10_000, alias="DUECOURSE_DISPATCH_WINDOW")
     poll_seconds: float = Field(default=0.25, gt=0, le=10, alias="DUECOURSE_POLL_SECONDS")
-    page_size: int = Field(default=1_000, ge=1, le=1_000, alias="DUECOURSE_PAGE_SIZE")
-    job_retention_days: int = Field(default=30, ge=1, alias="DUECOURSE_JOB_RETENTION_DAYS")
 
 
 def settings_or_exit() -> Settings:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from billing.cycles import (
-    MAX_PERIODS_PER_RUN,
-    Period,
-    boundary_instant,
-    period_from,
-)
+from billing.cycles import Period, boundary_instant, period_from
+
+MAX_WAITING_WRITTEN = 24
+"""Waiting periods written down at once. Two years back are seen whole; a start in the last
+century does not write hundreds of rows for every client."""
 
 
 class PeriodState(StrEnum):
@@ -50,12 +50,14 @@ class PlannedPeriod:
     reason: PeriodReason | None
 
 
+# Clients that are imported together share their start, and with it the plan.
+@lru_cache(maxsize=256)
 def first_periods(
     start: date, *, anchor_day: int, zone: ZoneInfo, activated_at: datetime
-) -> list[PlannedPeriod]:
+) -> tuple[PlannedPeriod, ...]:
     """The periods to write down when a client goes on the cycle, oldest first.
 
-    All that ended at or before ``activated_at``, at most ``MAX_PERIODS_PER_RUN`` of them, wait
+    All that ended at or before ``activated_at``, at most ``MAX_WAITING_WRITTEN`` of them, wait
     for an explicit run; then the first that ends later, which the scheduler bills. When more
     have ended there is a hole before that last one: ``following_period`` fills it as the
     earlier ones are billed.
@@ -67,7 +69,7 @@ def first_periods(
     first = period_from(start, anchor_day)
     planned = _plan(first, boundary_instant(start, zone), zone, activated_at)
     while planned.reason is not None:
-        if len(waiting) < MAX_PERIODS_PER_RUN:
+        if len(waiting) < MAX_WAITING_WRITTEN:
             waiting.append(planned)
         planned = following_period(
             planned.period,
@@ -76,7 +78,7 @@ def first_periods(
             activated_at=activated_at,
             ended_at=planned.ends_at,
         )
-    return [*waiting, planned]
+    return (*waiting, planned)
 
 
 def following_period(

@@ -13,17 +13,20 @@ LOCK_TIMEOUT_MS = 30_000
 IDLE_TIMEOUT_MS = 60_000
 
 
-def connect(database_url: str, *, process: str, connections: int) -> Engine:
+def connect(database_url: str, *, process: str, connections: int, pre_ping: bool = True) -> Engine:
     """An engine with at most ``connections`` open at once, for one process.
 
-    ``process`` is the name that the server shows for its connections. Build it after any fork.
+    ``process`` is the name that the server shows for its connections. ``pre_ping`` tries a pooled
+    connection before it is handed out, so that a restarted server is not noticed; it costs a
+    round trip, so a worker goes without and tries its claim again. Build it after any fork.
     """
     return create_engine(
         database_url,
         pool_size=connections,
         max_overflow=0,
-        # After a restart of the server the pool's old connections are replaced, not reported.
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
+        # Rows hold names and addresses, which have no place in a log of errors.
+        hide_parameters=True,
         connect_args={
             "application_name": f"duecourse {process}",
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,

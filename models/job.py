@@ -53,6 +53,7 @@ class Job(Base):
         Index("ix_jobs_parent_id", "parent_id", postgresql_where="parent_id IS NOT NULL"),
         Index("ix_jobs_subject", "subject_id", postgresql_where="subject_id IS NOT NULL"),
         Index("ix_jobs_account_id_id", "account_id", "id"),
+        Index("ix_jobs_dead", "queue", postgresql_where="state = 'dead'"),
         Index("ix_jobs_finished_at", "finished_at", postgresql_where="finished_at IS NOT NULL"),
         {"postgresql_with": {"fillfactor": "50"}},
     )

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, Row
+from sqlalchemy.exc import IntegrityError
 
 from billing.job_states import JobState
 from models.job import FINAL_STATES
@@ -58,11 +59,15 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Bell:
-    """What a message over Redis says: this job, of this kind, in this queue."""
+    """What a message over Redis says: this job, of this kind, in this queue.
+
+    ``started_at`` is when its last run began, if any: it tells one waiting from the next.
+    """
 
     job_id: UUID
     kind: str
     queue: str
+    started_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +104,7 @@ _ENQUEUE = (
     + f"""
     ON CONFLICT (unique_key) WHERE state NOT IN {FINAL_STATES}
        DO UPDATE SET rerun = jobs.rerun OR jobs.state = 'running',
-                     run_at = CASE WHEN jobs.state = 'scheduled'
+                     run_at = CASE WHEN jobs.state = 'scheduled' AND jobs.children_pending = 0
                                    THEN LEAST(jobs.run_at, EXCLUDED.run_at)
                                    ELSE jobs.run_at END
 RETURNING id, xmax = 0 AS created
@@ -115,14 +120,17 @@ UPDATE jobs SET state = 'ready'
                ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 """
 
-_OPEN_QUEUE = """
-SELECT paused_at IS NULL AS open,
-       (SELECT count(*) FROM jobs WHERE queue = %(queue)s AND state = 'dispatched') AS outstanding
-  FROM queues WHERE name = %(queue)s FOR UPDATE SKIP LOCKED
+_LOCK_QUEUE = """
+SELECT paused_at IS NULL FROM queues WHERE name = %(queue)s FOR UPDATE SKIP LOCKED
 """
 
+# A statement of its own, after the lock: one that began before the lock was free would count
+# without the jobs that the last holder dispatched.
+_OUTSTANDING = "SELECT count(*) FROM jobs WHERE queue = %(queue)s AND state = 'dispatched'"
+
 # Lanes are walked by index probes (one a lane), then each gives its oldest jobs. Within a
-# priority every account's first job goes before any account's second.
+# priority every account's first job goes before any account's second, and what an account has
+# outstanding counts: room often comes one by one, and the longest backlog would take it all.
 _DISPATCH = """
 WITH RECURSIVE lanes AS (
     (SELECT priority, lane FROM jobs WHERE queue = %(queue)s AND state = 'ready'
@@ -134,21 +142,27 @@ WITH RECURSIVE lanes AS (
              WHERE queue = %(queue)s AND state = 'ready'
                AND (priority, lane) > (lanes.priority, lanes.lane)
              ORDER BY priority, lane LIMIT 1) AS next)
+), outstanding AS (
+    SELECT lane, count(*) AS jobs FROM jobs
+     WHERE queue = %(queue)s AND state = 'dispatched' GROUP BY lane
 ), candidates AS (
-    SELECT job.id
-      FROM lanes, LATERAL (
+    SELECT job.id, lanes.priority, job.turn + COALESCE(outstanding.jobs, 0) AS turn, job.run_at
+      FROM lanes LEFT JOIN outstanding USING (lane), LATERAL (
            SELECT id, run_at, row_number() OVER (ORDER BY run_at, id) AS turn FROM jobs
             WHERE queue = %(queue)s AND state = 'ready'
               AND priority = lanes.priority AND lane = lanes.lane
             ORDER BY run_at, id LIMIT %(room)s) AS job
-     ORDER BY lanes.priority, job.turn, job.run_at, job.id LIMIT %(room)s
+     ORDER BY priority, turn, run_at, id LIMIT %(room)s
 ), locked AS (
     SELECT id FROM jobs WHERE id IN (SELECT id FROM candidates) AND state = 'ready'
        FOR UPDATE SKIP LOCKED
+), dispatched AS (
+    UPDATE jobs SET state = 'dispatched', dispatched_at = now(), dispatches = 1
+      FROM locked WHERE jobs.id = locked.id
+    RETURNING jobs.id, jobs.kind, jobs.queue, jobs.started_at
 )
-UPDATE jobs SET state = 'dispatched', dispatched_at = now(), dispatches = 1
-  FROM locked WHERE jobs.id = locked.id
-RETURNING jobs.id, jobs.kind, jobs.queue
+SELECT id, kind, queue, started_at FROM dispatched JOIN candidates USING (id)
+ ORDER BY priority, turn, run_at, id
 """
 
 _REDISPATCH = """
@@ -158,7 +172,7 @@ UPDATE jobs SET dispatched_at = now(), dispatches = dispatches + 1
                  AND dispatched_at < now() - LEAST(
                      %(after)s * power(2, LEAST(dispatches - 1, 8)), %(after_max)s)
                ORDER BY dispatched_at LIMIT %(limit)s FOR UPDATE OF jobs SKIP LOCKED)
-RETURNING id, kind, queue
+RETURNING id, kind, queue, started_at
 """
 
 # The claim looks at the pause too: what was dispatched before it goes back to wait.
@@ -192,16 +206,16 @@ WITH ended AS (
        SET state = CASE WHEN rerun AND %(final)s THEN 'ready' ELSE %(state)s END,
            attempt = CASE WHEN rerun AND %(final)s THEN 0 ELSE attempt - %(given_back)s END,
            rerun = rerun AND NOT %(final)s,
-           run_at = CASE WHEN %(final)s THEN run_at ELSE COALESCE(%(run_at)s, now()) END,
+           run_at = CASE WHEN %(final)s THEN run_at ELSE clock_timestamp() + %(after)s::interval END,
            lease_token = NULL, lease_expires_at = NULL,
            finished_at = CASE WHEN %(final)s AND NOT rerun THEN clock_timestamp() END,
            result = %(result)s, reason = %(reason)s, error = %(error)s,
            children_pending = children_pending + %(children)s
      WHERE id = %(id)s AND lease_token = %(lease_token)s AND state = 'running'
-    RETURNING id, attempt + %(given_back)s AS attempt, worker, started_at
+    RETURNING id, worker, started_at
 )
 INSERT INTO job_attempts (job_id, attempt, outcome, worker, error, started_at, ended_at)
-SELECT id, attempt, %(outcome)s, worker, %(error)s, started_at, clock_timestamp() FROM ended
+SELECT id, %(attempt)s, %(outcome)s, worker, %(error)s, started_at, clock_timestamp() FROM ended
 RETURNING job_id
 """
 
@@ -220,7 +234,7 @@ UPDATE jobs
        reason = CASE WHEN poison THEN 'poison' END,
        finished_at = CASE WHEN poison THEN now() END
   FROM expired WHERE jobs.id = expired.id
-RETURNING jobs.id, jobs.kind, jobs.queue
+RETURNING jobs.id, jobs.kind, jobs.queue, jobs.started_at
 """
 
 _WITHDRAW = """
@@ -278,13 +292,14 @@ def dispatch(connection: Connection, queue: str, window: int) -> list[Bell] | No
     """Mark ready jobs of ``queue`` as dispatched, keeping at most ``window`` outstanding.
 
     Returns:
-        The jobs to ring for once the transaction has committed; ``None`` when the window was
-        full before, so that the caller looks again soon.
+        The jobs to ring for, in this order, once the transaction has committed; ``None`` when
+        the window was full before, so that the caller looks again soon.
     """
-    row = connection.exec_driver_sql(_OPEN_QUEUE, {"queue": queue}).first()
-    if row is None or not row.open:
+    is_open = connection.exec_driver_sql(_LOCK_QUEUE, {"queue": queue}).scalar()
+    if not is_open:
         return []
-    room = window - row.outstanding
+    outstanding = connection.exec_driver_sql(_OUTSTANDING, {"queue": queue}).scalar_one()
+    room = window - outstanding
     if room <= 0:
         return None
     return _bells(connection.exec_driver_sql(_DISPATCH, {"queue": queue, "room": room}).all())
@@ -336,7 +351,7 @@ def finish(
     state: JobState,
     outcome: str,
     final: bool,
-    run_at: datetime | timedelta | None = None,
+    after: timedelta | None = None,
     gives_attempt_back: bool = False,
     children: int = 0,
     result: dict[str, Any] | None = None,
@@ -345,18 +360,19 @@ def finish(
 ) -> bool:
     """End the run that ``claim`` stands for, in the caller's transaction.
 
+    One that is not final runs again ``after`` this long from now.
+
     Returns:
         Whether the lease still held. If not, another run owns the job: roll back everything.
     """
-    if isinstance(run_at, timedelta):
-        run_at = claim.started_at + run_at
     parameters = {
         "id": claim.job_id,
         "lease_token": claim.lease_token,
         "state": state.value,
         "final": final,
         "outcome": outcome,
-        "run_at": run_at,
+        "after": after,
+        "attempt": claim.attempt,
         "given_back": int(gives_attempt_back),
         "children": children,
         "result": None if result is None else Jsonb(result),
@@ -382,7 +398,12 @@ def retry(connection: Connection, job_id: UUID) -> bool:
 
     False when it is in another state, or an unfinished job already stands for the same work.
     """
-    return connection.exec_driver_sql(_RETRY, {"id": job_id}).first() is not None
+    try:
+        with connection.begin_nested():
+            return connection.exec_driver_sql(_RETRY, {"id": job_id}).first() is not None
+    except IntegrityError:
+        # That other job was committed while this statement looked.
+        return False
 
 
 def prune(connection: Connection, *, keep: timedelta) -> int:
@@ -391,7 +412,7 @@ def prune(connection: Connection, *, keep: timedelta) -> int:
 
 
 def _bells(rows: Sequence[Row[Any]]) -> list[Bell]:
-    return [Bell(row.id, row.kind, row.queue) for row in rows]
+    return [Bell(row.id, row.kind, row.queue, row.started_at) for row in rows]
 
 
 def _columns(job: NewJob) -> dict[str, Any]:

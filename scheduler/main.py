@@ -42,6 +42,7 @@ def main() -> None:
             _log.warning("tick failed", error=str(error).split("\n", 1)[0])
         stopping.wait(TICK_SECONDS)
     presence.stop()
+    engine.dispose()
     _log.info("scheduler stopped")
 
 

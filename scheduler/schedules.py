@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,8 +26,10 @@ class CronLine:
     takes_fire_at: bool = False
 
     def next_after(self, instant: datetime) -> datetime:
-        """The first fire time after ``instant``; a local time the clock repeats counts once."""
-        return next(CronSim(self.cron, instant.astimezone(ZoneInfo(self.time_zone))))
+        """The first fire time after ``instant``, in UTC; a local time the clock repeats counts once."""
+        times = CronSim(self.cron, instant.astimezone(ZoneInfo(self.time_zone)))
+        # Within a repeated hour the first ones are those of its first pass, which is over.
+        return next(utc for time in times if (utc := time.astimezone(UTC)) > instant)
 
     def arguments(self, fire_at: datetime) -> Mapping[str, Any]:
         """What the job of one fire is given."""

@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 
 from billing.currencies import currency_code
 from billing.cycles import BillingCycle, time_zone
+from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound, RuleViolation
+from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
 from models.client import clients_for_update
 from tasks.cycles import complete_chain, move_to_zone
@@ -45,7 +47,8 @@ def change_account(session: Session, account_id: UUID, changes: Mapping[str, Any
         NotFound: There is no such account.
         RuleViolation: Another account has this name (``name_taken``).
     """
-    account = session.get(Account, account_id, with_for_update=True)
+    # NO KEY: a page that holds clients' locks still refers to the account.
+    account = session.get(Account, account_id, with_for_update={"key_share": True})
     if account is None:
         raise NotFound("account", str(account_id))
     changes = {field: _checked(field, value) for field, value in changes.items()}
@@ -77,12 +80,18 @@ def _clients_in_its_zone(session: Session, account: Account) -> list[Client]:
 def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by field
     """A field's value, in the form that is kept."""
     match field, value:
-        case "name", None | "":
-            raise InvalidInput("name", "must not be empty")
+        case "name", _:
+            return require_text("name", value or "", MAX_SHORT)
+        case "currency", None:
+            raise InvalidInput("currency", "must not be empty")
         case "time_zone", _:
             return time_zone(value).key
         case "currency", _:
             return currency_code(value)
+        case "net_days", _ if value not in range(MAX_NET_DAYS + 1):
+            raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
+        case "tax_ids", _:
+            return list(value or [])
         case _:
             return value
 

@@ -1,5 +1,6 @@
 """The dramatiq actors: one per kind of job, all alike, since the work is in the kinds."""
 
+import time
 from collections.abc import Callable
 from typing import Any, cast
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -9,15 +10,18 @@ import structlog
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import CurrentMessage, Middleware
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import InterfaceError, OperationalError
 from typing_extensions import override
 
 from models import BillingRun, Client, Invoice, job_ledger
 from models.job_ledger import NewJob
 from tasks.catalogue import KINDS
-from tasks.kinds import DEFAULT_MAX_ATTEMPTS, JobKind
+from tasks.kinds import DEFAULT_MAX_ATTEMPTS, POSITIONAL, JobKind
 from tasks.running import Runner
 
 _log = structlog.get_logger(__name__)
+
+ADOPT_AGAIN_AFTER_SECONDS = 1.0
 
 _SUBJECTS: dict[str, type[Invoice | Client | BillingRun]] = {
     "invoice": Invoice,
@@ -60,7 +64,8 @@ class ForeignMessages(Middleware):
         if message.actor_name in broker.actors:
             return
         if "job_id" not in message.kwargs:
-            _adopt(self._engine, message, {**message.kwargs, "positional": list(message.args)})
+            positional = {POSITIONAL: list(message.args)} if message.args else {}
+            _adopt(self._engine, message, {**message.kwargs, **positional})
             return
         with self._engine.begin() as connection:
             job_ledger.park(
@@ -77,11 +82,33 @@ def _adopt(
     arguments: dict[str, Any],
     kind: JobKind | None = None,
 ) -> None:
-    """Make a plain message a job under the message's own id; it then runs like any other."""
+    """Make a plain message a job under the message's own id; it then runs like any other.
+
+    The message is the only trace of the work, and is gone once this returns: without a database
+    it waits for one.
+    """
     try:
         job_id = UUID(message.message_id)
     except ValueError:
         job_id = uuid5(NAMESPACE_URL, message.message_id)
+    while True:
+        try:
+            new = _write_down(engine, job_id, message, arguments, kind)
+        except (OperationalError, InterfaceError) as error:
+            _log.warning("message not adopted yet", job=str(job_id), error=str(error.orig))
+            time.sleep(ADOPT_AGAIN_AFTER_SECONDS)
+        else:
+            _log.info("message adopted", job=str(job_id), kind=message.actor_name, new=new)
+            return
+
+
+def _write_down(
+    engine: Engine,
+    job_id: UUID,
+    message: dramatiq.Message[Any] | MessageProxy,
+    arguments: dict[str, Any],
+    kind: JobKind | None,
+) -> bool:
     subject_id = _subject_id(kind, arguments)
     with engine.begin() as connection:
         account_id = (
@@ -93,7 +120,7 @@ def _adopt(
                 )
             )
         )
-        new = job_ledger.adopt(
+        return job_ledger.adopt(
             connection,
             NewJob(
                 id=job_id,
@@ -107,13 +134,12 @@ def _adopt(
                 subject_id=subject_id,
             ),
         )
-    _log.info("message adopted", job=str(job_id), kind=message.actor_name, new=new)
 
 
 def _subject_id(kind: JobKind | None, arguments: dict[str, Any]) -> UUID | None:
-    if kind is None or kind.subject is None or not arguments:
+    if kind is None or kind.subject is None:
         return None
     try:
-        return UUID(str(next(iter(arguments.values()))))
+        return UUID(str(arguments.get(next(iter(kind.arguments.model_fields)))))
     except ValueError:
         return None

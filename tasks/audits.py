@@ -63,17 +63,14 @@ _CHECKS = {
          GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> subtotal
     """,
     "lines_match_charges": """
-        SELECT invoices.id::text,
-               concat(number, ' differs from charge ', COALESCE(charges.id, lines.charge_id))
-          FROM invoices
-          JOIN (SELECT * FROM charges WHERE account_id = :account AND invoice_id IS NOT NULL)
-               AS charges ON charges.invoice_id = invoices.id
-          FULL JOIN (SELECT invoice_lines.* FROM invoice_lines
-                       JOIN invoices ON invoices.id = invoice_id
-                      WHERE invoices.account_id = :account) AS lines
-            ON lines.charge_id = charges.id AND lines.invoice_id = charges.invoice_id
-         WHERE (invoices.status IS NULL OR invoices.status <> 'draft')
-           AND (charges.id IS NULL OR lines.charge_id IS NULL OR lines.amount <> charges.amount)
+        SELECT invoice_id::text, concat('its lines differ from charge ', charge_id)
+          FROM (SELECT invoice_id, charges.id AS charge_id, charges.amount AS charged
+                  FROM charges JOIN invoices ON invoices.id = invoice_id
+                 WHERE charges.account_id = :account AND status <> 'draft') AS charges
+          FULL JOIN (SELECT invoice_id, charge_id, amount AS billed
+                       FROM invoice_lines JOIN invoices ON invoices.id = invoice_id
+                      WHERE account_id = :account) AS lines USING (invoice_id, charge_id)
+         WHERE charged IS DISTINCT FROM billed
     """,
     "draft_totals_match_charges": """
         SELECT invoices.id::text,
@@ -84,14 +81,14 @@ _CHECKS = {
          GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> total
     """,
     "numbers_are_gapless": """
-        SELECT series.document, concat('next is ', next_number, ', ', count(invoices.id),
-                                       ' are finalized, the last is ', max(number))
-          FROM number_series AS series LEFT JOIN invoices
-            ON invoices.account_id = series.account_id AND number IS NOT NULL
-         WHERE series.account_id = :account
-         GROUP BY series.document, next_number
-        HAVING count(invoices.id) <> next_number - 1
-            OR COALESCE(max(substring(number FROM '[0-9]+$')::bigint), 0) <> next_number - 1
+        SELECT 'invoice', concat('next is ', COALESCE(next_number, 1), ', ', finalized,
+                                 ' are finalized, the last is ', COALESCE(highest, 0))
+          FROM (SELECT count(*) AS finalized,
+                       max(substring(number FROM '[0-9]+$')::bigint) AS highest
+                  FROM invoices WHERE account_id = :account AND number IS NOT NULL) AS given
+          LEFT JOIN number_series ON account_id = :account AND document = 'invoice'
+         WHERE (finalized, COALESCE(highest, 0))
+               <> (COALESCE(next_number, 1) - 1, COALESCE(next_number, 1) - 1)
     """,
     "periods_tile_time": """
         SELECT client_id::text,

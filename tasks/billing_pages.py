@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -39,11 +41,18 @@ UPDATE billing_periods SET state = 'skipped', decided_at = :now
    AND reason = 'before_activation'
 """)
 
-_LAST_BEFORE = text("""
-SELECT DISTINCT ON (client_id) client_id, period_start, period_end, ends_at
-  FROM billing_periods
- WHERE client_id = ANY(:clients) AND period_end <= :boundary AND id <> ALL(:periods)
- ORDER BY client_id, period_end DESC
+# Where each period's chain stands around it: the end of the last one before, and whether the next
+# is there.
+_AROUND = text("""
+SELECT page.client_id, earlier.period_start, earlier.period_end,
+       EXISTS (SELECT FROM billing_periods AS later
+                WHERE later.client_id = page.client_id AND later.period_start = :boundary)
+       AS has_next
+  FROM unnest(:clients ::uuid[], :starts ::date[]) AS page (client_id, period_start)
+  LEFT JOIN LATERAL (
+       SELECT period_start, period_end FROM billing_periods
+        WHERE client_id = page.client_id AND period_end <= page.period_start
+        ORDER BY period_end DESC LIMIT 1) AS earlier ON true
 """)
 
 _DECIDE = text("""
@@ -77,8 +86,9 @@ def bill_page(  # noqa: PLR0917 - the runner passes its own two by position
     billing_run = session.get(BillingRun, run_id)
     if billing_run is None:
         raise NotFound("billing_run", str(run_id))
-    account = session.get_one(Account, billing_run.account_id)
     due = _lock_due(session, billing_run, boundary, first_client, last_client)
+    # Read under the clients' locks, which whoever moves them to another zone takes as well.
+    account = session.get_one(Account, billing_run.account_id)
     failed = 0
     try:
         with session.begin_nested():
@@ -130,26 +140,12 @@ def _bill(
         session.scalars(_ON_MANUAL_DRAFTS, {"clients": clients, "before": boundary}).all()
     )
     session.execute(_SKIP_WAITING, page)
-    before = {
-        row.client_id: row
-        for row in session.execute(
-            _LAST_BEFORE, {**page, "periods": [one.period.id for one in due]}
-        )
-    }
-    write_periods(
-        session,
-        [
-            written
-            for one in due
-            for written in _neighbours(
-                one,
-                account,
-                Period(before[one.client.id].period_start, before[one.client.id].period_end)
-                if one.client.id in before
-                else None,
-            )
-        ],
-    )
+    starts = [one.period.period_start for one in due]
+    around = {row.client_id: row for row in session.execute(_AROUND, {**page, "starts": starts})}
+    missing = [
+        period for one in due for period in _missing_around(one, account, around[one.client.id])
+    ]
+    write_periods(session, missing)
     session.execute(
         _DECIDE,
         {
@@ -167,7 +163,7 @@ def _bill(
     )
 
 
-def _neighbours(one: _Due, account: Account, last: Period | None) -> Iterator[ClientPeriod]:
+def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[ClientPeriod]:
     """The periods to write down around a billed one: the next, and any that are missing before.
 
     Of a start long ago only the oldest periods were written down. Those between them and this
@@ -176,24 +172,21 @@ def _neighbours(one: _Due, account: Account, last: Period | None) -> Iterator[Cl
     client, period = one.client, one.period
     if client.billing_cycle == BillingCycle.MANUAL or client.activated_at is None:
         return
-    zone = client.zone(account)
-    while last is not None and last.end < period.period_start:
-        missing = following_period(
-            last, anchor_day=client.anchor_day, zone=zone, activated_at=client.activated_at
-        )
-        yield ClientPeriod(account.id, client.id, missing, PeriodState.SKIPPED)
-        last = missing.period
-    yield ClientPeriod(
-        account.id,
-        client.id,
-        following_period(
-            Period(period.period_start, period.period_end),
-            anchor_day=client.anchor_day,
-            zone=zone,
-            activated_at=client.activated_at,
-            ended_at=period.ends_at,
-        ),
+    plan = partial(
+        following_period,
+        anchor_day=client.anchor_day,
+        zone=client.zone(account),
+        activated_at=client.activated_at,
     )
+    if around.period_end is not None:
+        last = Period(around.period_start, around.period_end)
+        while last.end < period.period_start:
+            skipped = plan(last)
+            yield ClientPeriod(account.id, client.id, skipped, PeriodState.SKIPPED)
+            last = skipped.period
+    if not around.has_next:
+        billed = Period(period.period_start, period.period_end)
+        yield ClientPeriod(account.id, client.id, plan(billed, ended_at=period.ends_at))
 
 
 def _bill_alone(

@@ -201,7 +201,7 @@ def progress_of(session: Session, run: BillingRun) -> RunProgress:
     """Count what has become of a run's periods so far."""
     due = 0
     if run.finished_at is None and not run.dry_run:
-        remaining = due_in(run).with_only_columns(BillingPeriod.id).subquery()
+        remaining = due_in(run, capped=False).with_only_columns(BillingPeriod.id).subquery()
         due = session.scalar(select(func.count()).select_from(remaining)) or 0
     by_state = session.execute(
         select(BillingPeriod.state, func.count())

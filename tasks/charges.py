@@ -15,13 +15,13 @@ from billing.currencies import currency_code
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from billing.pricing import PricedLine, price_line
+from billing.texts import MAX_LONG, MAX_SHORT, require_text
 from models import Charge, Invoice
 from models.invoice import invoices_for_update
 from tasks.drafting import refresh_totals
 
 EARLIEST_DATE = date(1970, 1, 1)
 LATEST_DATE = date(2199, 12, 31)
-MAX_TEXT_LENGTH = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,27 +77,26 @@ def record_charges(
     Returns:
         One answer for each of ``new``, in its order.
     """
-    checked = [_check(one) for one in new]
-    answers: list[Recorded | Refused | None] = [
-        line if isinstance(line, Refused) else None for line in checked
-    ]
-    lines = {
-        index: (new[index], line)
-        for index, line in enumerate(checked)
-        if isinstance(line, PricedLine)
-    }
-    for index, recorded in _insert(session, account_id, lines):
-        answers[index] = recorded
-    existing = _by_external_ref(
-        session,
-        account_id,
-        [new[index].external_ref for index, answer in enumerate(answers) if answer is None],
-    )
-    for index, answer in enumerate(answers):
-        if answer is None:
-            one, line = lines[index]
-            answers[index] = _compare(one, line, existing[one.external_ref or ""])
-    return [answer for answer in answers if answer is not None]
+    answers: dict[int, Recorded | Refused] = {}
+    waiting: dict[int, tuple[NewCharge, PricedLine]] = {}
+    for index, one in enumerate(new):
+        line = check_charge(one)
+        if isinstance(line, Refused):
+            answers[index] = line
+        else:
+            waiting[index] = one, line
+    while waiting:
+        for index, recorded in _insert(session, account_id, waiting):
+            answers[index] = recorded
+            del waiting[index]
+        refs = [one.external_ref for one, _ in waiting.values()]
+        existing = _by_external_ref(session, account_id, refs)
+        # What stood in the way and is gone by now was deleted meanwhile: once more.
+        for index, (one, line) in list(waiting.items()):
+            if one.external_ref in existing:
+                answers[index] = _compare(one, line, existing[one.external_ref])
+                del waiting[index]
+    return [answers[index] for index in range(len(new))]
 
 
 def edit_charge(
@@ -175,7 +174,8 @@ def _lock(session: Session, account_id: UUID, charge_id: UUID) -> tuple[Charge, 
         return charge, draft
 
 
-def _check(new: NewCharge) -> PricedLine | Refused:
+def check_charge(new: NewCharge) -> PricedLine | Refused:
+    """What the charge costs, or which value of it is wrong whatever the state."""
     try:
         return _priced(new)
     except InvalidInput as error:
@@ -183,11 +183,10 @@ def _check(new: NewCharge) -> PricedLine | Refused:
 
 
 def _priced(new: NewCharge) -> PricedLine:
-    if not new.description.strip():
-        raise InvalidInput("description", "must not be empty")
-    for name in ("description", "external_ref", "category"):
-        if len(getattr(new, name) or "") > MAX_TEXT_LENGTH:
-            raise InvalidInput(name, f"must be at most {MAX_TEXT_LENGTH} characters")
+    require_text("description", new.description, MAX_LONG)
+    for name in ("external_ref", "category"):
+        if getattr(new, name) is not None:
+            require_text(name, getattr(new, name), MAX_SHORT)
     if not EARLIEST_DATE <= new.charged_on <= LATEST_DATE:
         raise InvalidInput("charged_on", f"must be from {EARLIEST_DATE} to {LATEST_DATE}")
     return price_line(
@@ -202,11 +201,11 @@ def _insert(
     session: Session, account_id: UUID, lines: Mapping[int, tuple[NewCharge, PricedLine]]
 ) -> Iterator[tuple[int, Recorded]]:
     """Insert what is new, in two statements: only with a reference can a row be there already."""
+    # By reference, so that two callers with the same ones never wait for each other in a ring.
+    ordered = sorted(lines.items(), key=lambda line: line[1][0].external_ref or "")
     for with_ref in (False, True):
         wanted = {
-            index: both
-            for index, both in lines.items()
-            if (both[0].external_ref is not None) is with_ref
+            index: both for index, both in ordered if (both[0].external_ref is not None) is with_ref
         }
         if not wanted:
             continue

@@ -1,5 +1,6 @@
 """Creating and changing clients, with what that means for their billing periods."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -11,7 +12,9 @@ from sqlalchemy.orm import Session
 
 from billing.currencies import currency_code
 from billing.cycles import BillingCycle, local_date, time_zone
+from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound, RuleViolation
+from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
 from models.client import clients_for_update
 from tasks.cycles import (
@@ -114,38 +117,60 @@ def change_client(
         write_periods(session, complete_chain(session, client, account))
     starts_on = changes.pop("billing_starts_on", client.billing_starts_on)
     _check_start(starts_on, now)
+    start_moves = starts_on != client.billing_starts_on
     zone = client.zone(account)
     for name, value in changes.items():
         setattr(client, name, value)
-    is_on_cycle = client.billing_cycle != BillingCycle.MANUAL
+    client.billing_starts_on = starts_on
+    if client.billing_cycle != BillingCycle.MANUAL and (start_moves or not was_on_cycle):
+        # Both before the row is updated: a client on a cycle has them, by constraint.
+        client.billing_starts_on = starts_on or local_date(now, client.zone(account))
+        client.activated_at = now
     if was_on_cycle and client.zone(account) != zone:
         move_to_zone(session, client, account)
+    _replan(session, client, account, was_on_cycle=was_on_cycle, start_moves=start_moves, now=now)
+    session.flush()
+    return client
+
+
+def _replan(
+    session: Session,
+    client: Client,
+    account: Account,
+    *,
+    was_on_cycle: bool,
+    start_moves: bool,
+    now: datetime,
+) -> None:
+    """Bring a client's periods in line with its new cycle or start."""
+    is_on_cycle = client.billing_cycle != BillingCycle.MANUAL
     if was_on_cycle and not is_on_cycle:
         leave_cycle(session, client, now=now)
-    if starts_on != client.billing_starts_on:
+    if start_moves:
         forget_periods(session, client)
-        client.billing_starts_on = starts_on
         if is_on_cycle:
             write_periods(session, plan_cycle(client, account, activated_at=now))
     elif is_on_cycle and not was_on_cycle:
         write_periods(session, resume_cycle(session, client, account, now=now))
-    session.flush()
-    return client
 
 
 def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by name
     """A field's value, in the form that is kept."""
     match name, value:
-        case "name", None | "":
-            raise InvalidInput("name", "must not be empty")
+        case "name", _:
+            return require_text("name", value or "", MAX_SHORT)
         case "time_zone", str():
             return time_zone(value).key
         case "currency", str():
             return currency_code(value)
+        case "billing_cycle", _ if value not in list(BillingCycle):
+            raise InvalidInput("billing_cycle", f"must be one of {', '.join(BillingCycle)}")
         case "billing_cycle", _:
             return BillingCycle(value).value
-        case "anchor_day", int() if not 1 <= value <= 31:
+        case "anchor_day", _ if value not in range(1, 32):
             raise InvalidInput("anchor_day", "must be 1 to 31")
+        case "net_days", int() if not 0 <= value <= MAX_NET_DAYS:
+            raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
         case "tax_ids", _:
             return list(value or [])
         case _:
@@ -160,11 +185,11 @@ def _check_start(starts_on: date | None, now: datetime) -> None:
 
 
 def _require_free_refs(session: Session, account_id: UUID, refs: Sequence[str | None]) -> None:
-    taken = session.scalars(
-        select(Client.external_ref).where(
-            Client.account_id == account_id,
-            Client.external_ref.in_([ref for ref in refs if ref is not None]),
-        )
-    ).first()
+    given = [ref for ref in refs if ref is not None]
+    twice = (ref for ref, times in Counter(given).items() if times > 1)
+    others = select(Client.external_ref).where(
+        Client.account_id == account_id, Client.external_ref.in_(given)
+    )
+    taken = next(twice, None) or session.scalars(others).first()
     if taken is not None:
         raise RuleViolation("external_ref_taken", f"another client is {taken} already")

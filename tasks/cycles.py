@@ -47,22 +47,32 @@ def resume_cycle(
     """The periods to write down for a client who comes back to a cycle.
 
     The chain goes on where it ended, so no day is left out or counted twice. A last period that
-    was skipped by going manual and has not ended yet is simply opened again.
+    was skipped by going manual and has not ended yet is simply opened again. Its end, and all
+    that follows, is in the zone that the client has now.
     """
     last = _last_period(session, client.id)
     if last is None:
         return plan_cycle(client, account, activated_at=now)
     client.activated_at = now
+    period, zone = Period(last.period_start, last.period_end), client.zone(account)
     if last.reason == PeriodReason.SWITCHED_TO_MANUAL and last.ends_at > now:
         last.state, last.reason, last.decided_at = PeriodState.OPEN, None, None
+        last.ends_at = moved_to_zone(period, last.starts_at, zone)
         return []
-    planned = first_periods(
-        last.period_end,
-        anchor_day=client.anchor_day,
-        zone=client.zone(account),
-        activated_at=now,
-    )
-    planned[0] = replace(planned[0], starts_at=last.ends_at)
+    planned = [
+        following_period(
+            period,
+            anchor_day=client.anchor_day,
+            zone=zone,
+            activated_at=now,
+            ended_at=last.ends_at,
+        )
+    ]
+    if planned[0].reason is not None:
+        first, *rest = first_periods(
+            planned[0].period.end, anchor_day=client.anchor_day, zone=zone, activated_at=now
+        )
+        planned += [replace(first, starts_at=planned[0].ends_at), *rest]
     return [ClientPeriod(account.id, client.id, one) for one in planned]
 
 

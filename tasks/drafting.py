@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
-from models import Charge, Invoice
+from models import Charge, Client, Invoice
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from tasks.kinds import Run, job
@@ -105,10 +105,11 @@ def draft_invoices(
 
 @job(queue="billing", subject="client")
 def draft_invoice(
-    _run: Run, session: Session, client_id: UUID, charge_ids: list[UUID] | None = None
+    run: Run, session: Session, client_id: UUID, charge_ids: list[UUID] | None = None
 ) -> Outcome:
     """Draft a client's open charges, whatever their date, or the selected ones."""
-    client = session.scalars(clients_for_update([client_id])).one_or_none()
+    find = clients_for_update([client_id]).where(Client.account_id == run.account_id)
+    client = session.scalars(find).one_or_none()
     if client is None:
         raise NotFound("client", str(client_id))
     if charge_ids is not None:
@@ -120,9 +121,10 @@ def draft_invoice(
 
 
 @job(queue="billing", subject="invoice")
-def delete_draft(_run: Run, session: Session, invoice_id: UUID) -> Outcome:
+def delete_draft(run: Run, session: Session, invoice_id: UUID) -> Outcome:
     """Delete a draft; its charges are open again, and nothing else remembers it."""
-    invoice = session.scalars(invoices_for_update([invoice_id])).one_or_none()
+    find = invoices_for_update([invoice_id]).where(Invoice.account_id == run.account_id)
+    invoice = session.scalars(find).one_or_none()
     if invoice is None:
         raise NotFound("invoice", str(invoice_id))
     # Whatever can be finalized is a draft; nothing else may be deleted.

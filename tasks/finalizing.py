@@ -142,7 +142,7 @@ def _decide(draft: Row[Any], today: date) -> _Final:
 @job(queue="billing", subject="invoice")
 def finalize_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
     """Finalize and lock one draft."""
-    account = session.get(Account, run.account_id)
+    account = None if run.account_id is None else session.get(Account, run.account_id)
     if account is None or finalize_invoices(session, account, [invoice_id], now=run.now) == 0:
         raise NotFound("invoice", str(invoice_id))
     return Done({"invoice": str(invoice_id)})

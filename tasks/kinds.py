@@ -1,7 +1,7 @@
 """The kinds of job: a name, a queue, typed arguments, and the function that does the work."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, get_type_hints
@@ -13,6 +13,9 @@ from sqlalchemy.orm import Session
 from tasks.outcomes import Outcome
 
 DEFAULT_MAX_ATTEMPTS = 8
+
+# Under this name wait the positional arguments of a message whose kind was not known when it came.
+POSITIONAL = "positional"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +67,19 @@ class JobKind:
         Raises:
             pydantic.ValidationError: They do not fit, as from another release's code.
         """
-        model = self.arguments.model_validate(values)
+        by_name = {name: value for name, value in values.items() if name != POSITIONAL}
+        model = self.arguments.model_validate(self.named(values.get(POSITIONAL, ()), by_name))
         return {name: getattr(model, name) for name in type(model).model_fields}
 
-    def named(self, positional: tuple[Any, ...], keyword: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name, from a message that may give them by position; unchecked."""
-        names = list(self.arguments.model_fields)
-        surplus = {f"argument {index}": value for index, value in enumerate(positional)}
-        by_position = dict(zip(names, positional, strict=False))
-        return {**(by_position if len(positional) <= len(names) else surplus), **keyword}
+    def named(self, positional: Sequence[Any], keyword: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name, from a message that may give them by position; unchecked.
+
+        Those that no name is left for are numbered: no kind takes them.
+        """
+        names = list(self.arguments.model_fields)[: len(positional)]
+        if len(names) < len(positional) or not keyword.keys().isdisjoint(names):
+            names = [f"argument {index}" for index in range(len(positional))]
+        return {**dict(zip(names, positional, strict=True)), **keyword}
 
 
 KINDS: dict[str, JobKind] = {}

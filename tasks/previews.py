@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import date, datetime
+from itertools import islice, takewhile
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -69,16 +70,27 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
 
 
 _Charges = list[tuple[date, str, int, int]]
+_Undecided = tuple[BillingPeriod, date | None]
 
 
-def _undecided(session: Session, account_id: UUID) -> dict[UUID, list[BillingPeriod]]:
-    periods: dict[UUID, list[BillingPeriod]] = defaultdict(list)
-    for period in session.scalars(
-        select(BillingPeriod)
-        .where(BillingPeriod.account_id == account_id, BillingPeriod.state.in_(UNDECIDED_STATES))
+def _undecided(session: Session, account_id: UUID) -> dict[UUID, list[_Undecided]]:
+    """By client, oldest first: each undecided period, and where the one written after it starts."""
+    following = func.lead(BillingPeriod.period_start).over(
+        partition_by=BillingPeriod.client_id, order_by=BillingPeriod.period_start
+    )
+    chains = (
+        select(BillingPeriod.id, following.label("following_start"))
+        .where(BillingPeriod.account_id == account_id)
+        .subquery()
+    )
+    periods: dict[UUID, list[_Undecided]] = defaultdict(list)
+    for period, following_start in session.execute(
+        select(BillingPeriod, chains.c.following_start)
+        .join(chains, chains.c.id == BillingPeriod.id)
+        .where(BillingPeriod.state.in_(UNDECIDED_STATES))
         .order_by(BillingPeriod.client_id, BillingPeriod.period_start)
     ):
-        periods[period.client_id].append(period)
+        periods[period.client_id].append((period, following_start))
     return periods
 
 
@@ -103,33 +115,36 @@ def _open_charges(session: Session, account_id: UUID) -> dict[UUID, _Charges]:
 
 def _due_periods(
     client: Client,
-    undecided: list[BillingPeriod],
+    undecided: list[_Undecided],
     run: BillingRun,
     zone: ZoneInfo,
     now: datetime,
 ) -> Iterator[Period]:
     """The client's periods that end by the run's as-of, also those not written down yet."""
-    last: tuple[Period, datetime] | None = None
-    given = 0
-    for row in undecided:
-        period = Period(row.period_start, row.period_end)
-        if given < MAX_PERIODS_PER_RUN and _is_due(period, row.ends_at, run):
-            given += 1
-            yield period
-        last = period, row.ends_at
-    while last is not None and given < MAX_PERIODS_PER_RUN:
-        planned = following_period(
-            last[0],
-            anchor_day=client.anchor_day,
-            zone=zone,
-            activated_at=client.activated_at or now,
-            ended_at=last[1],
-        )
-        if not _is_due(planned.period, planned.ends_at, run):
-            return
-        given += 1
-        yield planned.period
-        last = planned.period, planned.ends_at
+    due = takewhile(
+        lambda one: _is_due(*one, run),
+        _chain(undecided, client.anchor_day, zone, client.activated_at or now),
+    )
+    return (period for period, _ in islice(due, MAX_PERIODS_PER_RUN))
+
+
+def _chain(
+    undecided: list[_Undecided], anchor_day: int, zone: ZoneInfo, activated_at: datetime
+) -> Iterator[tuple[Period, datetime]]:
+    """Undecided periods and when they end, among them each that billing the last one would add."""
+    for row, following_start in undecided:
+        period, ends_at = Period(row.period_start, row.period_end), row.ends_at
+        yield period, ends_at
+        while following_start is None or period.end < following_start:
+            planned = following_period(
+                period,
+                anchor_day=anchor_day,
+                zone=zone,
+                activated_at=activated_at,
+                ended_at=ends_at,
+            )
+            period, ends_at = planned.period, planned.ends_at
+            yield period, ends_at
 
 
 def _is_due(period: Period, ends_at: datetime, run: BillingRun) -> bool:

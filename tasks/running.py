@@ -3,12 +3,13 @@
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
@@ -45,6 +46,8 @@ class Runner:
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._engine = engine
+        # A claim is one statement: a transaction around it would triple its round trips.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._leases = leases
         self._worker = worker
         self._lease = lease
@@ -52,8 +55,7 @@ class Runner:
 
     def run(self, kind: JobKind, job_id: UUID) -> None:
         """Run the job if it still waits to be run; a message that comes twice runs it once."""
-        with self._engine.begin() as connection:
-            claim = job_ledger.claim(connection, job_id, worker=self._worker, lease=self._lease)
+        claim = self._claim(job_id)
         if claim is None:
             _log.debug("nothing to claim", job=str(job_id), kind=kind.name)
             return
@@ -66,17 +68,37 @@ class Runner:
         finally:
             self._leases.release(claim)
 
+    def _claim(self, job_id: UUID) -> Claim | None:
+        try:
+            return self._try_to_claim(job_id)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # The pool's connections are from before a restart of the server. It drops them all
+            # now; had this claim gone through all the same, the next would find nothing, and
+            # the job would be rescued.
+            return self._try_to_claim(job_id)
+
+    def _try_to_claim(self, job_id: UUID) -> Claim | None:
+        with self._autocommit.connect() as connection:
+            return job_ledger.claim(connection, job_id, worker=self._worker, lease=self._lease)
+
     def _run_claimed(self, kind: JobKind, claim: Claim) -> None:
         try:
-            outcome = self._work(kind, claim)
+            arguments = kind.load(claim.args)
+        except ValidationError as error:
+            self._record(claim, Fail(error, "invalid_arguments"))
+            return
+        try:
+            outcome = self._work(kind, claim, arguments)
         except LeaseLost:
             _log.warning("lease lost, nothing kept")
         except Exception as error:  # noqa: BLE001 - whatever the work raises is an outcome
             self._record(claim, _outcome_of(error, claim))
         else:
-            _log.info("job finished", outcome=type(outcome).__name__.lower())
+            _tell(outcome)
 
-    def _work(self, kind: JobKind, claim: Claim) -> Outcome:
+    def _work(self, kind: JobKind, claim: Claim, arguments: dict[str, Any]) -> Outcome:
         """The work and the job's end, in one transaction."""
         run = Run(
             job_id=claim.job_id,
@@ -86,7 +108,7 @@ class Runner:
             requested_by=claim.requested_by,
         )
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            outcome = kind.body(run, session, **kind.load(claim.args))
+            outcome = _within_attempts(kind.body(run, session, **arguments), claim)
             session.flush()
             if not _finish(session.connection(), claim, outcome):
                 raise LeaseLost
@@ -104,13 +126,17 @@ class Runner:
         if not kept:
             _log.warning("lease lost, nothing kept")
             return
-        match outcome:
-            case Retry(after=after):
-                _log.warning("job failed, will retry", after=str(after), exc_info=outcome.error)
-            case Fail(reason=reason):
-                _log.error("job is dead", reason=reason, exc_info=outcome.error)
-            case _:
-                _log.info("job finished", outcome=type(outcome).__name__.lower())
+        _tell(outcome)
+
+
+def _tell(outcome: Outcome) -> None:
+    match outcome:
+        case Retry(error, after):
+            _log.warning("job failed, will retry", after=str(after), exc_info=error)
+        case Fail(error, reason):
+            _log.error("job is dead", reason=reason, exc_info=error)
+        case _:
+            _log.info("job finished", outcome=type(outcome).__name__.lower())
 
 
 def _outcome_of(error: Exception, claim: Claim) -> Outcome:
@@ -118,13 +144,19 @@ def _outcome_of(error: Exception, claim: Claim) -> Outcome:
     match error:
         case RuleViolation(code=code) | NotFound(code=code) | InvalidInput(code=code):
             return Skip(code, str(error))
-        case ValidationError():
-            return Fail(error, "invalid_arguments")
-        case _ if claim.attempt >= claim.max_attempts:
-            return Fail(error, "attempts_exhausted")
         case _:
             # Spreads retries; nothing secret hangs on it.
-            return Retry(error, retry_delay(claim.attempt, jitter=random.random()))  # noqa: S311
+            delay = retry_delay(claim.attempt, jitter=random.random())  # noqa: S311
+            return _within_attempts(Retry(error, delay), claim)
+
+
+def _within_attempts(outcome: Outcome, claim: Claim) -> Outcome:
+    """The outcome, or the end where it asks for one more attempt than there are."""
+    match outcome:
+        case Retry(error) if claim.attempt >= claim.max_attempts:
+            return Fail(error, "attempts_exhausted")
+        case _:
+            return outcome
 
 
 def _finish(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
@@ -155,7 +187,7 @@ def _finish(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
                 state=JobState.SCHEDULED,
                 outcome="snoozed",
                 final=False,
-                run_at=after,
+                after=after,
                 gives_attempt_back=True,
             )
         case AwaitChildren(children):
@@ -165,7 +197,7 @@ def _finish(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
                 state=JobState.SCHEDULED,
                 outcome="awaiting_children",
                 final=False,
-                run_at=AWAIT_CHILDREN_AT_MOST,
+                after=AWAIT_CHILDREN_AT_MOST,
                 gives_attempt_back=True,
                 children=children,
             )
@@ -176,7 +208,7 @@ def _finish(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
                 state=JobState.FAILED,
                 outcome="failed",
                 final=False,
-                run_at=after,
+                after=after,
                 error=described(error),
             )
         case Fail(error, reason):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from gateways.sandbox.redis import EmbeddedRedis
 
@@ -66,7 +67,7 @@ class Stack:
         """Everything that the processes have written."""
         return "".join(path.read_text() for path in sorted(self._logs.glob("*.log")))
 
-    def __enter__(self) -> "Stack":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,19 +1,26 @@
 """Things that many tests need made, and work done without processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from threading import Barrier
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from models import Account, Client, Queue, job_ledger
+from models import Account, BillingPeriod, BillingRun, Client, Invoice, Queue, job_ledger
+from tasks.audits import Difference, audit
+from tasks.billing_runs import request_run, start_due_runs
 from tasks.catalogue import KINDS
 from tasks.charges import NewCharge, Recorded, record_charges
-from tasks.clients import NewClient, create_clients
+from tasks.clients import NewClient, change_client, create_clients
+from tasks.enqueueing import enqueue
+from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
+from tasks.outcomes import Outcome
 from tasks.running import Runner
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -46,7 +53,12 @@ def work(engine: Engine, *, now: datetime | None = None, limit: int = 10_000) ->
 
 
 def a_client(
-    engine: Engine, account: Account, *, now: datetime = NOW, name: str = "Ada Imports", **fields: Any
+    engine: Engine,
+    account: Account,
+    *,
+    now: datetime = NOW,
+    name: str = "Ada Imports",
+    **fields: Any,
 ) -> Client:
     """A committed client."""
     with Session(engine, expire_on_commit=False) as session, session.begin():
@@ -86,3 +98,102 @@ def charges(
     recorded = [answer for answer in answers if isinstance(answer, Recorded)]
     assert len(recorded) == len(new), answers
     return [answer.charge_id for answer in recorded]
+
+
+def change(engine: Engine, client: Client, *, now: datetime = NOW, **changes: Any) -> Client:
+    """The client after a committed change."""
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        account = session.get_one(Account, client.account_id)
+        return change_client(session, account, client.id, changes, now=now)
+
+
+def perform(
+    engine: Engine,
+    kind: JobKind,
+    account: Account | None,
+    *,
+    now: datetime = NOW,
+    **arguments: Any,
+) -> Outcome:
+    """Do one job's work in a committed transaction; what it raises is raised here."""
+    owner = None if account is None else account.id
+    run = Run(job_id=uuid4(), account_id=owner, attempt=1, now=now, requested_by="test")
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        return kind.body(run, session, **arguments)
+
+
+def bill(engine: Engine, account: Account, *, now: datetime, **options: Any) -> BillingRun:
+    """An explicit run, worked to its end; ``options`` are those of ``request_run``."""
+    with Session(engine) as session, session.begin():
+        requested = request_run(session, account.id, now=now, requested_by="test", **options)
+        run_id = requested.run.id
+    work(engine, now=now)
+    with Session(engine) as session:
+        return session.get_one(BillingRun, run_id)
+
+
+def tick(engine: Engine, *, now: datetime) -> None:
+    """What the scheduler starts at ``now``, worked to its end."""
+    with Session(engine) as session, session.begin():
+        enqueue(session, start_due_runs, account_id=None, requested_by="test", fire_at=now)
+    work(engine, now=now)
+
+
+def refuse_invoices_of(engine: Engine, client: Client, *, errcode: str = "P0001") -> None:
+    """From now on the database refuses every new invoice of this client, with this SQLSTATE."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION refuse_invoice() RETURNS trigger LANGUAGE plpgsql AS $fn$ BEGIN"
+                f" RAISE EXCEPTION 'not this one' USING ERRCODE = '{errcode}'; END $fn$;"
+                " CREATE TRIGGER refuse_invoice BEFORE INSERT ON invoices FOR EACH ROW"
+                f" WHEN (NEW.client_id = '{client.id}') EXECUTE FUNCTION refuse_invoice()"
+            )
+        )
+
+
+def allow_invoices_again(engine: Engine) -> None:
+    """Take back ``refuse_invoices_of``."""
+    with engine.begin() as connection:
+        connection.execute(text("DROP FUNCTION refuse_invoice CASCADE"))
+
+
+def invoices_of(engine: Engine, owner: Client | Account) -> list[Invoice]:
+    """A client's or an account's invoices, by number; drafts come last."""
+    mine = Invoice.client_id if isinstance(owner, Client) else Invoice.account_id
+    with Session(engine) as session:
+        found = session.scalars(select(Invoice).where(mine == owner.id)).all()
+    return sorted(found, key=lambda invoice: (invoice.number is None, invoice.number, invoice.id))
+
+
+def periods_of(engine: Engine, client: Client) -> list[BillingPeriod]:
+    """A client's periods, oldest first."""
+    with Session(engine) as session:
+        return list(
+            session.scalars(
+                select(BillingPeriod)
+                .where(BillingPeriod.client_id == client.id)
+                .order_by(BillingPeriod.period_start)
+            )
+        )
+
+
+def audited(engine: Engine, account: Account) -> list[Difference]:
+    """Every difference that the audit finds in the account's books."""
+    with Session(engine) as session:
+        return audit(session, account.id)
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Start all calls at once, each in a thread of its own; what each returned or raised."""
+    barrier = Barrier(len(calls), timeout=10)
+
+    def start(call: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the call returns
+        barrier.wait()
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - the caller looks at what was raised
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return [one.result(timeout=60) for one in [threads.submit(start, call) for call in calls]]

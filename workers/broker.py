@@ -38,7 +38,7 @@ class DoorbellBroker(RedisBroker):
             self.emit_after("declare_queue", queue_name)
 
     def ring(self, messages: Iterable[dramatiq.Message[Any]]) -> None:
-        """Push messages in one round trip, each under its own id.
+        """Push messages in one round trip, each under its ``redis_message_id``.
 
         The layout is the one that dramatiq's own ``enqueue`` command writes. A message that is
         pushed again overwrites the first one's body.
@@ -46,8 +46,9 @@ class DoorbellBroker(RedisBroker):
         with self.client.pipeline(transaction=True) as pipeline:
             for message in messages:
                 key = f"{self.namespace}:{message.queue_name}"
-                pipeline.hset(f"{key}.msgs", message.message_id, message.encode())
-                pipeline.rpush(key, message.message_id)
+                redis_id = message.options["redis_message_id"]
+                pipeline.hset(f"{key}.msgs", redis_id, message.encode())
+                pipeline.rpush(key, redis_id)
             pipeline.execute()
 
 
@@ -78,4 +79,3 @@ def build_broker(redis_url: str, *middleware: Middleware) -> DoorbellBroker:
     )
     dramatiq.set_broker(broker)
     return broker
-

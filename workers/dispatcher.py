@@ -28,7 +28,7 @@ from workers.stopping import stop_on_signals
 
 SWEEP_EVERY_SECONDS = 1.0
 # With a full window the next look comes soon: waiting a whole poll would cap the queue's speed
-# at one window a poll.
+# at one window a poll. While nothing moves, as without workers, each look waits twice as long.
 FULL_WINDOW_PAUSE_SECONDS = 0.01
 AFTER_ERROR_PAUSE_SECONDS = 1.0
 
@@ -49,6 +49,7 @@ class Dispatcher:
         self._broker = broker
         self._window = window
         self._poll_seconds = poll_seconds
+        self._full_window_pause = FULL_WINDOW_PAUSE_SECONDS
         self._swept_at = 0.0
 
     def run(self, stopping: threading.Event) -> None:
@@ -88,9 +89,13 @@ class Dispatcher:
             elif bells:
                 self._ring(bells)
                 moved = True
-        if full:
-            return FULL_WINDOW_PAUSE_SECONDS
-        return 0.0 if moved else self._poll_seconds
+        if moved:
+            self._full_window_pause = FULL_WINDOW_PAUSE_SECONDS
+        if not full:
+            return 0.0 if moved else self._poll_seconds
+        pause = self._full_window_pause
+        self._full_window_pause = min(2 * pause, self._poll_seconds)
+        return pause
 
     def _sweep(self) -> None:
         with self._engine.begin() as connection:
@@ -121,14 +126,19 @@ class Dispatcher:
 
 
 def _message(bell: Bell) -> dramatiq.Message[Any]:
-    """What goes over Redis: the job's id, as the message's id too."""
+    """What goes over Redis: the job's id, as the message's id too.
+
+    Redis keeps it under an id that changes with every run of the job: a worker that is about to
+    acknowledge the last one must not take this one away.
+    """
     job_id = str(bell.job_id)
+    after = bell.started_at.timestamp() if bell.started_at else 0
     return dramatiq.Message(
         queue_name=bell.queue,
         actor_name=bell.kind,
         args=(),
         kwargs={"job_id": job_id},
-        options={"redis_message_id": job_id},
+        options={"redis_message_id": f"{job_id}:{after}"},
         message_id=job_id,
         message_timestamp=current_millis(),
     )
@@ -150,6 +160,7 @@ def main() -> None:
         poll_seconds=settings.poll_seconds,
     ).run(stopping)
     presence.stop()
+    engine.dispose()
     _log.info("dispatcher stopped")
 
 

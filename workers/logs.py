@@ -2,25 +2,42 @@
 
 import logging
 import os
+import sys
+import threading
+from types import TracebackType
 
 import structlog
+
+_log = structlog.get_logger(__name__)
+
+
+class _Signature:
+    """Says on each line which process wrote it, from whichever thread: context stays in one."""
+
+    def __init__(self, process: str) -> None:
+        self._who = {"process": process, "pid": os.getpid()}
+
+    def __call__(
+        self, _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        return {**event, **self._who}
 
 
 def configure_logging(level: str, *, process: str) -> None:
     """Send this process's logs, and those of the libraries it uses, to standard error.
 
     Each line is a single ``write`` to its own descriptor: a pipe shared by several threads then
-    never mixes two lines.
+    never mixes two lines. What nobody catches, and warnings, become lines too.
     """
-    # The logger owns the descriptor for as long as the process lives.
-    stream = os.fdopen(os.dup(2), "w", buffering=1)
     shared: list[structlog.typing.Processor] = [
+        _Signature(process),
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    handler = logging.StreamHandler(stream)
+    # The logger owns the descriptor for as long as the process lives.
+    handler = logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -44,4 +61,29 @@ def configure_logging(level: str, *, process: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(process=process, pid=os.getpid())
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    _log.critical("uncaught error", exc_info=(kind, error, traceback))
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    _log.critical(
+        "uncaught error, a thread died",
+        thread=args.thread.name if args.thread else None,
+        exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+    )
+
+
+def _unraisable(args: "sys.UnraisableHookArgs") -> None:
+    _log.error(
+        "error where none can be raised",
+        where=repr(args.object),
+        exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+    )

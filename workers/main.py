@@ -12,6 +12,7 @@ from dramatiq.worker import Worker
 from models.database import connect
 from settings import settings_or_exit
 from tasks.actors import ForeignMessages, declare_actors
+from tasks.catalogue import KINDS
 from tasks.leases import LeaseKeeper
 from tasks.running import Runner
 from workers.broker import build_broker
@@ -37,12 +38,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=8)
     options = parser.parse_args()
     queues = set(options.queues.split(","))
+    served = {kind.queue for kind in KINDS.values()}
+    if not queues <= served:
+        parser.error(f"--queues: no kind of job is in {', '.join(sorted(queues - served))}")
+    if options.threads < 1:
+        parser.error("--threads: must be at least 1")
 
     settings = settings_or_exit()
     configure_logging(settings.log_level, process="worker")
     stopping = stop_on_signals()
     # A connection for every thread, one for the leases, one for the heartbeat.
-    engine = connect(settings.database_url, process="worker", connections=options.threads + 2)
+    engine = connect(
+        settings.database_url,
+        process="worker",
+        connections=options.threads + 2,
+        pre_ping=False,
+    )
     lease = timedelta(seconds=settings.lease_seconds)
     leases = LeaseKeeper(
         engine, lease=lease, run_limit=timedelta(seconds=settings.run_limit_seconds)
@@ -64,19 +75,20 @@ def main() -> None:
     presence.start()
     worker.start()
     _log.info("worker started", queues=sorted(queues), threads=options.threads)
-    healthy = _watch(worker, stopping)
+    healthy = _watch(worker, leases, stopping)
     worker.stop(timeout=int(settings.drain_seconds * 1000))
     leases.stop()
     presence.stop()
+    engine.dispose()
     _log.info("worker stopped", unfinished=leases.held)
     if not healthy:
         raise SystemExit(1)
 
 
-def _watch(worker: Worker, stopping: threading.Event) -> bool:
+def _watch(worker: Worker, leases: LeaseKeeper, stopping: threading.Event) -> bool:
     """Wait for the end. False when a thread died: the process looks alive but does no work."""
     while not stopping.wait(WATCH_EVERY_SECONDS):
-        threads: list[threading.Thread] = [*worker.workers, *worker.consumers.values()]
+        threads: list[threading.Thread] = [leases, *worker.workers, *worker.consumers.values()]
         dead = [thread.name for thread in threads if not thread.is_alive()]
         if dead:
             _log.critical("threads died, ending the process", threads=dead)

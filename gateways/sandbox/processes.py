@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from billing.errors import DuecourseError
 
 LOCK_POLL_SECONDS = 0.02
 
+_BARE = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 _PR_SET_PDEATHSIG = 1
 _IS_LINUX = sys.platform.startswith("linux")
 # Looked up here: between fork and exec only the call itself may happen.
@@ -45,6 +46,7 @@ def spawn(
     lock: int,
     death_signal: signal.Signals,
     user: SystemUser | None = None,
+    environment: Mapping[str, str] = _BARE,
 ) -> subprocess.Popen[bytes]:
     """Start a child in its own session, so that a terminal's Ctrl-C reaches only us.
 
@@ -54,6 +56,8 @@ def spawn(
             free again when the last of them is gone, however they ended.
         death_signal: What the kernel sends the child if we die first. Linux only: elsewhere a
             child survives a ``kill -9`` of its owner, and its lock keeps others out.
+        user: Who it runs as; we ourselves when ``None``.
+        environment: All of its environment variables.
 
     Raises:
         LocalServerError: The command cannot be run, or we are not in the main thread.
@@ -66,7 +70,7 @@ def spawn(
             return subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

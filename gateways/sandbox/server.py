@@ -180,7 +180,7 @@ class LocalServer(ABC):
             with self.log.open("ab") as output:
                 self._prepare(output, lock)
                 for _ in range(PORT_TRIES):
-                    port = self._port or _free_port()
+                    port = self._port or free_port()
                     if self._serves(port, output, lock):
                         self._port = port
                         return
@@ -243,7 +243,7 @@ class LocalServer(ABC):
         return "".join(f"\n  {line}" for line in lines) + f"\n  (from {self.log})"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody listened on just now; whoever binds it first has it."""
     for _ in range(PORT_TRIES):
         port = FIRST_PORT + secrets.randbelow(PORTS)

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.cycles import MAX_PERIODS_PER_RUN, Period, boundary_instant, periods_from
-from billing.periods import PeriodReason, first_periods, following_period, moved_to_zone
+from billing.cycles import Period, boundary_instant, periods_from
+from billing.periods import (
+    MAX_WAITING_WRITTEN,
+    PeriodReason,
+    first_periods,
+    following_period,
+    moved_to_zone,
+)
 
 CHICAGO = ZoneInfo("America/Chicago")
 ZONES = st.sampled_from(
@@ -66,7 +72,7 @@ def test_a_start_in_the_future_has_one_period_and_no_reason_to_wait() -> None:
     assert planned.reason is None
 
 
-def test_a_long_past_is_written_down_a_run_at_a_time() -> None:
+def test_a_long_past_is_written_down_two_years_at_a_time() -> None:
     *waiting, last = first_periods(
         date(1997, 1, 1),
         anchor_day=1,
@@ -74,8 +80,8 @@ def test_a_long_past_is_written_down_a_run_at_a_time() -> None:
         activated_at=datetime(2026, 11, 22, tzinfo=UTC),
     )
 
-    assert len(waiting) == 60
-    assert waiting[-1].period == Period(date(2001, 12, 1), date(2002, 1, 1))
+    assert len(waiting) == MAX_WAITING_WRITTEN
+    assert waiting[-1].period == Period(date(1998, 12, 1), date(1999, 1, 1))
     assert {one.reason for one in waiting} == {PeriodReason.BEFORE_ACTIVATION}
     assert last.period == Period(date(2026, 11, 1), date(2026, 12, 1))
     assert last.reason is None
@@ -90,10 +96,7 @@ def test_the_earliest_that_ended_are_written_down_and_the_one_under_way(
     # Longer than any of these chains, so that the activation lies inside it.
     chain = list(islice(periods_from(start, anchor_day), 12 * 31))
     ended = [one for one in chain if boundary_instant(one.end, zone) <= activated_at]
-    assert [one.period for one in planned] == [
-        *ended[:MAX_PERIODS_PER_RUN],
-        chain[len(ended)],
-    ]
+    assert [one.period for one in planned] == [*ended[:MAX_WAITING_WRITTEN], chain[len(ended)]]
     for one in planned:
         assert one.starts_at == boundary_instant(one.period.start, zone)
         assert one.ends_at == boundary_instant(one.period.end, zone)

@@ -73,28 +73,31 @@ CREATE TRIGGER invoices_locked BEFORE UPDATE ON invoices
 CREATE TRIGGER invoices_kept BEFORE DELETE ON invoices
     FOR EACH ROW WHEN (OLD.status <> 'draft') EXECUTE FUNCTION check_invoice_change();
 
-CREATE TRIGGER invoice_lines_locked BEFORE UPDATE OR DELETE ON invoice_lines
-    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER invoice_lines_locked BEFORE UPDATE OR DELETE OR TRUNCATE ON invoice_lines
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
-CREATE FUNCTION check_added_lines() RETURNS trigger LANGUAGE plpgsql AS $fn$
+-- For lines and charges alike, once a statement: both are added by the thousand.
+CREATE FUNCTION check_added_to_invoices() RETURNS trigger LANGUAGE plpgsql AS $fn$
 DECLARE locked text;
 BEGIN
     SELECT number INTO locked FROM invoices
      WHERE id IN (SELECT invoice_id FROM added) AND status <> 'draft' LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'invoice % is finalized: no line can be added', locked
+        RAISE EXCEPTION 'invoice % is finalized: nothing can be added to it', locked
             USING ERRCODE = 'restrict_violation';
     END IF;
     RETURN NULL;
 END $fn$;
 
 CREATE TRIGGER invoice_lines_added AFTER INSERT ON invoice_lines
-    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION check_added_lines();
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION check_added_to_invoices();
 
 CREATE FUNCTION check_charge_change() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
-    IF EXISTS (SELECT FROM invoices WHERE id = OLD.invoice_id AND status <> 'draft') THEN
-        RAISE EXCEPTION 'charge % is on a finalized invoice', OLD.id
+    IF EXISTS (SELECT FROM invoices
+                WHERE id = CASE TG_OP WHEN 'INSERT' THEN NEW.invoice_id ELSE OLD.invoice_id END
+                  AND status <> 'draft') THEN
+        RAISE EXCEPTION 'charge % is on a finalized invoice', COALESCE(OLD.id, NEW.id)
             USING ERRCODE = 'restrict_violation';
     END IF;
     RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
@@ -102,6 +105,10 @@ END $fn$;
 
 CREATE TRIGGER charges_locked BEFORE UPDATE OR DELETE ON charges
     FOR EACH ROW WHEN (OLD.invoice_id IS NOT NULL) EXECUTE FUNCTION check_charge_change();
+CREATE TRIGGER charges_begin BEFORE INSERT ON charges
+    FOR EACH ROW WHEN (NEW.invoice_id IS NOT NULL) EXECUTE FUNCTION check_charge_change();
+CREATE TRIGGER charges_added AFTER UPDATE ON charges
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION check_added_to_invoices();
 
 CREATE TRIGGER ledger_entries_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_entries
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -125,12 +132,13 @@ CREATE TRIGGER ledger_postings_balanced AFTER INSERT ON ledger_postings
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION check_balance();
 
 -- Children are counted on their parent's row: the last two to end, at once, both find it. A
--- parent that waits is woken by its last child; one that was retried is waited for again.
+-- parent that waits is woken by its last child; one that was retried counts again, whatever the
+-- parent does just then, or its second end would be taken for another child's.
 CREATE FUNCTION count_children() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
     IF NEW.finished_at IS NULL THEN
         UPDATE jobs SET children_pending = children_pending + 1
-         WHERE id = NEW.parent_id AND state = 'scheduled' AND children_pending > 0;
+         WHERE id = NEW.parent_id;
     ELSE
         UPDATE jobs
            SET children_pending = children_pending - 1,
@@ -384,6 +392,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_account_id_id", "jobs", ["account_id", "id"], unique=False)
     op.create_index(
+        "ix_jobs_dead", "jobs", ["queue"], unique=False, postgresql_where="state = 'dead'"
+    )
+    op.create_index(
         "ix_jobs_dispatched",
         "jobs",
         ["queue", "dispatched_at"],
@@ -586,9 +597,9 @@ def upgrade() -> None:
         postgresql_where="state IN ('open', 'failed') AND reason IS NULL",
     )
     op.create_index(
-        "ix_billing_periods_run_id",
+        "ix_billing_periods_run_id_client_id",
         "billing_periods",
-        ["run_id"],
+        ["run_id", "client_id"],
         unique=False,
         postgresql_where="run_id IS NOT NULL",
     )

@@ -1,0 +1,187 @@
+# ruff: noqa: S608 - every statement is the test's own.
+
+from datetime import date
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from models import Account
+from tasks import audits
+from tasks.accounts import create_account
+from tasks.audits import RULES, audit, audit_books
+from tasks.drafting import draft_invoice
+from tasks.finalizing import finalize_invoice
+from tasks.outcomes import Done
+from tasks.voiding import void_invoice
+from tests.worlds import NOW, a_charge, a_client, audited, bill, invoices_of, perform
+
+
+def books(engine: Engine, account: Account) -> None:
+    """Invoices open, void, paid at once and drafted; a period billed, one empty, one open."""
+    client = a_client(engine, account, billing_cycle="monthly", billing_starts_on=date(2026, 4, 1))
+    for price in ("10.00", "2.50"):
+        a_charge(engine, client, date(2026, 4, 2), price)
+    bill(engine, account, now=NOW)
+    for price in ("-3.00", "5.00"):
+        charge = a_charge(engine, client, date(2026, 6, 1), price)
+        perform(engine, draft_invoice, account, client_id=client.id, charge_ids=[charge])
+        perform(engine, finalize_invoice, account, invoice_id=invoices_of(engine, client)[-1].id)
+    perform(engine, void_invoice, account, invoice_id=invoices_of(engine, client)[-1].id)
+    a_charge(engine, client, date(2026, 6, 1), "7.00")
+    perform(engine, draft_invoice, account, client_id=client.id)
+
+
+def tamper(session: Session, *statements: str) -> None:
+    """Change the tables behind the triggers' back."""
+    session.execute(text("SET LOCAL session_replication_role = replica"))
+    for statement in statements:
+        changed = session.connection().execute(text(statement))
+        assert changed.rowcount > 0, statement
+
+
+OPEN = "(SELECT id FROM invoices WHERE status = 'open')"
+BREACHES = [
+    (
+        "ledger_entries_balance",
+        ["UPDATE ledger_postings SET amount = amount - 1 WHERE ledger_account = 'credit'"],
+    ),
+    ("invoices_agree_with_ledger", ["UPDATE invoices SET amount_paid = 1 WHERE status = 'open'"]),
+    (
+        "invoices_agree_with_ledger",
+        [
+            (
+                "UPDATE ledger_postings SET amount = -amount WHERE entry_id ="
+                " (SELECT id FROM ledger_entries WHERE event = 'void')"
+            )
+        ],
+    ),
+    (
+        "finalized_invoices_are_posted_once",
+        [f"UPDATE ledger_entries SET event = 'void' WHERE invoice_id = {OPEN}"],
+    ),
+    (
+        "drafts_are_not_posted",
+        [
+            (
+                "INSERT INTO ledger_entries"
+                " (account_id, client_id, invoice_id, event, currency, effective_on)"
+                " SELECT account_id, client_id, id, 'finalize', currency, '2026-06-01'"
+                " FROM invoices WHERE status = 'draft'"
+            )
+        ],
+    ),
+    (
+        "lines_sum_to_totals",
+        [
+            f"UPDATE charges SET amount = amount + 1 WHERE invoice_id = {OPEN}",
+            f"UPDATE invoice_lines SET amount = amount + 1 WHERE invoice_id = {OPEN}",
+        ],
+    ),
+    ("lines_match_charges", [f"UPDATE charges SET amount = 1 WHERE invoice_id = {OPEN}"]),
+    ("lines_match_charges", [f"DELETE FROM charges WHERE invoice_id = {OPEN}"]),
+    ("lines_match_charges", [f"UPDATE charges SET invoice_id = NULL WHERE invoice_id = {OPEN}"]),
+    (
+        "lines_match_charges",
+        [
+            (
+                "INSERT INTO charges (account_id, client_id, invoice_id, charged_on, description,"
+                " quantity, amount, currency) SELECT account_id, client_id, id, '2026-06-01',"
+                " 'More', 1, 1, 'usd' FROM invoices WHERE status = 'open'"
+            )
+        ],
+    ),
+    (
+        "draft_totals_match_charges",
+        ["UPDATE invoices SET subtotal = 1, total = 1 WHERE status = 'draft'"],
+    ),
+    ("numbers_are_gapless", ["UPDATE number_series SET next_number = next_number + 1"]),
+    ("numbers_are_gapless", ["UPDATE number_series SET next_number = next_number - 1"]),
+    ("numbers_are_gapless", ["DELETE FROM number_series"]),
+    (
+        "numbers_are_gapless",
+        ["UPDATE invoices SET number = 'INV-000007' WHERE number = 'INV-000002'"],
+    ),
+    (
+        "periods_tile_time",
+        ["UPDATE billing_periods SET ends_at = ends_at - interval '1 s' WHERE state = 'billed'"],
+    ),
+    (
+        "periods_tile_time",
+        ["UPDATE billing_periods SET period_end = '2026-05-02' WHERE state = 'billed'"],
+    ),
+    ("periods_tile_time", ["DELETE FROM billing_periods WHERE state = 'empty'"]),
+    (
+        "billed_periods_have_invoices",
+        ["UPDATE billing_periods SET state = 'empty' WHERE state = 'billed'"],
+    ),
+    (
+        "billed_periods_have_invoices",
+        ["UPDATE billing_periods SET state = 'billed' WHERE state = 'empty'"],
+    ),
+]
+
+
+def test_sound_books_have_no_differences(engine: Engine, account: Account) -> None:
+    assert audited(engine, account) == []
+    books(engine, account)
+
+    assert audited(engine, account) == []
+
+
+def test_a_breach_is_named_by_exactly_its_rule(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    books(engine, account)
+    for rule, statements in BREACHES:
+        tamper(session, *statements)
+
+        differences = audit(session, account.id)
+
+        assert {one.rule for one in differences} == {rule}, statements
+        assert all(one.subject and one.found for one in differences), statements
+        session.rollback()
+
+
+def test_every_rule_has_been_seen_to_fail() -> None:
+    assert {rule for rule, _ in BREACHES} == set(RULES)
+
+
+def test_an_audit_looks_at_one_account_alone(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    other = create_account(session, "Other")
+    session.commit()
+    books(engine, account)
+    for _, statements in BREACHES:
+        tamper(session, *statements)
+
+        assert audit(session, account.id) != []
+        assert audit(session, other.id) == []
+        session.rollback()
+
+
+def test_differences_of_a_rule_are_listed_up_to_a_limit(
+    engine: Engine, session: Session, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits, "MAX_DIFFERENCES_LISTED", 1)
+    books(engine, account)
+    tamper(session, f"UPDATE charges SET amount = 1 WHERE invoice_id = {OPEN}")
+
+    assert len(audit(session, account.id)) == 1
+
+
+def test_the_nightly_audit_counts_the_differences_of_all_accounts(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    other = create_account(session, "Other")
+    session.commit()
+    for owner in (account, other):
+        books(engine, owner)
+    tamper(session, "UPDATE number_series SET next_number = 90")
+    session.commit()
+
+    outcome = perform(engine, audit_books, None)
+
+    counts = {**dict.fromkeys(RULES, 0), "numbers_are_gapless": 2}
+    assert outcome == Done({"accounts": 2, "differences": counts})

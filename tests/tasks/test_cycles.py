@@ -1,0 +1,355 @@
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from billing.errors import RuleViolation
+from models import Account, BillingPeriod, Client
+from tasks.accounts import change_account, create_account
+from tests.worlds import (
+    NOW,
+    a_charge,
+    a_client,
+    audited,
+    bill,
+    change,
+    charges,
+    invoices_of,
+    periods_of,
+    refuse_invoices_of,
+    tick,
+)
+
+JUNE = date(2026, 6, 1)
+JULY = date(2026, 7, 1)
+AUGUST = date(2026, 8, 1)
+JUNE_10 = datetime(2026, 6, 10, 12, tzinfo=UTC)
+
+
+def on_monthly(engine: Engine, account: Account, **fields: Any) -> Client:
+    """Since 1 June 2026 unless told otherwise."""
+    return a_client(engine, account, **{"billing_cycle": "monthly", **fields})
+
+
+def chain(engine: Engine, client: Client) -> list[tuple[date, date, str, str | None]]:
+    """The client's periods; they tile its days and its instants."""
+    periods = periods_of(engine, client)
+    for earlier, later in pairwise(periods):
+        assert (earlier.period_end, earlier.ends_at) == (later.period_start, later.starts_at)
+    return [(one.period_start, one.period_end, one.state, one.reason) for one in periods]
+
+
+def last_of(engine: Engine, client: Client) -> BillingPeriod:
+    return periods_of(engine, client)[-1]
+
+
+def test_going_manual_skips_what_is_not_billed(engine: Engine, account: Account) -> None:
+    client = on_monthly(engine, account, billing_starts_on=date(2026, 4, 15))
+    charge = date(2026, 4, 20)
+    a_charge(engine, client, charge)
+    bill(engine, account, now=NOW, as_of=date(2026, 5, 1))
+
+    change(engine, client, now=JUNE_10, billing_cycle="manual")
+
+    manual = ("skipped", "switched_to_manual")
+    assert chain(engine, client) == [
+        (date(2026, 4, 15), date(2026, 5, 1), "billed", None),
+        (date(2026, 5, 1), JUNE, *manual),
+        (JUNE, JULY, *manual),
+    ]
+    assert {one.decided_at for one in periods_of(engine, client)[1:]} == {JUNE_10}
+    tick(engine, now=datetime(2026, 8, 1, tzinfo=UTC))
+    assert len(chain(engine, client)) == 3
+
+
+def test_a_failed_period_is_skipped_too_without_its_error(engine: Engine, account: Account) -> None:
+    client = on_monthly(engine, account)
+    a_charge(engine, client, JUNE)
+    refuse_invoices_of(engine, client)
+    tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
+    assert last_of(engine, client).state == "failed"
+
+    change(engine, client, now=datetime(2026, 7, 2, tzinfo=UTC), billing_cycle="manual")
+
+    assert chain(engine, client) == [(JUNE, JULY, "skipped", "switched_to_manual")]
+    assert last_of(engine, client).error is None
+
+
+def test_coming_back_on_the_same_day_opens_the_same_period_again(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+    before = chain(engine, client)
+    change(engine, client, now=JUNE_10, billing_cycle="manual")
+
+    back = change(engine, client, now=JUNE_10, billing_cycle="monthly")
+
+    assert chain(engine, client) == before == [(JUNE, JULY, "open", None)]
+    assert last_of(engine, client).decided_at is None
+    assert back.activated_at == JUNE_10
+    a_charge(engine, client, JUNE, "5.00")
+    tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
+    assert [one.total for one in invoices_of(engine, client)] == [500]
+    assert audited(engine, account) == []
+
+
+def test_coming_back_months_later_goes_on_where_the_chain_ended(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+    change(engine, client, now=JUNE_10, billing_cycle="manual")
+    a_charge(engine, client, date(2026, 8, 5), "5.00")
+
+    change(engine, client, now=datetime(2026, 9, 10, tzinfo=UTC), billing_cycle="monthly")
+
+    september, october = date(2026, 9, 1), date(2026, 10, 1)
+    assert chain(engine, client) == [
+        (JUNE, JULY, "skipped", "switched_to_manual"),
+        (JULY, AUGUST, "open", "before_activation"),
+        (AUGUST, september, "open", "before_activation"),
+        (september, october, "open", None),
+    ]
+    tick(engine, now=datetime(2026, 10, 1, tzinfo=UTC))
+    assert [one[2] for one in chain(engine, client)] == ["skipped"] * 3 + ["billed", "open"]
+    assert [one.total for one in invoices_of(engine, client)] == [500]
+    assert audited(engine, account) == []
+
+
+def test_coming_back_at_the_very_end_of_the_skipped_period_opens_the_next(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+    change(engine, client, now=JUNE_10, billing_cycle="manual")
+
+    change(engine, client, now=datetime(2026, 7, 1, tzinfo=UTC), billing_cycle="monthly")
+
+    assert chain(engine, client) == [
+        (JUNE, JULY, "skipped", "switched_to_manual"),
+        (JULY, AUGUST, "open", None),
+    ]
+
+
+def test_coming_back_after_a_billed_period_opens_the_one_after_it(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+    tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
+    for cycle in ("manual", "monthly", "manual", "monthly"):
+        change(engine, client, now=datetime(2026, 7, 5, tzinfo=UTC), billing_cycle=cycle)
+
+    assert chain(engine, client) == [
+        (JUNE, JULY, "empty", None),
+        (JULY, AUGUST, "open", None),
+    ]
+
+
+def test_a_zone_changed_while_manual_counts_when_the_client_comes_back(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+    change(engine, client, now=JUNE_10, billing_cycle="manual")
+    change(engine, client, now=JUNE_10, time_zone="America/Chicago")
+
+    change(engine, client, now=JUNE_10, billing_cycle="monthly")
+
+    assert chain(engine, client) == [(JUNE, JULY, "open", None)]
+    assert last_of(engine, client).ends_at == datetime(2026, 7, 1, 5, tzinfo=UTC)
+
+
+def test_a_client_that_moved_across_the_date_line_comes_back_without_overlap(
+    engine: Engine, account: Account
+) -> None:
+    # In its new zone the day after the last boundary is over before that boundary in the old one.
+    client = on_monthly(engine, account, time_zone="Pacific/Pago_Pago")
+    change(engine, client, now=JUNE_10, billing_cycle="manual")
+    back = {"billing_cycle": "monthly", "time_zone": "Pacific/Kiritimati", "anchor_day": 2}
+
+    change(engine, client, now=datetime(2026, 7, 1, 11, tzinfo=UTC), **back)
+
+    assert [one[:2] for one in chain(engine, client)] == [
+        (JUNE, JULY),
+        (JULY, date(2026, 7, 2)),
+        (date(2026, 7, 2), date(2026, 8, 2)),
+    ]
+    assert audited(engine, account) == []
+
+
+def test_a_changed_anchor_keeps_the_open_period_and_counts_from_its_end(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+
+    change(engine, client, now=JUNE_10, anchor_day=15)
+
+    assert chain(engine, client) == [(JUNE, JULY, "open", None)]
+    tick(engine, now=datetime(2026, 8, 15, tzinfo=UTC))
+    assert [one[:3] for one in chain(engine, client)] == [
+        (JUNE, JULY, "empty"),
+        (JULY, date(2026, 7, 15), "empty"),
+        (date(2026, 7, 15), date(2026, 8, 15), "empty"),
+        (date(2026, 8, 15), date(2026, 9, 15), "open"),
+    ]
+    assert audited(engine, account) == []
+
+
+@pytest.mark.parametrize("changes", [{"anchor_day": 15}, {"billing_cycle": "manual"}])
+def test_a_change_moves_nothing_of_a_past_that_is_not_written_down_yet(
+    engine: Engine, account: Account, changes: dict[str, Any]
+) -> None:
+    client = on_monthly(engine, account, billing_starts_on=date(2010, 1, 1))
+    assert len(periods_of(engine, client)) == 25
+
+    change(engine, client, now=JUNE_10, **changes)
+
+    written = chain(engine, client)
+    assert len(written) == 198
+    assert {one[0].day for one in written} == {1}
+
+
+@pytest.mark.parametrize(
+    ("zone", "ends_at"),
+    [
+        ("America/Chicago", datetime(2026, 7, 1, 5, tzinfo=UTC)),
+        ("Asia/Tokyo", datetime(2026, 6, 30, 15, tzinfo=UTC)),
+    ],
+)
+@pytest.mark.parametrize("whose", ["client", "account"])
+def test_a_changed_zone_moves_only_the_open_periods_end(
+    engine: Engine, account: Account, zone: str, ends_at: datetime, whose: str
+) -> None:
+    client = on_monthly(engine, account, billing_starts_on=date(2026, 5, 1))
+    waiting, before = periods_of(engine, client)
+
+    if whose == "client":
+        change(engine, client, now=JUNE_10, time_zone=zone)
+    else:
+        with Session(engine) as session, session.begin():
+            change_account(session, account.id, {"time_zone": zone})
+
+    still_waiting, after = periods_of(engine, client)
+    assert (after.starts_at, after.ends_at) == (before.starts_at, ends_at)
+    assert (after.period_start, after.period_end) == (JUNE, JULY)
+    assert (still_waiting.starts_at, still_waiting.ends_at) == (waiting.starts_at, waiting.ends_at)
+    tick(engine, now=ends_at - timedelta(seconds=1))
+    assert last_of(engine, client).period_end == JULY
+    tick(engine, now=ends_at)
+    assert chain(engine, client)[-1] == (JULY, AUGUST, "open", None)
+    assert audited(engine, account) == []
+
+
+def test_a_start_may_be_corrected_until_a_period_is_decided(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+
+    change(engine, client, now=JUNE_10, billing_starts_on=date(2026, 5, 20))
+    assert chain(engine, client) == [
+        (date(2026, 5, 20), JUNE, "open", "before_activation"),
+        (JUNE, JULY, "open", None),
+    ]
+
+    change(engine, client, now=JUNE_10, billing_starts_on=None)
+    assert chain(engine, client) == [(date(2026, 6, 10), JULY, "open", None)]
+
+    tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
+    with pytest.raises(RuleViolation) as refused:
+        change(engine, client, now=JUNE_10, billing_starts_on=date(2026, 6, 2))
+    assert refused.value.code == "billing_already_started"
+
+
+def test_the_same_start_again_changes_nothing_even_after_billing(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account, billing_starts_on=JUNE)
+    tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
+    before = chain(engine, client)
+
+    change(engine, client, now=datetime(2026, 7, 2, tzinfo=UTC), billing_starts_on=JUNE)
+
+    assert chain(engine, client) == before
+
+
+def test_the_start_given_to_a_manual_client_counts_once_it_goes_on_the_cycle(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account, billing_starts_on=date(2026, 7, 15))
+    assert periods_of(engine, client) == []
+
+    change(engine, client, now=JUNE_10, billing_cycle="monthly")
+
+    assert chain(engine, client) == [(date(2026, 7, 15), AUGUST, "open", None)]
+
+
+def test_cycle_and_start_may_be_given_at_once(engine: Engine, account: Account) -> None:
+    client = a_client(engine, account)
+
+    change(engine, client, now=JUNE_10, billing_cycle="monthly", billing_starts_on=JUNE)
+
+    assert chain(engine, client) == [(JUNE, JULY, "open", None)]
+
+
+def test_a_client_put_on_the_cycle_starts_today_in_its_own_zone(
+    engine: Engine, account: Account
+) -> None:
+    now = datetime(2026, 6, 10, 12, tzinfo=UTC)
+    client = a_client(engine, account, now=now, time_zone="Pacific/Auckland")
+
+    changed = change(engine, client, now=now, billing_cycle="monthly")
+
+    assert changed.billing_starts_on == date(2026, 6, 11)
+    assert chain(engine, client) == [(date(2026, 6, 11), JULY, "open", None)]
+
+
+ZONES = ["UTC", "America/Chicago", "Pacific/Auckland", "Pacific/Pago_Pago", "Pacific/Kiritimati"]
+EVENTS = st.one_of(
+    st.fixed_dictionaries({"anchor_day": st.integers(1, 31)}),
+    st.fixed_dictionaries({"time_zone": st.sampled_from([*ZONES, None])}),
+    st.fixed_dictionaries({"billing_cycle": st.sampled_from(["manual", "monthly"])}),
+    st.sampled_from(["tick", "run", "account"]),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50 * 24), EVENTS), max_size=8), st.sampled_from(ZONES))
+@settings(
+    deadline=None,
+    max_examples=8,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_whatever_happens_every_day_is_in_one_period_and_every_charge_on_one_invoice(
+    engine: Engine, story: list[tuple[int, Any]], zone: str
+) -> None:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        account = create_account(session, f"Bluebird {uuid4()}")
+    client = on_monthly(engine, account, billing_starts_on=date(2026, 4, 10), time_zone=zone)
+    days = [date(2026, 4, 10) + timedelta(days=7 * week) for week in range(60)]
+    charges(engine, client, [(day, "1.00") for day in days])
+    now = NOW
+    for hours, event in story:
+        now += timedelta(hours=hours)
+        match event:
+            case "tick":
+                tick(engine, now=now)
+            case "run":
+                bill(engine, account, now=now)
+            case "account":
+                with Session(engine) as session, session.begin():
+                    change_account(session, account.id, {"time_zone": ZONES[hours % len(ZONES)]})
+            case _:
+                change(engine, client, now=now, **event)
+
+    change(engine, client, now=now, billing_cycle="monthly")
+    tick(engine, now=now + timedelta(days=62))
+
+    *decided, following = periods_of(engine, client)
+    chain(engine, client)
+    assert following.state == "open"
+    assert not {one.state for one in decided} & {"open", "failed"}
+    taken = [day for day in days if day < following.period_start]
+    assert sum(one.total for one in invoices_of(engine, client)) == 100 * len(taken)
+    assert audited(engine, account) == []

@@ -1,0 +1,152 @@
+from datetime import UTC, date, datetime
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from billing.errors import IllegalTransition, NotFound
+from models import Account, Client, Invoice, InvoiceLine, LedgerEntry, NumberSeries
+from tasks.accounts import change_account, create_account
+from tasks.drafting import draft_invoice
+from tasks.finalizing import finalize_invoice, finalize_invoices
+from tests.worlds import NOW, a_charge, a_client, audited, charges, invoices_of, perform
+
+MAY = date(2026, 5, 1)
+
+
+def a_draft(engine: Engine, account: Account, client: Client, price: str = "10.00") -> Invoice:
+    charge = a_charge(engine, client, MAY, price)
+    perform(engine, draft_invoice, account, client_id=client.id, charge_ids=[charge])
+    return invoices_of(engine, client)[-1]
+
+
+def test_a_draft_made_by_hand_bears_the_accounts_day_of_finalizing(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account, time_zone="Pacific/Auckland")
+    draft = a_draft(engine, account, client)
+    change_account(session, account.id, {"time_zone": "America/Chicago"})
+    session.commit()
+
+    now = datetime(2026, 6, 2, 4, 59, tzinfo=UTC)  # Still 1 June in Chicago.
+    perform(engine, finalize_invoice, account, invoice_id=draft.id, now=now)
+
+    [invoice] = invoices_of(engine, client)
+    assert (invoice.status, invoice.number) == ("open", "INV-000001")
+    assert (invoice.issued_on, invoice.due_on) == (date(2026, 6, 1), date(2026, 6, 15))
+    assert invoice.finalized_at == now
+    assert audited(engine, account) == []
+
+
+@pytest.mark.parametrize(
+    ("of_client", "due"),
+    [(None, date(2026, 6, 4)), (0, date(2026, 6, 1)), (30, date(2026, 7, 1))],
+)
+def test_a_clients_own_days_to_pay_go_before_the_accounts(
+    engine: Engine,
+    session: Session,
+    account: Account,
+    of_client: int | None,
+    due: date,
+) -> None:
+    change_account(session, account.id, {"net_days": 3})
+    session.commit()
+    client = a_client(engine, account, net_days=of_client)
+    draft = a_draft(engine, account, client)
+
+    perform(engine, finalize_invoice, account, invoice_id=draft.id)
+
+    assert invoices_of(engine, client)[0].due_on == due
+
+
+def test_a_finalized_invoice_is_not_finalized_again(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    draft = a_draft(engine, account, a_client(engine, account))
+    perform(engine, finalize_invoice, account, invoice_id=draft.id)
+
+    with pytest.raises(IllegalTransition) as refused:
+        perform(engine, finalize_invoice, account, invoice_id=draft.id)
+
+    assert refused.value.code == "invoice_not_draft"
+    assert session.scalars(select(NumberSeries.next_number)).all() == [2]
+    assert len(session.scalars(select(LedgerEntry)).all()) == 1
+
+
+def test_one_that_is_no_draft_keeps_all_the_others_from_being_finalized(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    done, waiting = (a_draft(engine, account, client) for _ in range(2))
+    perform(engine, finalize_invoice, account, invoice_id=done.id)
+
+    with pytest.raises(IllegalTransition):
+        finalize_invoices(session, account, [waiting.id, done.id], now=NOW)
+    session.rollback()
+
+    assert [one.status for one in invoices_of(engine, client)] == ["open", "draft"]
+
+
+def test_an_unknown_or_another_accounts_draft_is_not_found(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    other = create_account(session, "Other")
+    session.commit()
+    theirs = a_draft(engine, other, a_client(engine, other))
+
+    for owner, invoice_id in ((account, theirs.id), (account, uuid4()), (None, theirs.id)):
+        with pytest.raises(NotFound):
+            perform(engine, finalize_invoice, owner, invoice_id=invoice_id)
+    assert invoices_of(engine, other)[0].status == "draft"
+
+
+def test_a_rolled_back_finalizing_gives_its_number_back(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    first, second = (a_draft(engine, account, client) for _ in range(2))
+    finalize_invoices(session, account, [first.id], now=NOW)
+    session.rollback()
+
+    perform(engine, finalize_invoice, account, invoice_id=second.id)
+
+    assert [one.number for one in invoices_of(engine, client)] == ["INV-000001", None]
+
+
+def test_drafts_finalized_at_once_are_numbered_by_client_and_currency(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    clients = [a_client(engine, account) for _ in range(2)]
+    for client in clients:
+        a_charge(engine, client, MAY, currency="usd")
+        a_charge(engine, client, MAY, currency="eur")
+        perform(engine, draft_invoice, account, client_id=client.id)
+    ids = [one.id for one in invoices_of(engine, account)]
+
+    assert finalize_invoices(session, account, ids[::-1], now=NOW) == 4
+    session.commit()
+
+    found = invoices_of(engine, account)
+    assert [(one.client_id, one.currency) for one in found] == [
+        (client.id, currency) for client in clients for currency in ("eur", "usd")
+    ]
+
+
+def test_lines_are_in_order_of_date_and_sum_to_the_total(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    dated = [(date(2026, 5, day), f"{day}.005") for day in (9, 2, 30, 2)]
+    ids = charges(engine, client, dated)
+    perform(engine, draft_invoice, account, client_id=client.id)
+    [draft] = invoices_of(engine, client)
+
+    perform(engine, finalize_invoice, account, invoice_id=draft.id)
+
+    lines = session.scalars(select(InvoiceLine).order_by(InvoiceLine.position)).all()
+    assert [line.charge_id for line in lines] == [ids[1], ids[3], ids[0], ids[2]]
+    assert [line.position for line in lines] == [1, 2, 3, 4]
+    # Each is rounded half away from zero by itself.
+    assert [line.amount for line in lines] == [201, 201, 901, 3001]
+    assert invoices_of(engine, client)[0].total == 4304

@@ -1,0 +1,220 @@
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from models import Account, BillingPeriod, Charge, Client, Invoice
+from tasks.accounts import create_account
+from tests.worlds import (
+    NOW,
+    a_charge,
+    a_client,
+    allow_invoices_again,
+    bill,
+    change,
+    charges,
+    invoices_of,
+    periods_of,
+    refuse_invoices_of,
+)
+
+
+def previewed(engine: Engine, account: Account, now: datetime, **options: Any) -> dict[str, Any]:
+    run = bill(engine, account, now=now, dry_run=True, **options)
+    assert run.finished_at == now
+    assert run.preview is not None
+    return run.preview
+
+
+def invoiced(engine: Engine, account: Account, now: datetime, **options: Any) -> dict[str, Any]:
+    """What a real run does, in a preview's words."""
+    run = bill(engine, account, now=now, **options)
+    with Session(engine) as session:
+        rows = session.execute(
+            select(Invoice, BillingPeriod, Client.name, func.count(Charge.id))
+            .join(BillingPeriod, BillingPeriod.id == Invoice.period_id)
+            .join(Client, Client.id == Invoice.client_id)
+            .join(Charge, Charge.invoice_id == Invoice.id)
+            .where(Invoice.run_id == run.id)
+            .group_by(Invoice.id, BillingPeriod.id, Client.id)
+            .order_by(Invoice.number)
+        ).all()
+        decided = session.scalars(
+            select(BillingPeriod.state).where(BillingPeriod.run_id == run.id)
+        ).all()
+    totals: dict[str, dict[str, int]] = {}
+    for invoice, *_ in rows:
+        of_currency = totals.setdefault(invoice.currency, {"invoices": 0, "total": 0})
+        of_currency["invoices"] += 1
+        of_currency["total"] += invoice.total
+    return {
+        "invoices": [
+            {
+                "client": str(invoice.client_id),
+                "name": name,
+                "period_start": period.period_start.isoformat(),
+                "period_end": period.period_end.isoformat(),
+                "currency": invoice.currency,
+                "charges": count,
+                "total": invoice.total,
+            }
+            for invoice, period, name, count in rows
+        ],
+        "totals": {
+            "periods": len(decided),
+            "empty": decided.count("empty"),
+            "invoiced": totals,
+        },
+    }
+
+
+WORLDS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "start": st.dates(date(2025, 12, 1), date(2026, 6, 20)),
+            "anchor_day": st.integers(1, 31),
+            "time_zone": st.sampled_from([None, "America/Chicago", "Pacific/Auckland"]),
+            "charges": st.lists(
+                st.tuples(
+                    st.dates(date(2025, 11, 1), date(2026, 7, 1)),
+                    st.sampled_from(["1.00", "-2.50", "0"]),
+                    st.sampled_from(["usd", "eur"]),
+                ),
+                max_size=5,
+            ),
+        }
+    ),
+    max_size=4,
+)
+AS_OF = st.one_of(
+    st.none(),
+    st.dates(date(2026, 1, 1), date(2026, 6, 1)),
+    st.integers(0, 180 * 24).map(lambda hours: NOW - timedelta(hours=hours)),
+)
+
+
+@given(WORLDS, st.lists(AS_OF, min_size=1, max_size=3))
+@settings(
+    deadline=None,
+    max_examples=8,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_a_preview_is_what_the_run_then_does(
+    engine: Engine, world: list[dict[str, Any]], runs: list[date | datetime | None]
+) -> None:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        account = create_account(session, f"Bluebird {uuid4()}")
+    for one in world:
+        client = a_client(
+            engine,
+            account,
+            billing_cycle="monthly",
+            billing_starts_on=one["start"],
+            anchor_day=one["anchor_day"],
+            time_zone=one["time_zone"],
+        )
+        for charged_on, price, currency in one["charges"]:
+            a_charge(engine, client, charged_on, price, currency=currency)
+
+    # Noon in UTC on 1 June: in every one of these zones the day has begun.
+    for as_of in runs:
+        expected = previewed(engine, account, NOW, as_of=as_of)
+        assert invoiced(engine, account, NOW, as_of=as_of) == expected
+
+
+@pytest.mark.usefixtures("six_periods_a_run")
+def test_previews_of_a_start_long_ago_are_what_each_run_then_does(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(
+        engine,
+        account,
+        billing_cycle="monthly",
+        billing_starts_on=date(2025, 5, 31),
+        anchor_day=31,
+    )
+    charges(engine, client, [(date(2025, 5, 1) + timedelta(days=45 * n), "1") for n in range(9)])
+
+    taken = []
+    for now in (NOW, NOW, NOW + timedelta(days=31), NOW + timedelta(days=31)):
+        expected = previewed(engine, account, now)
+        assert invoiced(engine, account, now) == expected
+        taken.append(expected["totals"]["periods"])
+    assert taken == [6, 6, 1, 0]
+
+
+def test_a_failed_period_that_later_ones_have_overtaken_is_previewed_by_itself(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account, billing_cycle="monthly", billing_starts_on=date(2026, 3, 1))
+    a_charge(engine, client, date(2026, 3, 5))
+    refuse_invoices_of(engine, client)
+    bill(engine, account, now=NOW, as_of=date(2026, 4, 1))
+    allow_invoices_again(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE billing_periods SET state = 'empty' WHERE period_start = '2026-04-01'"
+        )
+
+    expected = previewed(engine, account, NOW)
+
+    assert [one["period_start"] for one in expected["invoices"]] == ["2026-03-01"]
+    assert expected["totals"]["periods"] == 2
+    assert invoiced(engine, account, NOW) == expected
+
+
+def test_a_preview_moves_nothing(engine: Engine, session: Session, account: Account) -> None:
+    client = a_client(engine, account, billing_cycle="monthly", billing_starts_on=date(2026, 4, 1))
+    a_charge(engine, client, date(2026, 4, 2))
+    before = [(one.id, one.state, one.run_id) for one in periods_of(engine, client)]
+
+    previewed(engine, account, NOW)
+
+    assert [(one.id, one.state, one.run_id) for one in periods_of(engine, client)] == before
+    assert invoices_of(engine, account) == []
+    assert session.scalars(select(Charge.invoice_id)).all() == [None]
+
+
+@pytest.mark.parametrize("as_of", [date(2026, 9, 1), datetime(2026, 9, 1, tzinfo=UTC)])
+def test_a_preview_looks_into_the_future(
+    engine: Engine, account: Account, as_of: date | datetime
+) -> None:
+    client = a_client(engine, account, billing_cycle="monthly")
+    charges(engine, client, [(date(2026, 6, 1), "1"), (date(2026, 8, 31), "2")])
+    a_charge(engine, client, date(2026, 9, 1), "4")
+
+    preview = previewed(engine, account, NOW, as_of=as_of)
+
+    assert [(one["period_end"], one["total"]) for one in preview["invoices"]] == [
+        ("2026-07-01", 100),
+        ("2026-09-01", 200),
+    ]
+    assert preview["totals"] == {
+        "periods": 3,
+        "empty": 1,
+        "invoiced": {"usd": {"invoices": 2, "total": 300}},
+    }
+
+
+def test_a_preview_leaves_out_manual_and_other_clients_and_accounts(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    other = create_account(session, "Other")
+    session.commit()
+    since: dict[str, Any] = {"billing_cycle": "monthly", "billing_starts_on": date(2026, 5, 1)}
+    mine, neighbour = (a_client(engine, account, **since) for _ in range(2))
+    manual, stranger = a_client(engine, account, **since), a_client(engine, other, **since)
+    for client in (mine, neighbour, manual, stranger):
+        a_charge(engine, client, date(2026, 5, 5))
+    change(engine, manual, billing_cycle="manual")
+
+    everyone = previewed(engine, account, NOW)
+    one = previewed(engine, account, NOW, client_id=mine.id)
+
+    assert {row["client"] for row in everyone["invoices"]} == {str(mine.id), str(neighbour.id)}
+    assert {row["client"] for row in one["invoices"]} == {str(mine.id)}

@@ -1,0 +1,74 @@
+from datetime import date
+from uuid import UUID
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from models import Account, Invoice
+from tasks.drafting import draft_invoice
+from tasks.enqueueing import enqueue
+from tasks.finalizing import finalize_invoice
+from tasks.trial_balances import Balance, trial_balance
+from tasks.voiding import void_invoice
+from tests.worlds import a_charge, a_client, work
+
+
+def billed(engine: Engine, account: Account, price: str, currency: str) -> UUID:
+    """A finalized invoice."""
+    client = a_client(engine, account)
+    a_charge(engine, client, date(2026, 5, 1), price, currency=currency)
+    with Session(engine) as session, session.begin():
+        enqueue(
+            session, draft_invoice, account_id=account.id, requested_by="t", client_id=client.id
+        )
+    work(engine)
+    with Session(engine) as session, session.begin():
+        invoice = session.scalars(select(Invoice).where(Invoice.client_id == client.id)).one()
+        enqueue(
+            session,
+            finalize_invoice,
+            account_id=account.id,
+            requested_by="t",
+            invoice_id=invoice.id,
+        )
+        invoice_id = invoice.id
+    work(engine)
+    return invoice_id
+
+
+def test_empty_books_have_no_balances(session: Session, account: Account) -> None:
+    assert trial_balance(session, account.id) == []
+
+
+def test_both_sides_are_summed_by_account_and_currency(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    billed(engine, account, "10.00", "usd")
+    billed(engine, account, "-2.50", "usd")
+    billed(engine, account, "7.00", "gbp")
+
+    balances = trial_balance(session, account.id)
+
+    assert balances == [
+        Balance("receivable", "gbp", 700, 0),
+        Balance("revenue", "gbp", 0, 700),
+        Balance("credit", "usd", 0, 250),
+        Balance("receivable", "usd", 1000, 0),
+        Balance("revenue", "usd", 250, 1000),
+    ]
+    for currency in ("usd", "gbp"):
+        assert sum(one.balance for one in balances if one.currency == currency) == 0
+
+
+def test_a_void_invoice_leaves_both_its_sides(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    invoice_id = billed(engine, account, "10.00", "usd")
+    enqueue(session, void_invoice, account_id=account.id, requested_by="t", invoice_id=invoice_id)
+    session.commit()
+    work(engine)
+
+    assert trial_balance(session, account.id) == [
+        Balance("receivable", "usd", 1000, 1000),
+        Balance("revenue", "usd", 1000, 1000),
+    ]
