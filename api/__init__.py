@@ -1,0 +1,1 @@
+"""The HTTP front door: commands in, a job out; reads, webhooks, health and pages."""

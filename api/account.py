@@ -1,0 +1,89 @@
+"""The caller's own account, and the defaults its clients inherit."""
+
+from datetime import datetime
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
+
+from api.auth import Reader, Writer
+from api.fields import (
+    FORBID_UNKNOWN,
+    Address,
+    CurrencyCode,
+    Name,
+    NetDays,
+    ShortText,
+    TaxIds,
+    ZoneName,
+)
+from api.operations import reads, writes
+from api.shapes import AddressLines
+from api.transactions import Transaction
+from models import Account
+from tasks.accounts import change_account
+
+router = APIRouter(tags=["account"])
+
+
+class AccountChanges(TypedDict, total=False):
+    """What to change; what is left out stays, null clears."""
+
+    __pydantic_config__ = FORBID_UNKNOWN | ConfigDict(  # type: ignore[misc]  # pydantic's way.
+        json_schema_extra={"examples": [{"time_zone": "America/Chicago", "net_days": 30}]}
+    )
+
+    name: Name
+    legal_name: ShortText | None
+    address: Address | None
+    tax_ids: TaxIds
+    time_zone: ZoneName
+    currency: CurrencyCode
+    net_days: NetDays
+
+
+class AccountReport(BaseModel):
+    """The business that bills. Names and address are frozen into each finalized invoice."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "019ae8a3-5c00-7000-8000-000000000006",
+                    "name": "Bluebird Prep",
+                    "legal_name": "Bluebird Prep LLC",
+                    "address": {"line1": "1 Dock Street", "city": "Reno", "country": "US"},
+                    "tax_ids": [],
+                    "time_zone": "America/Los_Angeles",
+                    "currency": "usd",
+                    "net_days": 14,
+                    "created_at": "2026-01-05T17:00:00Z",
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    name: str
+    legal_name: str | None
+    address: AddressLines | None
+    tax_ids: list[str]
+    time_zone: str
+    currency: str
+    net_days: int
+    created_at: datetime
+
+
+@router.get("/v1/account", summary="Show the account", responses=reads())
+def show_account(caller: Reader, session: Transaction) -> AccountReport:
+    """The account that the key belongs to."""
+    account = session.get_one(Account, caller.account_id)
+    return AccountReport.model_validate(account, from_attributes=True)
+
+
+@router.patch("/v1/account", summary="Change the account", responses=writes("name_taken"))
+def change(changes: AccountChanges, caller: Writer, session: Transaction) -> AccountReport:
+    """A new zone moves the end of the open period of every client without a zone of its own."""
+    account = change_account(session, caller.account_id, changes)
+    return AccountReport.model_validate(account, from_attributes=True)

@@ -1,0 +1,89 @@
+"""The application: every route, and what holds for all of them."""
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy import Engine
+from typing_extensions import override
+
+from api import (
+    account,
+    api_keys,
+    billing_periods,
+    billing_runs,
+    books,
+    charges,
+    clients,
+    health,
+    invoices,
+    jobs,
+    metrics,
+    pages,
+    queues,
+    schedules,
+)
+from api.body_limit import BodyLimit
+from api.idempotency import AnsweredBefore, answer_again
+from api.problems import HANDLERS, Problem
+
+CONCURRENT_REQUESTS = 16
+"""Requests that hold a connection at once, by default; others wait for their turn."""
+
+_DESCRIPTION = """\
+Records charges, bills them on each client's cycle or on demand, and keeps the books.
+
+Amounts are integers in the currency's minor unit; `unit_price` and `quantity` are decimal texts.
+Commands on invoices and runs answer 202 with a job; `Prefer: wait=N` waits for it. Every POST takes
+an `Idempotency-Key`. Refusals are problem documents (RFC 9457) with a stable `code`.
+"""
+
+
+class Api(FastAPI):
+    """FastAPI, with the problem document among the schemas."""
+
+    @override
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            components = document["components"]["schemas"]
+            components.update(schema.pop("$defs"))
+            components["Problem"] = schema
+        return super().openapi()
+
+
+def create_app(engine: Engine, *, concurrent_requests: int = CONCURRENT_REQUESTS) -> FastAPI:
+    """The API on ``engine``, which needs some connections more than ``concurrent_requests``."""
+    app = Api(
+        title="Duecourse",
+        version=pages.VERSION,
+        description=_DESCRIPTION,
+        # Its documentation pages would load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        exception_handlers={**HANDLERS, AnsweredBefore: answer_again},
+    )
+    app.state.engine = engine
+    app.state.turns = asyncio.Semaphore(concurrent_requests)
+    app.add_middleware(BodyLimit)
+    for resource in (
+        clients,
+        billing_periods,
+        charges,
+        invoices,
+        billing_runs,
+        jobs,
+        queues,
+        schedules,
+        account,
+        api_keys,
+        books,
+        health,
+        metrics,
+        pages,
+    ):
+        app.include_router(resource.router)
+    return app

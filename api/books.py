@@ -1,0 +1,165 @@
+"""The books: their trial balance, and the audit. JSON, or CSV where Accept asks for it."""
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from pydantic import BaseModel, ConfigDict
+
+from api.auth import Reader
+from api.operations import Responses, reads
+from api.transactions import Transaction
+from tasks.audits import RULES, audit
+from tasks.trial_balances import trial_balance
+
+router = APIRouter(tags=["books"])
+
+Accept = Annotated[str, Header(description="`text/csv` for CSV, else JSON.")]
+
+
+class BalanceReport(BaseModel):
+    """One ledger account in one currency, in minor units; `balance` is debits less credits."""
+
+    account: str
+    currency: str
+    debits: int
+    credits: int
+    balance: int
+
+
+class TrialBalanceReport(BaseModel):
+    """Every ledger account that was posted to. In each currency debits equal credits."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "data": [
+                        {
+                            "account": "receivable",
+                            "currency": "usd",
+                            "debits": 1100,
+                            "credits": 0,
+                            "balance": 1100,
+                        },
+                        {
+                            "account": "revenue",
+                            "currency": "usd",
+                            "debits": 0,
+                            "credits": 1100,
+                            "balance": -1100,
+                        },
+                    ],
+                    "balanced": True,
+                }
+            ]
+        }
+    )
+
+    data: list[BalanceReport]
+    balanced: bool
+
+
+class DifferenceReport(BaseModel):
+    """One place where a rule of the books does not hold."""
+
+    rule: str
+    subject: str
+    found: str
+
+
+class AuditReport(BaseModel):
+    """The rules that were checked, and every difference found: none, if all is well."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "ok": True,
+                    "rules": ["ledger_entries_balance", "numbers_are_gapless"],
+                    "differences": [],
+                }
+            ]
+        }
+    )
+
+    ok: bool
+    rules: list[str]
+    differences: list[DifferenceReport]
+
+
+def _or_csv(model: type[BaseModel], example: str) -> Responses:
+    return {
+        200: {
+            "model": model,
+            "content": {"text/csv": {"schema": {"type": "string"}, "example": example}},
+        }
+    }
+
+
+@router.get(
+    "/v1/ledger/trial-balance",
+    summary="Show the trial balance",
+    response_model=TrialBalanceReport,
+    responses={
+        **_or_csv(
+            TrialBalanceReport,
+            "account,currency,debits,credits,balance\r\nreceivable,usd,1100,0,1100\r\n",
+        ),
+        **reads(),
+    },
+)
+def show_trial_balance(
+    caller: Reader, session: Transaction, accept: Accept = "application/json"
+) -> TrialBalanceReport | Response:
+    """All postings ever made, summed."""
+    balances = [
+        BalanceReport(
+            account=balance.ledger_account,
+            currency=balance.currency,
+            debits=balance.debits,
+            credits=balance.credits,
+            balance=balance.balance,
+        )
+        for balance in trial_balance(session, caller.account_id)
+    ]
+    if _wants_csv(accept):
+        return _csv(BalanceReport, balances)
+    sums: dict[str, int] = {}
+    for balance in balances:
+        sums[balance.currency] = sums.get(balance.currency, 0) + balance.balance
+    return TrialBalanceReport(data=balances, balanced=not any(sums.values()))
+
+
+@router.get(
+    "/v1/audit",
+    summary="Audit the books",
+    response_model=AuditReport,
+    responses={**_or_csv(AuditReport, "rule,subject,found\r\n"), **reads()},
+)
+def show_audit(
+    caller: Reader, session: Transaction, accept: Accept = "application/json"
+) -> AuditReport | Response:
+    """Checks every rule now, so it takes its time on a large account."""
+    differences = [
+        DifferenceReport(rule=one.rule, subject=one.subject, found=one.found)
+        for one in audit(session, caller.account_id)
+    ]
+    if _wants_csv(accept):
+        return _csv(DifferenceReport, differences)
+    return AuditReport(ok=not differences, rules=list(RULES), differences=differences)
+
+
+def _wants_csv(accept: str) -> bool:
+    return accept.split(",", 1)[0].split(";", 1)[0].strip().lower() == "text/csv"
+
+
+def _csv(columns: type[BaseModel], rows: Iterable[BaseModel]) -> Response:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(columns.model_fields)
+    cells: list[dict[str, Any]] = [row.model_dump() for row in rows]
+    writer.writerows(row.values() for row in cells)
+    return Response(out.getvalue(), media_type="text/csv")

@@ -1,0 +1,197 @@
+"""Clients: who is billed, and on which cycle."""
+
+from datetime import date, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from typing_extensions import TypedDict
+
+from api.auth import Caller, Reader, Writer
+from api.fields import (
+    FORBID_UNKNOWN,
+    Address,
+    AnchorDay,
+    CurrencyCode,
+    Email,
+    IsoDate,
+    Name,
+    NetDays,
+    ShortText,
+    TaxIds,
+    ZoneName,
+)
+from api.idempotency import OnceOnly
+from api.operations import posts, reads, writes
+from api.paging import Paging, newest_first
+from api.shapes import AddressLines, Page
+from api.transactions import Transaction
+from billing.cycles import BillingCycle
+from billing.errors import NotFound
+from models import Account, Client
+from models.database import database_now
+from tasks.clients import NewClient, change_client, create_clients
+
+router = APIRouter(tags=["clients"])
+
+_NEW: dict[str, Any] = {
+    "name": "Ada Imports",
+    "email": "billing@ada-imports.example",
+    "external_ref": "merchant-17",
+    "time_zone": "America/Chicago",
+    "billing_cycle": "monthly",
+}
+
+
+class ClientCreation(BaseModel):
+    """A new client. What is null or left out falls back to the account's value, if it has one."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(json_schema_extra={"examples": [_NEW]})
+
+    name: Name
+    email: Email | None = None
+    external_ref: ShortText | None = None
+    currency: CurrencyCode | None = None
+    time_zone: ZoneName | None = None
+    billing_cycle: BillingCycle = BillingCycle.MANUAL
+    anchor_day: AnchorDay = 1
+    billing_starts_on: IsoDate | None = None
+    legal_name: ShortText | None = None
+    address: Address | None = None
+    tax_ids: TaxIds = []
+    net_days: NetDays | None = None
+
+
+class ClientChanges(TypedDict, total=False):
+    """What to change; what is left out stays, null clears."""
+
+    __pydantic_config__ = FORBID_UNKNOWN | ConfigDict(  # type: ignore[misc]  # pydantic's way.
+        json_schema_extra={"examples": [{"billing_cycle": "monthly", "anchor_day": 15}]}
+    )
+
+    name: Name
+    email: Email | None
+    external_ref: ShortText | None
+    currency: CurrencyCode | None
+    time_zone: ZoneName | None
+    billing_cycle: BillingCycle
+    anchor_day: AnchorDay
+    billing_starts_on: IsoDate | None
+    legal_name: ShortText | None
+    address: Address | None
+    tax_ids: TaxIds
+    net_days: NetDays | None
+
+
+class ClientReport(BaseModel):
+    """A client. `currency`, `time_zone` and `net_days` are the account's where null."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "019ae8a3-5c00-7000-8000-000000000001",
+                    **_NEW,
+                    "currency": None,
+                    "anchor_day": 1,
+                    "billing_starts_on": "2026-06-01",
+                    "legal_name": None,
+                    "address": None,
+                    "tax_ids": [],
+                    "net_days": None,
+                    "created_at": "2026-06-01T12:00:00Z",
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    name: str
+    email: str | None
+    external_ref: str | None
+    currency: str | None
+    time_zone: str | None
+    billing_cycle: BillingCycle
+    anchor_day: int
+    billing_starts_on: date | None
+    legal_name: str | None
+    address: AddressLines | None
+    tax_ids: list[str]
+    net_days: int | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, client: Client) -> "ClientReport":
+        """The client as it is shown."""
+        return cls.model_validate(client, from_attributes=True)
+
+
+class ClientFilters(Paging):
+    """Which clients to list."""
+
+    external_ref: ShortText | None = None
+
+
+@router.post(
+    "/v1/clients",
+    summary="Create a client",
+    status_code=201,
+    response_model=ClientReport,
+    responses=posts("external_ref_taken"),
+)
+def create_client(
+    new: ClientCreation, caller: Writer, session: Transaction, once: OnceOnly
+) -> Response:
+    """A client on a cycle gets its first billing period at once."""
+    account = session.get_one(Account, caller.account_id)
+    (client,) = create_clients(
+        session, account, [NewClient(**new.model_dump())], now=database_now(session)
+    )
+    session.refresh(client)
+    return once.done(ClientReport.of(client), status=201, location=f"/v1/clients/{client.id}")
+
+
+@router.get("/v1/clients", summary="List clients", responses=reads())
+def list_clients(
+    filters: Annotated[ClientFilters, Query()], caller: Reader, session: Transaction
+) -> Page[ClientReport]:
+    """Newest first."""
+    clients = select(Client).where(Client.account_id == caller.account_id)
+    if filters.external_ref is not None:
+        clients = clients.where(Client.external_ref == filters.external_ref)
+    return newest_first(session, clients, Client.id, filters, read=UUID).page(ClientReport.of)
+
+
+@router.get("/v1/clients/{client_id}", summary="Show a client", responses=reads("client_not_found"))
+def show_client(client_id: UUID, caller: Reader, session: Transaction) -> ClientReport:
+    """One client."""
+    return ClientReport.of(client_of(session, caller, client_id))
+
+
+@router.patch(
+    "/v1/clients/{client_id}",
+    summary="Change a client",
+    responses=writes("client_not_found", "external_ref_taken", "billing_already_started"),
+)
+def change(
+    client_id: UUID, changes: ClientChanges, caller: Writer, session: Transaction
+) -> ClientReport:
+    """A changed cycle or zone keeps the dates of the open billing period."""
+    account = session.get_one(Account, caller.account_id)
+    client = change_client(session, account, client_id, changes, now=database_now(session))
+    return ClientReport.of(client)
+
+
+def client_of(session: Session, caller: Caller, client_id: UUID) -> Client:
+    """A client of the caller's.
+
+    Raises:
+        NotFound: The caller's account has no such client.
+    """
+    client = session.get(Client, client_id)
+    if client is None or client.account_id != caller.account_id:
+        raise NotFound("client", str(client_id))
+    return client

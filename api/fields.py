@@ -1,0 +1,200 @@
+"""The types of request fields: what each accepts, and what it says when it refuses.
+
+A field is refused, never corrected: a number where a decimal text belongs has been a float.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
+
+from billing.currencies import currency_code
+from billing.cycles import time_zone
+from billing.dates import MAX_NET_DAYS
+from billing.errors import InvalidInput
+from billing.money import MAX_AMOUNT, decimal_from
+from billing.texts import MAX_LONG, MAX_SHORT
+
+FORBID_UNKNOWN = ConfigDict(extra="forbid")
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+MAX_METADATA = 50
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+# JavaScript's largest exact integer: what every JSON reader hands on unchanged.
+_MAX_JSON_INTEGER = 2**53 - 1
+
+Parsed = TypeVar("Parsed")
+
+
+def refused(message: str) -> PydanticCustomError:
+    """What a validator raises: ``message`` says what the value must be."""
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def _by_rule(rule: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    """A billing rule as a validator: its refusal becomes this field's."""
+
+    def check(text: str) -> Parsed:
+        try:
+            return rule(text)
+        except InvalidInput as error:
+            raise refused(error.message) from None
+
+    return check
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise refused("must not contain the NUL character")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise refused("must not be empty")
+    return text
+
+
+def _decimal(value: object) -> Decimal:
+    if not isinstance(value, str):
+        raise refused('must be a decimal in quotes, such as "0.25": a bare number may lose digits')
+    return _by_rule(lambda text: decimal_from(text, "decimal"))(value)
+
+
+def _iso_date(value: object) -> date:
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise refused("must be a date, such as 2026-06-01")
+
+
+def _instant(value: object) -> datetime:
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        try:
+            instant = datetime.fromisoformat(value)
+        except ValueError:
+            instant = None
+        if instant is not None and EARLIEST <= instant < LATEST:
+            return instant
+    raise refused("must be an instant with its offset, such as 2026-06-01T00:00:00Z")
+
+
+def _date_or_instant(value: object) -> date | datetime:
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return _instant(value)
+    day = _iso_date(value)
+    if not EARLIEST.date() <= day < LATEST.date():
+        raise refused(f"must be from {EARLIEST.date()} to before {LATEST.date()}")
+    return day
+
+
+def _metadata_value(value: object) -> object:
+    match value:
+        case bool():
+            return value
+        case int() if abs(value) <= _MAX_JSON_INTEGER:
+            return value
+        case str() if len(value) <= MAX_LONG and _is_unicode(value):
+            return _storable(value)
+        case _:
+            raise refused(
+                f"must be a text of at most {MAX_LONG} characters, an integer or a boolean"
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+ShortText = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_SHORT), AfterValidator(_storable)
+]
+"""One line of text, not empty."""
+
+Name = Annotated[ShortText, AfterValidator(_not_blank)]
+Description = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_LONG),
+    AfterValidator(_storable),
+    AfterValidator(_not_blank),
+]
+Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
+CurrencyCode = Annotated[
+    str,
+    AfterValidator(_by_rule(currency_code)),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z]{3}$", "description": "ISO 4217"}),
+]
+ZoneName = Annotated[
+    str,
+    AfterValidator(_by_rule(lambda name: time_zone(name).key)),
+    WithJsonSchema({"type": "string", "description": "IANA time zone, such as America/Chicago"}),
+]
+AnchorDay = Annotated[int, Field(strict=True, ge=1, le=31)]
+NetDays = Annotated[int, Field(strict=True, ge=0, le=MAX_NET_DAYS)]
+Amount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+DecimalText = Annotated[
+    Decimal,
+    PlainValidator(_decimal),
+    WithJsonSchema({"type": "string", "pattern": r"^[+-]?[0-9]{1,20}(\.[0-9]{1,20})?$"}),
+]
+IsoDate = Annotated[
+    date, PlainValidator(_iso_date), WithJsonSchema({"type": "string", "format": "date"})
+]
+Instant = Annotated[
+    datetime, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+AsOf = Annotated[
+    date | datetime,
+    PlainValidator(_date_or_instant),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": f} for f in ("date-time", "date")]}),
+]
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_storable)],
+        Annotated[
+            Any,
+            AfterValidator(_metadata_value),
+            WithJsonSchema({"type": ["string", "integer", "boolean"]}),
+        ],
+    ],
+    Field(max_length=MAX_METADATA),
+]
+TaxIds = Annotated[list[ShortText], Field(max_length=10)]
+
+
+class Address(TypedDict, total=False):
+    """A postal address, line by line; printed in this order."""
+
+    __pydantic_config__ = FORBID_UNKNOWN  # type: ignore[misc]  # pydantic's way to set it here.
+
+    line1: ShortText
+    line2: ShortText
+    city: ShortText
+    state: ShortText
+    postal_code: ShortText
+    country: ShortText
+
+
+def plain(value: Decimal) -> str:
+    """A decimal as text, without exponent and without zeros that say nothing: ``0.25``, ``3``."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,81 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from api.app import create_app
+from models import Account, ApiKey, Scope
+from tasks.accounts import create_account
+from tests.api.calls import a_charge, a_draft, done
+
+Caller = Callable[..., TestClient]
+
+
+@pytest.fixture
+def app(engine: Engine) -> FastAPI:
+    return create_app(engine)
+
+
+@pytest.fixture
+def caller(app: FastAPI, engine: Engine, account: Account) -> Iterator[Caller]:
+    """Makes HTTP clients with a key of their own: all scopes and the test's account by default."""
+    with ExitStack() as open_clients:
+
+        def make(*scopes: Scope, of: Account = account) -> TestClient:
+            with Session(engine) as session, session.begin():
+                key, text = ApiKey.issue(of.id, set(scopes or Scope))
+                session.add(key)
+            headers = {"Authorization": f"Bearer {text}"}
+            return open_clients.enter_context(
+                TestClient(app, headers=headers, raise_server_exceptions=False)
+            )
+
+        yield make
+
+
+@pytest.fixture
+def api(caller: Caller) -> TestClient:
+    return caller()
+
+
+@pytest.fixture
+def stranger(engine: Engine, caller: Caller) -> TestClient:
+    """Another account's client, with every scope."""
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        other = create_account(session, "Rival Prep")
+    return caller(of=other)
+
+
+@pytest.fixture
+def ada(api: TestClient) -> dict[str, Any]:
+    """A client on no cycle."""
+    answer = api.post("/v1/clients", json={"name": "Ada Imports", "external_ref": "merchant-17"})
+    assert answer.status_code == 201, answer.text
+    client: dict[str, Any] = answer.json()
+    return client
+
+
+@pytest.fixture
+def charge(api: TestClient, ada: dict[str, Any]) -> dict[str, Any]:
+    """An open charge of 11.00 usd."""
+    return a_charge(api, ada)
+
+
+@pytest.fixture
+def draft(engine: Engine, api: TestClient, charge: dict[str, Any]) -> dict[str, Any]:
+    """A draft with that charge."""
+    return a_draft(engine, api, charge["client"])
+
+
+@pytest.fixture
+def invoice(engine: Engine, api: TestClient, draft: dict[str, Any]) -> dict[str, Any]:
+    """The same, finalized."""
+    job = done(engine, api, api.post(f"/v1/invoices/{draft['id']}/finalize"))
+    assert job["state"] == "succeeded"
+    found: dict[str, Any] = api.get(f"/v1/invoices/{draft['id']}").json()
+    return found

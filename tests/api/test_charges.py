@@ -1,0 +1,265 @@
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from tests.api.calls import a_charge, a_draft, problem
+
+
+def new(of: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"client": of["id"], "description": "Poly bagging", "unit_price": "1.25", **fields}
+
+
+def test_a_charge_is_priced_and_shown_with_plain_decimals(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    body = new(
+        ada,
+        quantity="3.000",
+        unit_price="0.2500",
+        currency="usd",
+        charged_on="2026-05-12",
+        external_ref="work-order-991",
+        category="prep",
+        metadata={"sku": "A-1", "units": 3, "fragile": False},
+    )
+
+    answer = api.post("/v1/charges", json=body)
+
+    assert answer.status_code == 201
+    charge = answer.json()
+    assert charge == {
+        **body,
+        "id": charge["id"],
+        "quantity": "3",
+        "unit_price": "0.25",
+        "amount": 75,
+        "state": "open",
+        "invoice": None,
+        "created_at": charge["created_at"],
+    }
+    assert answer.headers["Location"] == f"/v1/charges/{charge['id']}"
+    assert api.get(answer.headers["Location"]).json() == charge
+
+
+def test_an_amount_may_be_given_outright(api: TestClient, ada: dict[str, Any]) -> None:
+    body = {"client": ada["id"], "description": "Rebate", "amount": -500}
+
+    charge = api.post("/v1/charges", json=body).json()
+
+    assert (charge["amount"], charge["unit_price"], charge["quantity"]) == (-500, None, "1")
+
+
+def test_currency_and_date_default_to_the_clients(api: TestClient) -> None:
+    far = {"name": "Kiribati Cargo", "currency": "aud", "time_zone": "Pacific/Kiritimati"}
+    client = api.post("/v1/clients", json=far).json()
+
+    charge = api.post("/v1/charges", json=new(client)).json()
+
+    assert charge["currency"] == "aud"
+    assert charge["charged_on"] >= datetime.now(UTC).date().isoformat()
+
+
+def test_currency_defaults_to_the_accounts_where_the_client_has_none(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    api.patch("/v1/account", json={"currency": "nzd"})
+
+    assert api.post("/v1/charges", json=new(ada)).json()["currency"] == "nzd"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"unit_price": 1.25}, "unit_price"),
+        ({"unit_price": 1}, "unit_price"),
+        ({"unit_price": "1e3"}, "unit_price"),
+        ({"unit_price": "NaN"}, "unit_price"),
+        ({"unit_price": "0.123456789"}, "unit_price"),
+        ({"quantity": 2}, "quantity"),
+        ({"quantity": "0"}, "quantity"),
+        ({"quantity": "-1"}, "quantity"),
+        ({"unit_price": None}, "unit_price"),
+        ({"amount": 100}, "amount"),
+        ({"unit_price": None, "amount": 1.5}, "amount"),
+        ({"unit_price": None, "amount": "100"}, "amount"),
+        ({"unit_price": None, "amount": 10**15}, "amount"),
+        ({"description": " "}, "description"),
+        ({"description": "x" * 1001}, "description"),
+        ({"charged_on": "2026-5-1"}, "charged_on"),
+        ({"charged_on": "1912-05-01"}, "charged_on"),
+        ({"currency": "us"}, "currency"),
+        ({"external_ref": ""}, "external_ref"),
+        ({"metadata": {"a": {"b": 1}}}, "metadata.a"),
+        ({"metadata": {"a": 1.5}}, "metadata.a"),
+        ({"client": "merchant-17"}, "client"),
+        ({"client": str(uuid4())}, "client"),
+        ({"tax_rates": []}, "tax_rates"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_named(
+    api: TestClient, ada: dict[str, Any], fields: dict[str, Any], named: str
+) -> None:
+    problem(api.post("/v1/charges", json=new(ada, **fields)), 422, "invalid", named)
+    many = {"charges": [new(ada), new(ada, **fields)]}
+    problem(api.post("/v1/charges", json=many), 422, "invalid", f"charges[1].{named}")
+    assert api.get("/v1/charges").json()["data"] == []
+
+
+def test_a_bare_number_is_refused_with_what_to_send_instead(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    answer = api.post("/v1/charges", json=new(ada, unit_price=0.25))
+
+    (error,) = problem(answer, 422, "invalid", "unit_price")["errors"]
+    assert 'decimal in quotes, such as "0.25"' in error["message"]
+
+
+def test_many_charges_are_recorded_in_their_order(api: TestClient, ada: dict[str, Any]) -> None:
+    many = [new(ada, description=f"Box {n}", external_ref=f"box-{n}") for n in range(1000)]
+
+    answer = api.post("/v1/charges", json={"charges": many})
+
+    assert answer.status_code == 201
+    assert [charge["description"] for charge in answer.json()["data"]] == [
+        charge["description"] for charge in many
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_none_or_too_many_charges_are_refused(
+    api: TestClient, ada: dict[str, Any], count: int
+) -> None:
+    many = {"charges": [new(ada)] * count}
+
+    problem(api.post("/v1/charges", json=many), 422, "invalid", "charges")
+
+
+def test_at_most_fifty_errors_are_listed(api: TestClient, ada: dict[str, Any]) -> None:
+    wrong = {"charges": [new(ada, quantity="0")] * 60}
+
+    answer = api.post("/v1/charges", json=wrong)
+
+    assert len(answer.json()["errors"]) == 50
+    assert "first 50 of 60" in answer.json()["detail"]
+
+
+def test_every_unknown_client_of_a_batch_is_named(api: TestClient, ada: dict[str, Any]) -> None:
+    unknown = {"id": str(uuid4())}
+    many = {"charges": [new(unknown), new(ada), new(unknown)]}
+
+    problem(
+        api.post("/v1/charges", json=many),
+        422, "invalid", "charges[0].client", "charges[2].client",
+    )  # fmt: skip
+
+
+def test_the_same_content_again_answers_the_existing_charge(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    body = new(ada, external_ref="box-1", charged_on="2026-05-12", quantity="2.0")
+
+    first = api.post("/v1/charges", json=body)
+    again = api.post("/v1/charges", json={**body, "quantity": "2"})
+    mixed = api.post("/v1/charges", json={"charges": [body, new(ada, external_ref="box-2")]})
+
+    assert (first.status_code, again.status_code, mixed.status_code) == (201, 200, 201)
+    assert again.json() == first.json() == mixed.json()["data"][0]
+    assert len(api.get("/v1/charges").json()["data"]) == 2
+
+
+def test_another_content_under_the_same_external_ref_is_refused(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    body = new(ada, external_ref="box-1", charged_on="2026-05-12")
+    api.post("/v1/charges", json=body)
+    other = {**body, "unit_price": "1.26"}
+
+    problem(api.post("/v1/charges", json=other), 409, "external_ref_taken", "external_ref")
+    many = {"charges": [new(ada), other]}
+    answer = api.post("/v1/charges", json=many)
+    problem(answer, 409, "external_ref_taken", "charges[1].external_ref")
+    assert len(api.get("/v1/charges").json()["data"]) == 1
+
+
+def test_charges_are_listed_by_client_and_state(
+    engine: Engine, api: TestClient, ada: dict[str, Any], invoice: dict[str, Any]
+) -> None:
+    drafted = a_charge(api, ada, description="on a draft")
+    draft = a_draft(engine, api, ada["id"])
+    still_open = a_charge(api, ada, description="open")
+    other = api.post("/v1/clients", json={"name": "Other"}).json()
+    theirs = a_charge(api, other)
+
+    def ids(query: str) -> set[str]:
+        return {charge["id"] for charge in api.get(f"/v1/charges?{query}").json()["data"]}
+
+    locked = invoice["lines"][0]["charge"]
+    assert ids(f"client={ada['id']}&state=open") == {still_open["id"]}
+    assert ids("state=open") == {still_open["id"], theirs["id"]}
+    assert ids("state=invoiced") == {drafted["id"], locked}
+    assert ids("state=locked") == {locked}
+    assert ids(f"client={other['id']}") == {theirs["id"]}
+    on_draft = api.get(f"/v1/charges/{drafted['id']}").json()
+    assert (on_draft["state"], on_draft["invoice"]) == ("invoiced", draft["id"])
+    assert api.get(f"/v1/charges/{locked}").json()["state"] == "locked"
+    problem(api.get("/v1/charges?state=paid"), 422, "invalid", "state")
+
+
+def test_an_edited_charge_is_priced_again_and_its_draft_follows(
+    api: TestClient, draft: dict[str, Any]
+) -> None:
+    charge_id = draft["lines"][0]["charge"]
+
+    changed = api.patch(f"/v1/charges/{charge_id}", json={"quantity": "80", "category": "prep"})
+
+    assert changed.status_code == 200
+    assert (changed.json()["amount"], changed.json()["category"]) == (2200, "prep")
+    assert api.get(f"/v1/invoices/{draft['id']}").json()["total"] == 2200
+
+
+def test_a_price_can_be_replaced_by_an_amount_and_back(
+    api: TestClient, charge: dict[str, Any]
+) -> None:
+    url = f"/v1/charges/{charge['id']}"
+
+    outright = api.patch(url, json={"amount": 999}).json()
+    priced = api.patch(url, json={"unit_price": "0.50"}).json()
+
+    assert (outright["amount"], outright["unit_price"]) == (999, None)
+    assert (priced["amount"], priced["unit_price"]) == (2000, "0.5")
+    both = {"amount": 1, "unit_price": "1"}
+    problem(api.patch(url, json=both), 422, "invalid", "amount")
+    problem(api.patch(url, json={"client": charge["client"]}), 422, "invalid", "client")
+
+
+def test_a_charge_is_deleted_and_its_last_draft_with_it(
+    api: TestClient, draft: dict[str, Any]
+) -> None:
+    charge_id = draft["lines"][0]["charge"]
+
+    answer = api.delete(f"/v1/charges/{charge_id}")
+
+    assert (answer.status_code, answer.json()) == (200, {"id": charge_id, "deleted": True})
+    problem(api.get(f"/v1/charges/{charge_id}"), 404, "charge_not_found")
+    problem(api.get(f"/v1/invoices/{draft['id']}"), 404, "invoice_not_found")
+
+
+def test_a_charge_on_a_finalized_invoice_is_locked(
+    api: TestClient, invoice: dict[str, Any]
+) -> None:
+    url = f"/v1/charges/{invoice['lines'][0]['charge']}"
+
+    problem(api.patch(url, json={"quantity": "1"}), 409, "charge_locked")
+    problem(api.delete(url), 409, "charge_locked")
+
+
+def test_an_unknown_charge_is_not_found(api: TestClient) -> None:
+    url = f"/v1/charges/{uuid4()}"
+
+    problem(api.get(url), 404, "charge_not_found")
+    problem(api.patch(url, json={}), 404, "charge_not_found")
+    problem(api.delete(url), 404, "charge_not_found")

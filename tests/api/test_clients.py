@@ -1,0 +1,132 @@
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.api.calls import problem
+
+FIELDS = {
+    "id", "name", "email", "external_ref", "currency", "time_zone", "billing_cycle", "anchor_day",
+    "billing_starts_on", "legal_name", "address", "tax_ids", "net_days", "created_at",
+}  # fmt: skip
+
+
+def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> None:
+    new = {
+        "name": "Ada Imports",
+        "email": "billing@ada-imports.example",
+        "external_ref": "merchant-17",
+        "currency": "GBP",
+        "time_zone": "Europe/London",
+        "billing_cycle": "monthly",
+        "anchor_day": 15,
+        "billing_starts_on": "2026-05-15",
+        "legal_name": "Ada Imports Ltd",
+        "address": {"line1": "1 Dock Street", "city": "Hull", "country": "GB"},
+        "tax_ids": ["GB123456789"],
+        "net_days": 30,
+    }
+
+    answer = api.post("/v1/clients", json=new)
+
+    assert answer.status_code == 201
+    client = answer.json()
+    assert client.keys() == FIELDS
+    assert {name: client[name] for name in new} == {**new, "currency": "gbp"}
+    assert answer.headers["Location"] == f"/v1/clients/{client['id']}"
+    assert client["created_at"].endswith("Z")
+    assert api.get(f"/v1/clients/{client['id']}").json() == client
+
+
+def test_a_new_client_is_billed_by_hand_and_takes_the_accounts_defaults(api: TestClient) -> None:
+    client = api.post("/v1/clients", json={"name": "Ada Imports"}).json()
+
+    assert (client["billing_cycle"], client["anchor_day"]) == ("manual", 1)
+    assert client["currency"] is client["time_zone"] is client["net_days"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, ["name"]),
+        ({"name": "  "}, ["name"]),
+        ({"name": "Ada\x00"}, ["name"]),
+        ({"name": "A", "email": "nobody"}, ["email"]),
+        ({"name": "A", "currency": "zzz", "time_zone": "Mars/Base"}, ["currency", "time_zone"]),
+        ({"name": "A", "billing_cycle": "weekly"}, ["billing_cycle"]),
+        ({"name": "A", "billing_cycle": "semimonthly"}, ["billing_cycle"]),
+        ({"name": "A", "anchor_day": 32}, ["anchor_day"]),
+        ({"name": "A", "anchor_day": "15"}, ["anchor_day"]),
+        ({"name": "A", "anchor_day": True}, ["anchor_day"]),
+        ({"name": "A", "net_days": -1}, ["net_days"]),
+        ({"name": "A", "billing_starts_on": 0}, ["billing_starts_on"]),
+        ({"name": "A", "billing_starts_on": "2026-02-30"}, ["billing_starts_on"]),
+        ({"name": "A", "billing_starts_on": "1969-12-31"}, ["billing_starts_on"]),
+        ({"name": "A", "address": {"planet": "Mars"}}, ["address.planet"]),
+        ({"name": "A", "tax_ids": ["x", ""]}, ["tax_ids[1]"]),
+    ],
+)
+def test_every_wrong_field_is_named(
+    api: TestClient, body: dict[str, Any], fields: list[str]
+) -> None:
+    problem(api.post("/v1/clients", json=body), 422, "invalid", *fields)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["auto_collect", "review_hours", "notifications", "paused", "tax_rates", "auto_top_up", "id"],
+)
+def test_a_field_of_no_client_is_refused_and_never_ignored(api: TestClient, field: str) -> None:
+    body = problem(api.post("/v1/clients", json={"name": "A", field: True}), 422, "invalid", field)
+
+    assert body["errors"][0]["message"] == "is not known here: remove it"
+
+
+def test_two_clients_never_share_an_external_ref(api: TestClient, ada: dict[str, Any]) -> None:
+    same = {"name": "Another", "external_ref": ada["external_ref"]}
+
+    problem(api.post("/v1/clients", json=same), 409, "external_ref_taken")
+
+
+def test_a_change_tells_absent_from_null(api: TestClient) -> None:
+    new = {"name": "Ada", "email": "ada@example.org", "currency": "eur", "external_ref": "a"}
+    url = f"/v1/clients/{api.post('/v1/clients', json=new).json()['id']}"
+
+    changed = api.patch(url, json={"email": None, "name": "Ada & Co"}).json()
+
+    assert (changed["name"], changed["email"]) == ("Ada & Co", None)
+    assert (changed["currency"], changed["external_ref"]) == ("eur", "a")
+    assert api.patch(url, json={}).json() == changed
+    assert api.patch(url, json={"external_ref": "a"}).json() == changed
+
+
+@pytest.mark.parametrize("field", ["name", "billing_cycle", "anchor_day", "tax_ids"])
+def test_what_every_client_has_cannot_be_cleared(
+    api: TestClient, ada: dict[str, Any], field: str
+) -> None:
+    problem(api.patch(f"/v1/clients/{ada['id']}", json={field: None}), 422, "invalid", field)
+
+
+def test_a_client_goes_on_a_cycle_and_off_again(api: TestClient, ada: dict[str, Any]) -> None:
+    url = f"/v1/clients/{ada['id']}"
+
+    on = api.patch(url, json={"billing_cycle": "monthly"})
+    off = api.patch(url, json={"billing_cycle": "manual"})
+
+    assert on.json()["billing_cycle"] == "monthly"
+    assert on.json()["billing_starts_on"] is not None
+    assert off.json()["billing_cycle"] == "manual"
+
+
+def test_a_client_is_found_by_its_external_ref(api: TestClient, ada: dict[str, Any]) -> None:
+    api.post("/v1/clients", json={"name": "Someone else"})
+
+    assert api.get("/v1/clients?external_ref=merchant-17").json()["data"] == [ada]
+    assert api.get("/v1/clients?external_ref=nobody").json() == {"data": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("client_id", [str(uuid4()), "17", "%00"])
+def test_an_unknown_client_is_not_found(api: TestClient, client_id: str) -> None:
+    problem(api.get(f"/v1/clients/{client_id}"), 404, "client_not_found")
+    problem(api.patch(f"/v1/clients/{client_id}", json={}), 404, "client_not_found")

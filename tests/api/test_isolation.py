@@ -1,0 +1,103 @@
+"""Nothing of one account is there for another, whatever its scopes."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from tests.api.calls import a_charge, done, problem
+
+
+@pytest.fixture
+def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, str]:
+    """The id of one of everything that the account has."""
+    charge = a_charge(api, {"id": invoice["client"]})
+    job = done(engine, api, api.post("/v1/billing-runs", json={}))
+    return {
+        "client": invoice["client"],
+        "charge": charge["id"],
+        "invoice": invoice["id"],
+        "run": job["subject"]["id"],
+        "job": job["id"],
+        "key": api.get("/v1/api-keys").json()["data"][0]["id"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/v1/clients/{client}", "client_not_found"),
+        ("PATCH", "/v1/clients/{client}", "client_not_found"),
+        ("GET", "/v1/clients/{client}/billing-periods", "client_not_found"),
+        ("GET", "/v1/charges/{charge}", "charge_not_found"),
+        ("PATCH", "/v1/charges/{charge}", "charge_not_found"),
+        ("DELETE", "/v1/charges/{charge}", "charge_not_found"),
+        ("GET", "/v1/invoices/{invoice}", "invoice_not_found"),
+        ("DELETE", "/v1/invoices/{invoice}", "invoice_not_found"),
+        ("POST", "/v1/invoices/{invoice}/finalize", "invoice_not_found"),
+        ("POST", "/v1/invoices/{invoice}/void", "invoice_not_found"),
+        ("GET", "/v1/billing-runs/{run}", "billing_run_not_found"),
+        ("GET", "/v1/jobs/{job}", "job_not_found"),
+        ("POST", "/v1/jobs/{job}/retry", "job_not_found"),
+        ("POST", "/v1/jobs/{job}/cancel", "job_not_found"),
+        ("DELETE", "/v1/api-keys/{key}", "api_key_not_found"),
+    ],
+)
+def test_what_belongs_to_another_account_is_not_found(
+    stranger: TestClient, mine: dict[str, str], method: str, path: str, code: str
+) -> None:
+    body: dict[str, Any] | None = {} if method in ("PATCH", "POST") else None
+
+    problem(stranger.request(method, path.format(**mine), json=body), 404, code)
+
+
+def test_what_belongs_to_another_account_cannot_be_used(
+    stranger: TestClient, mine: dict[str, str]
+) -> None:
+    theirs = stranger.post("/v1/clients", json={"name": "Theirs"}).json()
+    charge = {"client": mine["client"], "description": "x", "amount": 1}
+    selected = {"client": theirs["id"], "charge_ids": [mine["charge"]]}
+
+    problem(stranger.post("/v1/charges", json=charge), 422, "invalid", "client")
+    problem(stranger.post("/v1/invoices", json={"client": mine["client"]}), 404, "client_not_found")
+    problem(stranger.post("/v1/invoices", json=selected), 404, "charge_not_found")
+    problem(
+        stranger.post("/v1/billing-runs", json={"client": mine["client"]}), 404, "client_not_found"
+    )
+
+
+@pytest.mark.parametrize("path", ["clients", "charges", "invoices", "jobs"])
+def test_lists_hold_nothing_of_another_account(
+    api: TestClient, stranger: TestClient, mine: dict[str, str], path: str
+) -> None:
+    assert api.get(f"/v1/{path}").json()["data"] != []
+    assert stranger.get(f"/v1/{path}").json()["data"] == []
+    assert stranger.get(f"/v1/charges?client={mine['client']}").json()["data"] == []
+    assert stranger.get(f"/v1/invoices?client={mine['client']}").json()["data"] == []
+    assert stranger.get(f"/v1/jobs?subject={mine['invoice']}").json()["data"] == []
+
+
+@pytest.mark.usefixtures("mine")
+def test_keys_books_and_references_are_an_accounts_own(
+    api: TestClient, stranger: TestClient
+) -> None:
+    same_ref = {"name": "Theirs", "external_ref": "merchant-17"}
+
+    assert stranger.post("/v1/clients", json=same_ref).status_code == 201
+    assert len(stranger.get("/v1/api-keys").json()["data"]) == 1
+    assert stranger.get("/v1/account").json()["name"] == "Rival Prep"
+    assert stranger.get("/v1/ledger/trial-balance").json()["data"] == []
+    assert api.get("/v1/ledger/trial-balance").json()["data"] != []
+
+
+def test_numbers_are_an_accounts_own(
+    engine: Engine, stranger: TestClient, invoice: dict[str, Any]
+) -> None:
+    theirs = stranger.post("/v1/clients", json={"name": "Theirs"}).json()
+    a_charge(stranger, theirs)
+    drafting = done(engine, stranger, stranger.post("/v1/invoices", json={"client": theirs["id"]}))
+    url = f"/v1/invoices/{drafting['result']['invoices'][0]}"
+    done(engine, stranger, stranger.post(f"{url}/finalize"))
+
+    assert stranger.get(url).json()["number"] == invoice["number"] == "INV-000001"

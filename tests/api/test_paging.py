@@ -1,0 +1,50 @@
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.api.calls import problem
+
+
+def names(page: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [client["name"] for client in page["data"]]
+
+
+@pytest.fixture
+def _seven(api: TestClient) -> None:
+    for number in range(7):
+        api.post("/v1/clients", json={"name": f"Client {number}"})
+
+
+@pytest.mark.usefixtures("_seven")
+def test_a_list_is_read_page_by_page_newest_first(api: TestClient) -> None:
+    first = api.get("/v1/clients?limit=3").json()
+    second = api.get(f"/v1/clients?limit=3&cursor={first['next_cursor']}").json()
+    third = api.get(f"/v1/clients?limit=3&cursor={second['next_cursor']}").json()
+
+    assert names(first) == ["Client 6", "Client 5", "Client 4"]
+    assert names(second) == ["Client 3", "Client 2", "Client 1"]
+    assert names(third) == ["Client 0"]
+    assert third["next_cursor"] is None
+
+
+@pytest.mark.usefixtures("_seven")
+def test_a_page_stays_right_while_objects_are_added(api: TestClient) -> None:
+    first = api.get("/v1/clients?limit=3").json()
+    api.post("/v1/clients", json={"name": "New"})
+
+    second = api.get(f"/v1/clients?limit=3&cursor={first['next_cursor']}").json()
+
+    assert names(second) == ["Client 3", "Client 2", "Client 1"]
+
+
+@pytest.mark.usefixtures("_seven")
+def test_a_last_page_that_is_full_has_no_next_one(api: TestClient) -> None:
+    assert api.get("/v1/clients?limit=7").json()["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=201", "limit=x", "cursor=x", "cursor=%00", "cursor=_-_-", "cursor=é",
+     "page=2", "sort=name"],
+)  # fmt: skip
+def test_a_wrong_or_unknown_parameter_is_refused(api: TestClient, query: str) -> None:
+    problem(api.get(f"/v1/clients?{query}"), 422, "invalid", query.partition("=")[0])

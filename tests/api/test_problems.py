@@ -1,0 +1,153 @@
+import ast
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
+
+from api.body_limit import MAX_BODY_BYTES
+from api.problems import STATUSES
+from billing.errors import InvalidInput, NotFound, RuleViolation
+from tests.api.calls import problem
+from tests.api.conftest import Caller
+
+ROOT = Path(__file__).resolve().parents[2]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"name": 1' + b"0" * 5000])
+def test_a_body_that_is_no_json_is_malformed(api: TestClient, body: bytes) -> None:
+    problem(api.post("/v1/clients", content=body, headers=JSON), 400, "malformed")
+
+
+@pytest.mark.parametrize("body", ["[]", '"text"', "null", "1"])
+def test_a_body_that_is_no_object_is_refused(api: TestClient, body: str) -> None:
+    for url in ("/v1/clients", "/v1/charges", "/v1/billing-runs"):
+        answer = api.post(url, content=body, headers=JSON)
+        (error,) = problem(answer, 422, "invalid", "body")["errors"]
+        assert error["message"] in (
+            "must be a JSON object, sent as application/json",
+            "is required",
+        )
+
+
+def test_a_body_of_another_type_is_refused(api: TestClient) -> None:
+    form = api.post("/v1/clients", data={"name": "Ada"})
+
+    problem(form, 422, "invalid", "body")
+    problem(api.patch("/v1/account", data={"name": "Ada"}), 422, "invalid", "body")
+
+
+def test_text_that_no_database_can_store_is_refused(api: TestClient) -> None:
+    for text in ("A\\u0000", "A\\ud800"):
+        body = f'{{"name": "{text}", "tax_ids": ["{text}"]}}'
+        answer = api.post("/v1/clients", content=body, headers=JSON)
+        problem(answer, 422, "invalid", "name", "tax_ids[0]")
+
+
+def test_a_body_too_large_is_not_read(api: TestClient) -> None:
+    declared = api.post("/v1/clients", content=b" " * (MAX_BODY_BYTES + 1), headers=JSON)
+    chunks = (b" " * 2**16 for _ in range(MAX_BODY_BYTES // 2**16 + 1))
+
+    problem(declared, 413, "too_large")
+    problem(api.post("/v1/clients", content=chunks, headers=JSON), 413, "too_large")
+
+
+def test_a_body_of_the_largest_size_is_read(api: TestClient) -> None:
+    body = json.dumps({"name": "Ada"}).encode().ljust(MAX_BODY_BYTES)
+
+    assert api.post("/v1/clients", content=body, headers=JSON).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/nothing", "/v1/clients/", "/docs", "/redoc", "/v1/credit-notes", "/v1/payments"]
+)
+def test_an_unknown_address_is_not_found(api: TestClient, path: str) -> None:
+    problem(api.get(path), 404, "not_found")
+
+
+def test_a_method_that_an_address_does_not_take_is_refused(api: TestClient) -> None:
+    answer = api.put("/v1/account", json={})
+
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"]
+
+
+def raising(app: FastAPI, error: Exception) -> None:
+    """Give the application an address that fails."""
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise error
+
+
+def test_an_unexpected_error_tells_nothing_of_the_inside(app: FastAPI, caller: Caller) -> None:
+    raising(app, RuntimeError("password=hunter2"))
+
+    with capture_logs() as logs:
+        answer = caller().get("/broken")
+
+    (log,) = logs
+    assert (log["event"], str(log["exc_info"])) == ("request failed", "password=hunter2")
+    problem(answer, 500, "internal_error")
+    assert "hunter2" not in answer.text
+    assert "RuntimeError" not in answer.text
+
+
+def refused_by(constraint: str) -> IntegrityError:
+    """What the driver raises when a row breaks a constraint."""
+    error = Exception(constraint)
+    error.diag = SimpleNamespace(constraint_name=constraint)  # type: ignore[attr-defined]  # psycopg's.
+    return IntegrityError("", {}, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InvalidInput("due_on", "must be later"), (422, "invalid", "due_on")),
+        (NotFound("invoice", "17"), (404, "invoice_not_found")),
+        (RuleViolation("invoice_not_open", "it is paid"), (409, "invoice_not_open")),
+        (refused_by("uq_clients_external_ref"), (409, "external_ref_taken")),
+        (refused_by("uq_accounts_name"), (409, "name_taken")),
+        (refused_by("ck_charges_amount"), (500, "internal_error")),
+    ],
+)
+def test_every_error_of_the_rules_has_its_problem(
+    app: FastAPI, caller: Caller, error: Exception, expected: tuple[int, str]
+) -> None:
+    raising(app, error)
+
+    with capture_logs():
+        problem(caller().get("/broken"), *expected)
+
+
+def codes_raised() -> set[str]:
+    """The codes of every RuleViolation and NotFound that the use cases raise."""
+    codes = set()
+    for path in [*ROOT.glob("tasks/*.py"), *ROOT.glob("billing/*.py"), *ROOT.glob("api/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Name(id="RuleViolation" | "NotFound" | "Refusal" as error),
+                    args=[ast.Constant(value=str(code)), *_],
+                ):
+                    codes.add(f"{code}_not_found" if error == "NotFound" else code)
+    return codes
+
+
+def test_every_code_that_is_raised_has_a_status() -> None:
+    assert codes_raised() >= {"invoice_not_found", "charge_locked", "scope_missing"}
+    assert codes_raised() <= set(STATUSES)
+
+
+def test_every_code_that_can_be_answered_is_documented(app: FastAPI) -> None:
+    documented: dict[str, Any] = app.openapi()["paths"]
+    text = json.dumps(documented)
+    nowhere = {code for code in STATUSES if f"`{code}`" not in text}
+    # The router's own answers belong to no operation; an account is never missing to its own key.
+    assert nowhere == {"account_not_found", "method_not_allowed", "not_found"}
