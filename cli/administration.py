@@ -1,0 +1,258 @@
+"""Setting a stack up and looking after it: schema, health, accounts, keys, schedules."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import redis
+import typer
+from rich.markup import escape
+from rich.text import Text
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from cli.context import AccountName, Context, StackDirectory, open_context
+from cli.failures import FOUND_A_PROBLEM, described
+from cli.liveness import NEEDED, alive_processes
+from cli.output import AsJson, Output, instant, table
+from models import ApiKey, Schedule, ScheduleFire, Scope
+from models.schema import is_current
+from models.schema import migrate as migrate_schema
+from tasks.accounts import create_account
+from workers.broker import connect_redis
+
+OLDEST_POSTGRESQL = 15
+MAX_CLOCK_SKEW_SECONDS = 2.0
+
+accounts = typer.Typer(no_args_is_help=True, help="The businesses that bill.")
+api_keys = typer.Typer(no_args_is_help=True, help="Keys for the HTTP API.")
+
+
+def migrate(directory: StackDirectory = None, as_json: AsJson = False) -> None:
+    """Bring the database's schema to this version's."""
+    output = Output(as_json=as_json)
+    with open_context(directory) as context, context.engine.begin() as connection:
+        was_current = is_current(connection)
+        revision = migrate_schema(connection)
+    output.document({"revision": revision, "changed": not was_current})
+    what = "is at" if was_current else "was brought to"
+    output.say(f"[green]✓[/] the schema {what} revision {revision}")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a stack needs: whether it is so, what was found, and what to do if not."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def doctor(directory: StackDirectory = None, as_json: AsJson = False) -> None:
+    """Check settings, database, schema, clocks, Redis and processes; say what to do."""
+    output = Output(as_json=as_json)
+    with open_context(directory) as context:
+        checks = list(_checks(context))
+    healthy = all(check.ok for check in checks)
+    output.document({"ok": healthy, "checks": [asdict(check) for check in checks]})
+    for check in checks:
+        mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
+        output.say(f"{mark} {check.name:<12} {escape(check.found)}")
+        if not check.ok and check.advice:
+            output.say(f"  {'':<12} [yellow]{escape(check.advice)}[/]")
+    if not healthy:
+        raise typer.Exit(FOUND_A_PROBLEM)
+
+
+@accounts.command("create")
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    time_zone: Annotated[
+        str, typer.Option(help="Whose midnights bound periods, such as America/Chicago.")
+    ] = "UTC",
+    currency: Annotated[str, typer.Option(help="ISO 4217, such as usd.")] = "usd",
+    directory: StackDirectory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create an account."""
+    output = Output(as_json=as_json)
+    with open_context(directory) as context, context.transaction() as session:
+        account = create_account(session, name, time_zone=time_zone, currency=currency)
+    output.document(
+        {
+            "id": str(account.id),
+            "name": account.name,
+            "time_zone": account.time_zone,
+            "currency": account.currency,
+        }
+    )
+    output.say(
+        f"[green]✓[/] account {escape(account.name)} ({account.time_zone}, {account.currency}): "
+        f"{account.id}"
+    )
+
+
+@api_keys.command("create")
+def create_key(
+    scopes: Annotated[
+        str, typer.Option(help="What the key may do: any of read, write, ops, with commas.")
+    ] = "read,write",
+    directory: StackDirectory = None,
+    account_name: AccountName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create an API key. Its text is shown once and never stored."""
+    output = Output(as_json=as_json)
+    wanted = _scopes(scopes)
+    with open_context(directory) as context, context.transaction() as session:
+        account = context.account(session, account_name)
+        key, secret = ApiKey.issue(account.id, wanted)
+        session.add(key)
+        session.flush()
+    output.document(
+        {"id": str(key.id), "account": account.name, "scopes": key.scopes, "key": secret}
+    )
+    output.say(
+        f"[green]✓[/] a key of {escape(account.name)} for {', '.join(key.scopes)}; it is shown "
+        "only now:"
+    )
+    output.say(secret)
+
+
+def schedules(directory: StackDirectory = None, as_json: AsJson = False) -> None:
+    """Show what happens by itself, when it last did and when it will next."""
+    output = Output(as_json=as_json)
+    last = (
+        select(func.max(ScheduleFire.fire_at))
+        .where(ScheduleFire.schedule == Schedule.name)
+        .correlate(Schedule)
+        .scalar_subquery()
+    )
+    with open_context(directory) as context, context.transaction() as session:
+        rows = session.execute(select(Schedule, last).order_by(Schedule.name)).all()
+    output.document(
+        {
+            "schedules": [
+                {
+                    "name": one.name,
+                    "cron": one.cron,
+                    "time_zone": one.time_zone,
+                    "kind": one.kind,
+                    "description": one.description,
+                    "next_fire_at": one.next_fire_at,
+                    "last_fire_at": last_fire_at,
+                    "paused_at": one.paused_at,
+                }
+                for one, last_fire_at in rows
+            ]
+        }
+    )
+    listed = table("Schedules", "name", "cron", "next", "last", "what it does")
+    for one, last_fire_at in rows:
+        following = instant(one.next_fire_at) if one.paused_at is None else "[yellow]paused"
+        listed.add_row(
+            one.name,
+            f"{one.cron} {one.time_zone}",
+            following,
+            instant(last_fire_at),
+            Text(one.description),
+        )
+    output.show(listed)
+    if not rows:
+        output.say("none yet: a scheduler writes them down when it first starts")
+
+
+def _scopes(text_: str) -> set[Scope]:
+    try:
+        return {Scope(scope.strip()) for scope in text_.split(",")}
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{error}: any of {', '.join(Scope)}, with commas", param_hint="--scopes"
+        ) from error
+
+
+def _checks(context: Context) -> Iterator[Check]:
+    yield Check("settings", ok=True, found=f"from {context.origin}")
+    try:
+        yield from _of_the_database(context.engine)
+    except DBAPIError as error:
+        yield Check(
+            "database",
+            ok=False,
+            found=described(error)[0],
+            advice="start it, or correct DATABASE_URL",
+        )
+    yield from _of_redis(context.settings.redis_url)
+
+
+def _of_the_database(engine: Engine) -> Iterator[Check]:
+    with Session(engine) as session:
+        version = session.execute(text("SHOW server_version")).scalar_one()
+        yield Check(
+            "database",
+            ok=int(version.split(".")[0].split("beta")[0]) >= OLDEST_POSTGRESQL,
+            found=f"PostgreSQL {version} answers",
+            advice=f"use PostgreSQL {OLDEST_POSTGRESQL} or newer",
+        )
+        yield _clocks(session)
+        current = is_current(session.connection())
+        yield Check(
+            "schema",
+            ok=current,
+            found="is this version's" if current else "is not this version's",
+            advice="run duecourse migrate",
+        )
+        if current:
+            yield from _of_processes(session)
+
+
+def _clocks(session: Session) -> Check:
+    """Compare with the middle of the question, so that a slow network is not taken for skew."""
+    asked = time.time()
+    theirs: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    ours = datetime.fromtimestamp((asked + time.time()) / 2, UTC)
+    skew = abs((theirs - ours).total_seconds())
+    return Check(
+        "clocks",
+        ok=skew < MAX_CLOCK_SKEW_SECONDS,
+        found=f"this host's and the database's differ by {skew:.3f} s",
+        advice="synchronise both by NTP",
+    )
+
+
+def _of_processes(session: Session) -> Iterator[Check]:
+    alive = alive_processes(session)
+    for kind in NEEDED:
+        ours = [process for process in alive if process.kind == kind]
+        yield Check(
+            kind,
+            ok=bool(ours),
+            found=", ".join(f"alive on {one.host}, pid {one.pid}" for one in ours)
+            or "no heartbeat",
+            advice=f"start one: the line `{kind}` of the Procfile says how",
+        )
+
+
+def _of_redis(url: str) -> Iterator[Check]:
+    client = connect_redis(url)
+    try:
+        memory = client.info("memory")
+    except redis.RedisError as error:
+        yield Check(
+            "redis", ok=False, found=described(error)[0], advice="start it, or correct REDIS_URL"
+        )
+        return
+    finally:
+        client.close()
+    policy = memory.get("maxmemory_policy", "unknown")
+    yield Check("redis", ok=True, found="answers")
+    yield Check(
+        "redis memory",
+        ok=policy == "noeviction",
+        found=f"maxmemory-policy is {policy}",
+        advice="set maxmemory-policy to noeviction: Redis must not drop messages by itself",
+    )

@@ -1,0 +1,344 @@
+"""``duecourse bill``: a billing run, asked for, waited for, and told about."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from billing.job_states import FINAL, JobState
+from billing.money import format_amount
+from billing.periods import PeriodState
+from cli import interrupts
+from cli.context import AccountName, Context, StackDirectory, open_context
+from cli.failures import FOUND_A_PROBLEM
+from cli.liveness import alive_processes
+from cli.output import AsJson, Output, count, table
+from models import BillingPeriod, BillingRun, Job
+from models.billing_period import due_in
+from models.database import database_now
+from tasks.billing_runs import RunProgress, progress_of, request_run
+
+POLL_SECONDS = 0.05
+# Counting a large run's periods costs the database as much as a page: not more than this share
+# of the time is spent on it.
+COUNTING_SHARE = 0.1
+# A stack that is just starting, or between two heartbeats, is not reported missing.
+WARN_AFTER_SECONDS = 2.0
+PREVIEW_SHOWN = 50
+INTERRUPTED = 130
+
+AsOf = datetime | date | None
+
+
+@dataclass(slots=True)
+class BillReport:
+    """What became of everything that was due.
+
+    ``periods`` counts by state; ``invoiced`` holds, by currency, how many invoices and their
+    total in minor units; ``unfinished`` says why a run ended before its work did.
+    """
+
+    runs: list[UUID] = field(default_factory=list)
+    periods: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    invoiced: dict[str, Counter[str]] = field(default_factory=dict)
+    unfinished: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def found_a_problem(self) -> bool:
+        """Whether something that was due is not billed."""
+        return bool(self.failures or self.unfinished)
+
+    @property
+    def invoices(self) -> int:
+        """How many were made, in all currencies."""
+        return sum(one["invoices"] for one in self.invoiced.values())
+
+    def add(self, progress: RunProgress) -> None:
+        """Count one more run in."""
+        self.periods.update(progress.periods)
+        self.failures = progress.failures
+        for currency, counts in progress.invoiced.items():
+            self.invoiced.setdefault(currency, Counter()).update(counts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "runs": [str(run) for run in self.runs],
+            "periods": {state.value: self.periods[state] for state in _TOLD},
+            "failures": self.failures,
+            "unfinished": self.unfinished,
+            "invoiced": {currency: dict(one) for currency, one in self.invoiced.items()},
+            "seconds": round(self.seconds, 3),
+        }
+
+
+_TOLD = (PeriodState.BILLED, PeriodState.EMPTY, PeriodState.SKIPPED, PeriodState.FAILED)
+
+
+class Waiter:
+    """Waits for runs with patience: shows how far they are, warns once, lets others work."""
+
+    def __init__(self, context: Context, output: Output, tend: Callable[[], None]) -> None:
+        self._context = context
+        self._output = output
+        self._tend = tend
+        self._warned = False
+
+    def wait(
+        self, run_id: UUID, job_id: UUID, on_progress: Callable[[int, int], None]
+    ) -> str | None:
+        """Wait until the run has ended; why it ended before its work did, if so."""
+        count_at = 0.0
+        warn_at = time.monotonic() + WARN_AFTER_SECONDS
+        while True:
+            with self._context.transaction() as session:
+                run = session.get_one(BillingRun, run_id)
+                job = session.get_one(Job, job_id)
+                if job.state in FINAL:
+                    return None if job.state == JobState.SUCCEEDED else _why(job)
+                now = time.monotonic()
+                if now >= count_at:
+                    progress = progress_of(session, run)
+                    done = sum(progress.periods.values())
+                    on_progress(done, done + progress.due)
+                    spent = time.monotonic() - now
+                    count_at = now + spent / COUNTING_SHARE
+                if now >= warn_at and not self._warned:
+                    self._warn(session)
+            interrupts.check()
+            self._tend()
+            time.sleep(POLL_SECONDS)
+
+    def _warn(self, session: Session) -> None:
+        alive = {process.kind for process in alive_processes(session)}
+        missing = [kind for kind in ("dispatcher", "worker") if kind not in alive]
+        if missing:
+            self._warned = True
+            self._output.note(
+                f"[yellow]no {' and no '.join(missing)} is alive[/]; the run waits until one "
+                "starts (`duecourse doctor` says more)"
+            )
+
+
+def bill_what_is_due(
+    context: Context,
+    account_id: UUID,
+    output: Output,
+    *,
+    as_of: AsOf = None,
+    client_id: UUID | None = None,
+    tend: Callable[[], None] = lambda: None,
+) -> BillReport:
+    """Run after run until nothing is due up to ``as_of``; each takes what one run may.
+
+    Raises:
+        InvalidInput: ``as_of`` lies in the future.
+        NotFound: The account has no such client.
+    """
+    began = time.monotonic()
+    report = BillReport()
+    waiter = Waiter(context, output, tend)
+    with output.progress() as bars:
+        while report.unfinished is None:
+            with context.transaction() as session:
+                now = database_now(session)
+                # Later runs of this command go no further than the first.
+                as_of = now if as_of is None else as_of
+                requested = request_run(
+                    session,
+                    account_id,
+                    now=now,
+                    requested_by="cli",
+                    as_of=as_of,
+                    client_id=client_id,
+                )
+            run = requested.run
+            report.runs.append(run.id)
+            before = sum(report.periods.values())
+            report.unfinished = waiter.wait(
+                run.id,
+                requested.job_id,
+                lambda done, total, before=before: bars.update(  # type: ignore[misc]  # A default of a lambda cannot be annotated.
+                    "billing periods", before + done, before + total
+                ),
+            )
+            with context.transaction() as session:
+                report.add(progress_of(session, session.get_one(BillingRun, run.id)))
+                if not _more_is_due(session, run):
+                    break
+        done = sum(report.periods.values())
+        bars.update("billing periods", done, done)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def bill(
+    *,
+    as_of_text: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="TIME",
+            help="Bill what is due up to this date (midnight in each client's zone) or instant "
+            "(2026-06-01T00:00:00Z); now by default.",
+            show_default=False,
+        ),
+    ] = None,
+    client: Annotated[
+        UUID | None, typer.Option(help="Only this client's periods.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be billed; change nothing.")
+    ] = False,
+    directory: StackDirectory = None,
+    account_name: AccountName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bill every period that is due, wait for it, and say what became of each."""
+    as_of = _as_of(as_of_text)
+    output = Output(as_json=as_json)
+    with open_context(directory) as context:
+        with context.transaction() as session:
+            account = context.account(session, account_name)
+        try:
+            if dry_run:
+                _preview(context, output, account.id, as_of, client)
+                return
+            report = bill_what_is_due(context, account.id, output, as_of=as_of, client_id=client)
+        except KeyboardInterrupt as interrupt:
+            output.note("the run goes on without us: `duecourse jobs list` shows how far it is")
+            raise typer.Exit(INTERRUPTED) from interrupt
+    output.document({"as_of": as_of, "account": account.name, **report.as_json()})
+    show_report(output, report)
+    if report.found_a_problem:
+        raise typer.Exit(FOUND_A_PROBLEM)
+
+
+def show_report(output: Output, report: BillReport) -> None:
+    """Tell people what became of every period, and what was invoiced."""
+    outcomes = table("Billing periods", "outcome", "periods", numbers=("periods",))
+    for state in _TOLD:
+        colour = "red" if state == PeriodState.FAILED and report.periods[state] else ""
+        outcomes.add_row(state.value, f"{report.periods[state]:,}", style=colour)
+    invoices = table("Invoices", "currency", "invoices", "total", numbers=("invoices", "total"))
+    for currency, counts in sorted(report.invoiced.items()):
+        total = format_amount(counts["total"], currency)
+        invoices.add_row(currency, f"{counts['invoices']:,}", total)
+    output.show(outcomes, invoices)
+    if report.failures:
+        failed = table("Failed periods", "client", "from", "why")
+        for one in report.failures:
+            failed.add_row(one["client"], one["period_start"], Text(one["error"]))
+        output.show(failed)
+    if report.unfinished:
+        output.say(f"[red]not finished[/]: {escape(report.unfinished)}")
+    output.say(f"[dim]{count(report.invoices, 'invoice')} in {report.seconds:.1f} s")
+
+
+def _as_of(text: str | None) -> AsOf:
+    if text is None:
+        return None
+    try:
+        if len(text) == len("2026-01-31"):
+            return date.fromisoformat(text)
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            "must be a date such as 2026-06-01, or an instant such as 2026-06-01T00:00:00Z",
+            param_hint="--as-of",
+        ) from error
+    if instant.tzinfo is None:
+        raise typer.BadParameter(
+            "an instant needs its offset, such as Z or +02:00", param_hint="--as-of"
+        )
+    return instant
+
+
+def _preview(
+    context: Context, output: Output, account_id: UUID, as_of: AsOf, client_id: UUID | None
+) -> None:
+    """A dry run, made by a worker like any other run."""
+    began = time.monotonic()
+    with context.transaction() as session:
+        requested = request_run(
+            session,
+            account_id,
+            now=database_now(session),
+            requested_by="cli",
+            as_of=as_of,
+            client_id=client_id,
+            dry_run=True,
+        )
+    run_id = requested.run.id
+    unfinished = Waiter(context, output, lambda: None).wait(
+        run_id, requested.job_id, lambda _done, _total: None
+    )
+    with context.transaction() as session:
+        found = session.get_one(BillingRun, run_id).preview
+    if found is None:
+        output.document({"dry_run": True, "run": str(run_id), "unfinished": unfinished})
+        output.say(f"[red]not finished[/]: {escape(str(unfinished))}")
+        raise typer.Exit(FOUND_A_PROBLEM)
+    seconds = round(time.monotonic() - began, 3)
+    output.document({"dry_run": True, "run": str(run_id), **found, "seconds": seconds})
+    _show_preview(output, found)
+
+
+def _show_preview(output: Output, found: dict[str, Any]) -> None:
+    rows = table(
+        "Would be invoiced",
+        "client",
+        "from",
+        "to",
+        "charges",
+        "total",
+        numbers=("charges", "total"),
+    )
+    for one in found["invoices"][:PREVIEW_SHOWN]:
+        rows.add_row(
+            Text(one["name"]),
+            one["period_start"],
+            one["period_end"],
+            f"{one['charges']:,}",
+            format_amount(one["total"], one["currency"]),
+        )
+    output.show(rows)
+    if len(found["invoices"]) > PREVIEW_SHOWN:
+        output.say(f"and {len(found['invoices']) - PREVIEW_SHOWN:,} more; --json lists all")
+    totals = found["totals"]
+    for currency, one in totals["invoiced"].items():
+        output.say(f"{count(one['invoices'], 'invoice')}, {format_amount(one['total'], currency)}")
+    output.say(
+        f"{count(totals['periods'], 'period')} due, {totals['empty']:,} of them empty; nothing moved"
+    )
+
+
+def _more_is_due(session: Session, run: BillingRun) -> bool:
+    """Whether periods wait that the finished run was not allowed to take; not its failures."""
+    following = BillingRun(
+        id=uuid4(),
+        account_id=run.account_id,
+        client_id=run.client_id,
+        as_of_at=run.as_of_at,
+        as_of_on=run.as_of_on,
+        scheduled=False,
+        created_at=run.created_at,
+    )
+    waiting = due_in(following).where(BillingPeriod.state == PeriodState.OPEN)
+    return session.scalar(select(waiting.with_only_columns(BillingPeriod.id).exists())) or False
+
+
+def _why(job: Job) -> str:
+    error = (job.error or {}).get("message", "")
+    return f"the run's job is {job.state} ({job.reason or error}): duecourse jobs show {job.id}"

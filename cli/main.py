@@ -1,0 +1,42 @@
+"""The ``duecourse`` command; also ``python -m cli.main``."""
+
+import signal
+
+import typer
+
+from cli.administration import accounts, api_keys, doctor, migrate, schedules
+from cli.billing import bill
+from cli.books import audit
+from cli.demo import demo
+from cli.failures import OneLineFailures
+from cli.import_command import import_file
+from cli.interrupts import interrupt_on
+from cli.jobs import jobs
+from cli.queues import queues
+from cli.up import up
+
+app = typer.Typer(
+    cls=OneLineFailures,
+    name="duecourse",
+    help="Turns recorded charges into invoices and money in the bank.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, up, migrate, doctor, bill, queues, schedules, audit):
+    app.command()(command)
+app.command("import")(import_file)
+app.add_typer(jobs, name="jobs")
+app.add_typer(accounts, name="account")
+app.add_typer(api_keys, name="api-key")
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    interrupt_on(signal.SIGINT)
+    app(prog_name="duecourse")
+
+
+if __name__ == "__main__":
+    main()

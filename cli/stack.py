@@ -1,0 +1,417 @@
+"""The whole stack on this machine: servers and processes, all ours, none outliving us."""
+
+import fcntl
+import http.client
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+import cli
+from cli.liveness import alive_processes
+from gateways.sandbox.postgres import EmbeddedPostgres
+from gateways.sandbox.processes import LocalServerError, hold, spawn
+from gateways.sandbox.redis import EmbeddedRedis
+from gateways.sandbox.server import HOST, LocalServer, free_port
+from models import Account, ApiKey, Scope
+from models.api_key import key_with_prefix, split_key
+from models.database import connect
+from models.schema import migrate
+from settings import Settings
+from tasks.accounts import create_account
+
+DEFAULT_DIRECTORY = Path("var")
+DEMO_ACCOUNT = "Demo"
+API_KEY = "DUECOURSE_API_KEY"
+CODE = Path(cli.__file__).resolve().parents[1]
+"""Where processes start: `python -m` looks in the working directory first."""
+
+START_SECONDS = 60.0
+PREDECESSOR_SECONDS = 15.0
+# A probe of the lock, by another command, may be holding it right now.
+OWNER_SECONDS = 0.5
+POLL_SECONDS = 0.05
+PORT_TRIES = 5
+ANSWER_SECONDS = 1.0
+
+RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+# One that ran this long had no trouble starting: its next restart waits the least again.
+STEADY_AFTER_SECONDS = 60.0
+# On top of the time that a worker takes to finish its jobs.
+STOP_MARGIN_SECONDS = 5.0
+LOG_TAIL_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the stack: its line in the Procfile, and the command after ``python``."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+PARTS = (
+    Part("web", ("-m", "api.main")),
+    Part("scheduler", ("-m", "scheduler.main")),
+    Part("dispatcher", ("-m", "workers.dispatcher")),
+    Part("worker", ("-m", "workers.main", "--queues", "billing,ops", "--threads", "8")),
+)
+
+
+@dataclass
+class _Child:
+    """A process of ours, and how often it had to be started again."""
+
+    part: Part
+    log: Path
+    process: subprocess.Popen[bytes]
+    started_at: float = field(default_factory=time.monotonic)
+    failures: int = 0
+    restart_at: float | None = None
+
+
+def settings_file(directory: Path) -> Path:
+    """Where a running stack leaves its settings for other commands."""
+    return directory / "duecourse.env"
+
+
+def is_running(directory: Path) -> bool:
+    """Whether a stack runs in ``directory``: its owner holds the lock, however the last one ended."""
+    try:
+        descriptor = os.open(_owner_lock(directory), os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class Stack:
+    """PostgreSQL, Redis, and every process, in ``directory``; what is given is not started.
+
+    Start it from the main thread, call ``tend`` often, and stop it. All of it also ends when we
+    are killed.
+
+    Args:
+        directory: Holds the servers' data, the logs and, while all is ready, ``duecourse.env``.
+        port: Of the HTTP API; any free one when ``None``.
+        environment: What processes get; ``DATABASE_URL`` and ``REDIS_URL`` in it are used
+            instead of servers of our own.
+        stopping: Ends a start that is under way.
+        say: Hears, in one line each, what is worth telling while the stack runs.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int | None,
+        environment: Mapping[str, str],
+        stopping: threading.Event,
+        say: Callable[[str], None],
+    ) -> None:
+        self.directory = directory.absolute()
+        self.logs = self.directory / "logs"
+        self.api_key = ""
+        self._port = port
+        self._given = {name: environment.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
+        self._environment = dict(environment)
+        self._stopping = stopping
+        self._say = say
+        self._servers: list[LocalServer] = []
+        self._children: list[_Child] = []
+        self._lock = -1
+        self._ends = ExitStack()
+
+    def start(self) -> None:
+        """Start everything, and wait until all of it is ready.
+
+        Raises:
+            LocalServerError: Something cannot start, or we were told to stop meanwhile. Nothing
+                is left running.
+        """
+        with ExitStack() as ends:
+            self._start(ends)
+            self._ends = ends.pop_all()
+
+    def stop(self) -> None:
+        """Let processes finish what they have in hand, then stop the servers.
+
+        Raises:
+            LocalServerError: A server did not stop when asked, and was killed.
+        """
+        self._ends.close()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What another command needs to talk to this stack."""
+        names = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PORT", API_KEY)
+        return {name: self._environment[name] for name in names}
+
+    @property
+    def url(self) -> str:
+        """Where the HTTP API is."""
+        return self._environment["PUBLIC_URL"]
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name, of the servers that are ours and of every process."""
+        servers = {server.name.lower(): server.pid for server in self._servers}
+        return servers | {child.part.name: child.process.pid for child in self._children}
+
+    def tend(self) -> None:
+        """Start again what has ended by itself: servers at once, processes after a while.
+
+        Raises:
+            LocalServerError: A server cannot be started again.
+        """
+        for server in self._servers:
+            if not server.is_running:
+                self._restart(server)
+        for child in self._children:
+            self._tend(child)
+
+    def _restart(self, server: LocalServer) -> None:
+        self._say(f"{server.name} ended; starting it again (log: {server.log})")
+        before = server.url
+        if server.start() != before:
+            raise LocalServerError(
+                f"{server.name} is back on another port, where nobody looks for it: start anew"
+            )
+
+    def _tend(self, child: _Child) -> None:
+        now = time.monotonic()
+        status = child.process.poll()
+        if status is None:
+            return
+        if child.restart_at is None:
+            if now - child.started_at > STEADY_AFTER_SECONDS:
+                child.failures = 0
+            pause = RESTART_SECONDS[min(child.failures, len(RESTART_SECONDS) - 1)]
+            child.failures += 1
+            child.restart_at = now + pause
+            self._say(
+                f"{child.part.name} ended with status {status}; starting it again in "
+                f"{pause:.0f} s (log: {child.log})"
+            )
+        elif now >= child.restart_at:
+            child.process = self._spawn(child.part, child.log)
+            child.started_at, child.restart_at = now, None
+
+    def _start(self, ends: ExitStack) -> None:
+        self._own(ends)
+        if self._port is not None and not _is_free(self._port):
+            raise LocalServerError(f"port {self._port} is in use: choose another with --port")
+        self._start_servers(ends)
+        settings = Settings.model_validate(
+            {name: self._environment[name] for name in ("DATABASE_URL", "REDIS_URL")}
+        )
+        engine = connect(settings.database_url, process="up", connections=1)
+        ends.callback(engine.dispose)
+        with engine.begin() as connection:
+            migrate(connection)
+        self._environment[API_KEY] = self.api_key = self._key(engine)
+        ends.callback(self._stop_children, settings.drain_seconds + STOP_MARGIN_SECONDS)
+        for part in PARTS[1:]:
+            self._children.append(self._child(part))
+        self._start_web(engine)
+        self._wait_for_heartbeats(engine)
+        self._write_settings(ends)
+
+    def _own(self, ends: ExitStack) -> None:
+        """Make the directory ours, once the processes of a killed owner are gone from it."""
+        # Passable, for a PostgreSQL that runs as another user; what is secret in it is mode 0600.
+        self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        path = _owner_lock(self.directory)
+        owner = hold(path, limit=OWNER_SECONDS)
+        if owner is None:
+            raise LocalServerError(
+                f"a stack runs in {self.directory} already (process {path.read_text() or '?'}): "
+                "stop that one, or choose another directory with --dir"
+            )
+        ends.callback(os.close, owner)
+        os.truncate(owner, 0)
+        os.write(owner, str(os.getpid()).encode())
+        settings_file(self.directory).unlink(missing_ok=True)
+        lock = hold(self.directory / "processes.lock", limit=PREDECESSOR_SECONDS)
+        if lock is None:
+            raise LocalServerError(f"processes of an earlier stack still run in {self.directory}")
+        ends.callback(os.close, lock)
+        self._lock = lock
+
+    def _start_servers(self, ends: ExitStack) -> None:
+        for setting, server in (
+            ("DATABASE_URL", EmbeddedPostgres(self.directory / "postgres")),
+            ("REDIS_URL", EmbeddedRedis(self.directory / "redis")),
+        ):
+            if self._given[setting]:
+                continue
+            self._servers.append(server)
+            ends.callback(server.stop)
+            self._environment[setting] = server.start()
+
+    def _key(self, engine: Engine) -> str:
+        """A key of the first account; the same one at every start, so that callers can keep it."""
+        path = self.directory / "api-key"
+        with Session(engine) as session, session.begin():
+            with suppress(FileNotFoundError):
+                text = path.read_text().strip()
+                parts = split_key(text)
+                kept = session.scalar(key_with_prefix(parts[0])) if parts else None
+                if parts is not None and kept is not None and kept.admits(parts[1]):
+                    return text
+            account = session.scalar(select(Account).order_by(Account.created_at).limit(1))
+            account = account or create_account(session, DEMO_ACCOUNT)
+            key, text = ApiKey.issue(account.id, set(Scope))
+            session.add(key)
+        _write_secret(path, text + "\n")
+        return text
+
+    def _child(self, part: Part) -> _Child:
+        self.logs.mkdir(exist_ok=True)
+        log = self.logs / f"{part.name}.log"
+        if log.exists():
+            log.replace(log.with_suffix(".previous.log"))
+        return _Child(part, log, self._spawn(part, log))
+
+    def _spawn(self, part: Part, log: Path) -> subprocess.Popen[bytes]:
+        log.touch(mode=0o600)
+        with log.open("ab") as output:
+            return spawn(
+                [sys.executable, *part.arguments],
+                cwd=CODE,
+                output=output,
+                lock=self._lock,
+                # What it had in hand is a job with a lease; another process takes it over.
+                death_signal=signal.SIGKILL,
+                environment={**self._environment, "PYTHONUNBUFFERED": "1"},
+            )
+
+    def _start_web(self, engine: Engine) -> None:
+        """Start the API and wait for it; on another port when somebody took ours meanwhile."""
+        web = PARTS[0]
+        given_url = self._environment.get("PUBLIC_URL")
+        for _ in range(PORT_TRIES):
+            port = self._port or free_port()
+            self._environment["PORT"] = str(port)
+            self._environment["PUBLIC_URL"] = given_url or f"http://{HOST}:{port}"
+            child = self._child(web)
+            self._children.insert(0, child)
+            for _ in self._patiently("the API"):
+                if child.process.poll() is not None or _answers(port):
+                    break
+            if child.process.poll() is None:
+                return
+            if self._port is not None or _is_free(port):
+                raise _ended_early(child)
+            self._children.remove(child)
+        raise LocalServerError("the API found no free port")
+
+    def _wait_for_heartbeats(self, engine: Engine) -> None:
+        host = socket.gethostname()
+        for _ in self._patiently("a heartbeat of every process"):
+            for child in self._children:
+                if child.process.poll() is not None:
+                    raise _ended_early(child)
+            with Session(engine) as session:
+                beating = {one.pid for one in alive_processes(session) if one.host == host}
+            if beating >= {child.process.pid for child in self._children}:
+                return
+
+    def _patiently(self, what: str) -> Iterator[None]:
+        """Rounds of waiting for ``what``, until it takes too long or we are told to stop."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            yield
+            if self._stopping.wait(POLL_SECONDS):
+                raise LocalServerError("stopped before it was ready")
+        raise LocalServerError(f"no sign of {what} after {START_SECONDS:.0f} s, see {self.logs}")
+
+    def _write_settings(self, ends: ExitStack) -> None:
+        path = settings_file(self.directory)
+        ends.callback(path.unlink, missing_ok=True)
+        lines = (f"{name}={shlex.quote(value)}\n" for name, value in self.settings.items())
+        _write_secret(path, "".join(lines))
+
+    def _stop_children(self, limit: float) -> None:
+        """Ask all at once, so that together they take no longer than the slowest."""
+        for child in self._children:
+            child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + limit
+        for child in self._children:
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+                continue
+            self._say(f"{child.part.name} did not stop within {limit:.0f} s and is killed")
+            child.process.kill()
+            child.process.wait()
+
+
+def _owner_lock(directory: Path) -> Path:
+    return directory / "up.lock"
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Write a file for our eyes only, so that it is there whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(port: int) -> bool:
+    """Whether the API says that it is ready."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _ended_early(child: _Child) -> LocalServerError:
+    lines = child.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+    tail = "".join(f"\n  {line}" for line in lines)
+    return LocalServerError(
+        f"{child.part.name} ended with status {child.process.returncode} before it was ready"
+        f"{tail}\n  (from {child.log})"
+    )
+
+
+@contextmanager
+def deaf_to_signals() -> Iterator[None]:
+    """No Ctrl-C and no SIGTERM while the block cleans up."""
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
