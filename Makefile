@@ -10,10 +10,10 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types pytest bench lock clean
+.PHONY: help setup demo test lint types pytest bench screenshots lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## Install everything into .venv (PYTHON=python3.12 picks another Python)
 
@@ -35,6 +35,9 @@ pytest: setup ## The tests alone
 
 bench: setup ## Measure throughput and latency
 	@$(BIN)/python -m benchmarks
+
+screenshots: setup ## Draw the README's pictures from the running product
+	@$(BIN)/python docs/screenshots.py
 
 lock: setup ## Recompile the pinned requirements to the newest versions
 	@$(LOCK) --upgrade --python-version 3.11 pyproject.toml -o requirements.txt
