@@ -1,0 +1,91 @@
+from itertools import product
+
+import pytest
+
+from billing.collection import (
+    ATTEMPT_TRANSITIONS,
+    SETTLED,
+    UNSETTLED,
+    AttemptState,
+    Collection,
+    Origin,
+    settle,
+)
+from billing.errors import RuleViolation
+
+EDGES = [
+    ("pending", "processing"),
+    ("pending", "unknown"),
+    ("pending", "needs_action"),
+    ("pending", "succeeded"),
+    ("pending", "declined"),
+    ("pending", "canceled"),
+    ("unknown", "processing"),
+    ("unknown", "needs_action"),
+    ("unknown", "succeeded"),
+    ("unknown", "declined"),
+    ("unknown", "canceled"),
+    ("needs_action", "processing"),
+    ("needs_action", "succeeded"),
+    ("needs_action", "declined"),
+    ("needs_action", "canceled"),
+    ("processing", "succeeded"),
+    ("processing", "declined"),
+    ("processing", "canceled"),
+    # Money that moved after all.
+    ("declined", "succeeded"),
+    ("canceled", "succeeded"),
+]
+MISSING = sorted(set(product(AttemptState, AttemptState)) - {*EDGES})
+
+
+@pytest.mark.parametrize(("state", "to"), EDGES)
+def test_every_edge_of_an_attempts_life_leads_where_it_should(state: str, to: str) -> None:
+    assert settle(AttemptState(state), AttemptState(to)) == to
+
+
+@pytest.mark.parametrize(("state", "to"), MISSING)
+def test_every_other_edge_is_refused(state: AttemptState, to: AttemptState) -> None:
+    with pytest.raises(RuleViolation) as refused:
+        settle(state, to)
+
+    settled = state in {"succeeded", "declined", "canceled"}
+    assert refused.value.code == ("attempt_settled" if settled else "attempt_moved_on")
+    assert refused.value.message == f"an attempt that is {state} cannot become {to}"
+
+
+@pytest.mark.parametrize("to", AttemptState)
+def test_nothing_undoes_a_success_nor_tells_it_twice(to: AttemptState) -> None:
+    with pytest.raises(RuleViolation):
+        settle(AttemptState.SUCCEEDED, to)
+
+
+@pytest.mark.parametrize("state", sorted({*AttemptState} - {AttemptState.SUCCEEDED}))
+def test_stripes_word_that_money_moved_is_taken_in_every_state(state: AttemptState) -> None:
+    assert settle(state, AttemptState.SUCCEEDED) == "succeeded"
+
+
+def test_an_attempt_is_unsettled_settled_or_waits_for_the_client() -> None:
+    assert {"pending", "processing", "unknown"} == UNSETTLED
+    assert {"succeeded", "declined", "canceled"} == SETTLED
+    assert {*AttemptState} - UNSETTLED - SETTLED == {"needs_action"}
+
+
+def test_the_table_has_every_state_and_cannot_be_changed_at_run_time() -> None:
+    assert ATTEMPT_TRANSITIONS.keys() == {*AttemptState}
+    with pytest.raises(TypeError):
+        ATTEMPT_TRANSITIONS[AttemptState.SUCCEEDED] = UNSETTLED  # type: ignore[index]  # what is tested
+
+
+def test_collection_and_origin_are_stored_by_these_names() -> None:
+    assert {*Collection} == {
+        "none",
+        "manual",
+        "scheduled",
+        "in_flight",
+        "needs_action",
+        "no_billing_method",
+        "paused",
+        "exhausted",
+    }
+    assert {*Origin} == {"automatic", "staff", "client"}
