@@ -1,1 +1,1 @@
-"""Local servers for one machine: real PostgreSQL and Redis, run from installed packages."""
+"""Local servers for one machine: real PostgreSQL and Redis, and servers that behave like vendors."""

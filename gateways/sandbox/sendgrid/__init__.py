@@ -1,0 +1,1 @@
+"""A local SendGrid: takes mails as SendGrid does, keeps them as files, sends none."""

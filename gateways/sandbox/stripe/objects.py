@@ -1,0 +1,248 @@
+"""New objects in Stripe's shape, with the members that the SDK and a careful reader look at."""
+
+from gateways.sandbox.stripe.behaviours import CARD, Behaviour
+from gateways.sandbox.stripe.books import Books, new_id
+from gateways.sandbox.stripe.errors import JsonObject
+
+_NO_ADDRESS = {
+    "city": None, "country": None, "line1": None, "line2": None, "postal_code": None, "state": None,
+}  # fmt: skip
+EXPIRES = (12, 2034)
+EXPIRED = (1, 2020)
+
+
+def billing_details() -> JsonObject:
+    """Nothing is known of the payer."""
+    return {
+        "address": dict(_NO_ADDRESS),
+        "email": None,
+        "name": None,
+        "phone": None,
+        "tax_id": None,
+    }
+
+
+def address(given: JsonObject | None) -> JsonObject | None:
+    """A whole address of the members given."""
+    return None if given is None else {**_NO_ADDRESS, **given}
+
+
+def customer(books: Books) -> JsonObject:
+    """A customer without a name."""
+    return {
+        "id": new_id("cus", 14),
+        "object": "customer",
+        "address": None,
+        "balance": 0,
+        "created": books.created,
+        "currency": None,
+        "default_source": None,
+        "delinquent": False,
+        "description": None,
+        "discount": None,
+        "email": None,
+        "invoice_prefix": new_id("", 8)[1:].upper(),
+        "invoice_settings": {
+            "custom_fields": None,
+            "default_payment_method": None,
+            "footer": None,
+            "rendering_options": None,
+        },
+        "livemode": False,
+        "metadata": {},
+        "name": None,
+        "next_invoice_sequence": 1,
+        "phone": None,
+        "preferred_locales": [],
+        "shipping": None,
+        "tax_exempt": "none",
+        "test_clock": None,
+    }
+
+
+def payment_method(books: Books, name: str, behaviour: Behaviour) -> JsonObject:
+    """A card or bank account of nobody's yet."""
+    return {
+        "id": new_id("pm"),
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": billing_details(),
+        "created": books.created,
+        "customer": None,
+        "livemode": False,
+        "metadata": {},
+        "type": behaviour.type,
+        behaviour.type: _card(name, behaviour) if behaviour.type == CARD else _bank(behaviour),
+    }
+
+
+def _card(name: str, behaviour: Behaviour) -> JsonObject:
+    month, year = EXPIRED if "ExpiredCard" in name else EXPIRES
+    return {
+        "brand": behaviour.brand,
+        "checks": {
+            "address_line1_check": None,
+            "address_postal_code_check": None,
+            "cvc_check": "fail" if "IncorrectCvc" in name else "pass",
+        },
+        "country": "US",
+        "display_brand": behaviour.brand,
+        "exp_month": month,
+        "exp_year": year,
+        "fingerprint": f"sandbox{behaviour.brand}{behaviour.last4}",
+        "funding": "debit" if name.endswith("debit") else "credit",
+        "generated_from": None,
+        "last4": behaviour.last4,
+        "networks": {"available": [behaviour.brand], "preferred": None},
+        "regulated_status": "unregulated",
+        "three_d_secure_usage": {"supported": True},
+        "wallet": None,
+    }
+
+
+def _bank(behaviour: Behaviour) -> JsonObject:
+    return {
+        "account_holder_type": "individual",
+        "account_type": "checking",
+        "bank_name": "STRIPE TEST BANK",
+        "financial_connections_account": None,
+        "fingerprint": f"sandboxbank{behaviour.last4}",
+        "last4": behaviour.last4,
+        "networks": {"preferred": "ach", "supported": ["ach"]},
+        "routing_number": "110000000",
+        "status_details": {},
+    }
+
+
+def payment_intent(books: Books, *, amount: int, currency: str) -> JsonObject:
+    """An intent that nothing was tried for."""
+    intent_id = new_id("pi")
+    return {
+        "id": intent_id,
+        "object": "payment_intent",
+        "amount": amount,
+        "amount_capturable": 0,
+        "amount_details": {"tip": {}},
+        "amount_received": 0,
+        "application": None,
+        "application_fee_amount": None,
+        "automatic_payment_methods": {"allow_redirects": "always", "enabled": True},
+        "canceled_at": None,
+        "cancellation_reason": None,
+        "capture_method": "automatic_async",
+        "client_secret": f"{intent_id}_{new_id('secret')}",
+        "confirmation_method": "automatic",
+        "created": books.created,
+        "currency": currency,
+        "customer": None,
+        "description": None,
+        "last_payment_error": None,
+        "latest_charge": None,
+        "livemode": False,
+        "metadata": {},
+        "next_action": None,
+        "on_behalf_of": None,
+        "payment_method": None,
+        "payment_method_configuration_details": None,
+        "payment_method_options": {},
+        "payment_method_types": ["card", "us_bank_account"],
+        "processing": None,
+        "receipt_email": None,
+        "review": None,
+        "setup_future_usage": None,
+        "shipping": None,
+        "source": None,
+        "statement_descriptor": None,
+        "statement_descriptor_suffix": None,
+        "status": "requires_payment_method",
+        "transfer_data": None,
+        "transfer_group": None,
+    }
+
+
+def charge(books: Books, intent: JsonObject, method: JsonObject) -> JsonObject:
+    """One try at moving an intent's money, its outcome still open."""
+    kind = method["type"]
+    shown = ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4")
+    details = (
+        {name: method[kind][name] for name in shown}
+        | {"checks": method[kind]["checks"], "network": method[kind]["brand"], "wallet": None}
+        if kind == CARD
+        else dict(method[kind])
+    )
+    return {
+        "id": new_id("ch" if kind == CARD else "py"),
+        "object": "charge",
+        "amount": intent["amount"],
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "application": None,
+        "application_fee": None,
+        "application_fee_amount": None,
+        "balance_transaction": None,
+        "billing_details": method["billing_details"],
+        "calculated_statement_descriptor": intent["statement_descriptor"],
+        "captured": False,
+        "created": books.created,
+        "currency": intent["currency"],
+        "customer": intent["customer"],
+        "description": intent["description"],
+        "disputed": False,
+        "failure_balance_transaction": None,
+        "failure_code": None,
+        "failure_message": None,
+        "fraud_details": {},
+        "livemode": False,
+        "metadata": intent["metadata"],
+        "on_behalf_of": None,
+        "outcome": None,
+        "paid": False,
+        "payment_intent": intent["id"],
+        "payment_method": method["id"],
+        "payment_method_details": {kind: details, "type": kind},
+        "receipt_email": intent["receipt_email"],
+        "receipt_number": None,
+        "receipt_url": None,
+        "refunded": False,
+        "review": None,
+        "shipping": None,
+        "source": None,
+        "source_transfer": None,
+        "statement_descriptor": intent["statement_descriptor"],
+        "statement_descriptor_suffix": intent["statement_descriptor_suffix"],
+        "status": "pending",
+        "transfer_data": None,
+        "transfer_group": None,
+    }
+
+
+def refund(books: Books, paid: JsonObject, *, amount: int) -> JsonObject:
+    """Money on its way back from a charge."""
+    kind = paid["payment_method_details"]["type"]
+    return {
+        "id": new_id("re"),
+        "object": "refund",
+        "amount": amount,
+        "balance_transaction": None,
+        "charge": paid["id"],
+        "created": books.created,
+        "currency": paid["currency"],
+        "destination_details": {
+            kind: {"type": "refund"} if kind == CARD else {},
+            "type": kind,
+        },
+        "metadata": {},
+        "payment_intent": paid["payment_intent"],
+        "reason": None,
+        "receipt_number": None,
+        "source_transfer_reversal": None,
+        "status": "succeeded",
+        "transfer_reversal": None,
+    }
+
+
+def updated_metadata(before: JsonObject, given: JsonObject | None) -> JsonObject:
+    """Keys are merged, empty values remove theirs, and ``None`` removes all."""
+    if given is None:
+        return {}
+    return {key: value for key, value in {**before, **given}.items() if value != ""}
