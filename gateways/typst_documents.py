@@ -1,0 +1,58 @@
+"""Typst, behind the DocumentRenderer protocol."""
+
+import json
+import threading
+from dataclasses import asdict
+from datetime import UTC, datetime, time
+from pathlib import Path
+
+import typst
+
+from gateways.documents import InvoiceDocument
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+INVOICE = TEMPLATES / "invoice" / "invoice.typ"
+FONTS = TEMPLATES / "fonts"
+
+
+class TypstDocuments:
+    """Sets documents from ``templates/`` with the fonts beside them, and no others.
+
+    The fonts have Latin, Greek, Cyrillic, Arabic, Hebrew, Chinese and Japanese. Where a text has a
+    character of none of them (Korean, or an emoji), a box stands for it, and the file is an ordinary
+    PDF instead of PDF/A-3b, which forbids that.
+    """
+
+    def __init__(self) -> None:
+        self._fonts = typst.Fonts(
+            include_system_fonts=False, include_embedded_fonts=False, font_paths=[FONTS]
+        )
+        self._of_this_thread = threading.local()
+
+    def render_invoice_pdf(self, document: InvoiceDocument) -> bytes:
+        """The PDF of an invoice; see ``DocumentRenderer``."""
+        data = json.dumps(asdict(document), default=str, sort_keys=True)
+        issued_at = datetime.combine(document.issued_on, time(), UTC)
+        try:
+            return self._compile(data, issued_at, archival=True)
+        except typst.TypstError as error:
+            if "could not be displayed" not in str(error):
+                raise
+            return self._compile(data, issued_at, archival=False)
+
+    def _compile(self, data: str, issued_at: datetime, *, archival: bool) -> bytes:
+        # A compiler keeps what it has read for the next time, and is not safe to share.
+        if not hasattr(self._of_this_thread, "compiler"):
+            self._of_this_thread.compiler = typst.Compiler(
+                INVOICE, root=TEMPLATES, font_paths=self._fonts
+            )
+        compiler: typst.Compiler = self._of_this_thread.compiler
+        pdf = compiler.compile(
+            format="pdf",
+            sys_inputs={"document": data},
+            pdf_standards=["a-3b"] if archival else [],
+            timestamp=issued_at,
+        )
+        if not isinstance(pdf, bytes):
+            raise TypeError("a PDF is one file")
+        return pdf
