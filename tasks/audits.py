@@ -50,6 +50,23 @@ _CHECKS = {
          WHERE invoices.account_id = :account AND status <> 'draft'
          GROUP BY invoices.id HAVING count(entries.id) <> (invoices.total <> 0)::int
     """,
+    "entries_follow_the_postings_table": """
+        SELECT entries.id::text,
+               concat(event, ' of ', number, ' (', total, ' ', entries.currency, ') posts ',
+                      receivable, ' to receivable, ', revenue, ' to revenue, ', credit, ' to credit')
+          FROM ledger_entries AS entries
+          JOIN invoices ON invoices.id = entries.invoice_id
+         CROSS JOIN LATERAL (
+               SELECT COALESCE(sum(amount) FILTER (WHERE ledger_account = 'receivable'), 0)
+                      AS receivable,
+                      COALESCE(sum(amount) FILTER (WHERE ledger_account = 'revenue'), 0) AS revenue,
+                      COALESCE(sum(amount) FILTER (WHERE ledger_account = 'credit'), 0) AS credit
+                 FROM ledger_postings WHERE entry_id = entries.id) AS sides
+         WHERE entries.account_id = :account
+           AND (receivable <> CASE event WHEN 'finalize' THEN GREATEST(total, 0) ELSE -total END
+                OR revenue <> CASE event WHEN 'finalize' THEN -total ELSE total END
+                OR credit <> CASE event WHEN 'finalize' THEN LEAST(total, 0) ELSE 0 END)
+    """,
     "drafts_are_not_posted": """
         SELECT invoices.id::text, 'a draft has entries in the books'
           FROM invoices JOIN ledger_entries AS entries ON entries.invoice_id = invoices.id

@@ -36,8 +36,9 @@ SELECT DISTINCT charges.client_id
 
 # What waits from before the client's activation has lost its charges to this later period.
 _SKIP_WAITING = text("""
-UPDATE billing_periods SET state = 'skipped', decided_at = :now
- WHERE client_id = ANY(:clients) AND period_end < :boundary AND state = 'open'
+UPDATE billing_periods SET state = 'skipped', error = NULL, decided_at = :now
+ WHERE client_id = ANY(:clients) AND period_end < :boundary
+   AND (state = 'open' OR state = 'failed' AND run_id <> :run)
    AND reason = 'before_activation'
 """)
 
@@ -135,7 +136,7 @@ def _bill(
     )
     finalize_invoices(session, account, [draft.invoice_id for draft in drafts], now=now)
     billed = {draft.client_id for draft in drafts}
-    page = {"clients": clients, "boundary": boundary, "now": now}
+    page = {"run": run.id, "clients": clients, "boundary": boundary, "now": now}
     elsewhere = set(
         session.scalars(_ON_MANUAL_DRAFTS, {"clients": clients, "before": boundary}).all()
     )

@@ -160,13 +160,20 @@ def _lock(session: Session, account_id: UUID, charge_id: UUID) -> tuple[Charge, 
     """A charge that may be edited, and its draft, both locked: the invoice first, as all do."""
     find = select(Charge).where(Charge.account_id == account_id, Charge.id == charge_id)
     while True:
-        seen = session.scalar(find.with_only_columns(Charge.invoice_id))
-        draft = None if seen is None else session.scalars(invoices_for_update([seen])).one_or_none()
-        charge = session.scalar(find.with_for_update().execution_options(populate_existing=True))
-        if charge is None:
-            raise NotFound("charge", str(charge_id))
-        if charge.invoice_id != (draft and draft.id):
-            continue  # It was drafted, or given back, between the two looks.
+        # A try that finds the charge moved lets go of what it locked, in the wrong order by then.
+        with session.begin_nested() as locking:
+            seen = session.scalar(find.with_only_columns(Charge.invoice_id))
+            draft = (
+                None if seen is None else session.scalars(invoices_for_update([seen])).one_or_none()
+            )
+            charge = session.scalar(
+                find.with_for_update().execution_options(populate_existing=True)
+            )
+            if charge is None:
+                raise NotFound("charge", str(charge_id))
+            if charge.invoice_id != (draft and draft.id):
+                locking.rollback()  # It was drafted, or given back, between the two looks.
+                continue
         if draft is not None and draft.status != InvoiceStatus.DRAFT:
             raise RuleViolation(
                 "charge_locked", f"the charge is on invoice {draft.number}, which is finalized"

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from billing.currencies import currency_code
@@ -62,11 +62,14 @@ def create_clients(
         InvalidInput: A field's value is wrong.
         RuleViolation: Another client has the same ``external_ref`` (``external_ref_taken``).
     """
+    account = _with_its_zone(session, account.id)
     _require_free_refs(session, account.id, [one.external_ref for one in new])
+    # Their ids first: rows whose key the database gives are inserted one by one.
+    ids = session.scalars(select(func.uuid7()).select_from(func.generate_series(1, len(new))))
     clients = []
-    for one in new:
+    for client_id, one in zip(ids.all(), new, strict=True):
         _check_start(one.billing_starts_on, now)
-        client = Client(account_id=account.id)
+        client = Client(id=client_id, account_id=account.id)
         for name in CHANGEABLE:
             setattr(client, name, _checked(name, getattr(one, name)))
         if client.billing_cycle != BillingCycle.MANUAL:
@@ -106,6 +109,7 @@ def change_client(
         RuleViolation: ``external_ref_taken``, or ``billing_already_started`` where the start of
             a cycle would move after periods of it were decided.
     """
+    account = _with_its_zone(session, account.id)
     client = session.scalars(clients_for_update([client_id])).one_or_none()
     if client is None or client.account_id != account.id:
         raise NotFound("client", str(client_id))
@@ -152,6 +156,11 @@ def _replan(
             write_periods(session, plan_cycle(client, account, activated_at=now))
     elif is_on_cycle and not was_on_cycle:
         write_periods(session, resume_cycle(session, client, account, now=now))
+
+
+def _with_its_zone(session: Session, account_id: UUID) -> Account:
+    """The account, whose zone cannot change until the caller has planned periods by it."""
+    return session.get_one(Account, account_id, with_for_update={"read": True})
 
 
 def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by name

@@ -7,7 +7,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def wait_for(condition: Callable[[], Value], *, limit: float = 20.0, what: str = "") -> Value:
+def wait_for(condition: Callable[[], Value], *, limit: float = 60.0, what: str = "") -> Value:
     """The first truthy value of ``condition``, looked at until ``limit`` seconds have passed."""
     deadline = time.monotonic() + limit
     while True:
