@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
-from billing.job_states import JobState
+from billing.job_states import FINAL, JobState
 from models.job import FINAL_STATES
 
 NOTIFY_CHANNEL = "duecourse_jobs"
@@ -84,6 +84,24 @@ class Claim:
     started_at: datetime
     requested_by: str
     parent_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a run ended: the job's next state, and what its attempt is remembered as.
+
+    A state that is not final is left again ``after`` this long from now, or once ``children``
+    jobs have ended.
+    """
+
+    state: JobState
+    outcome: str
+    after: timedelta | None = None
+    gives_attempt_back: bool = False
+    children: int = 0
+    result: dict[str, Any] | None = None
+    reason: str | None = None
+    error: dict[str, Any] | None = None
 
 
 _INSERT = """
@@ -344,23 +362,8 @@ def extend_leases(
     connection.exec_driver_sql(_EXTEND_LEASES, parameters)
 
 
-def finish(
-    connection: Connection,
-    claim: Claim,
-    *,
-    state: JobState,
-    outcome: str,
-    final: bool,
-    after: timedelta | None = None,
-    gives_attempt_back: bool = False,
-    children: int = 0,
-    result: dict[str, Any] | None = None,
-    reason: str | None = None,
-    error: dict[str, Any] | None = None,
-) -> bool:
+def finish(connection: Connection, claim: Claim, ending: Ending) -> bool:
     """End the run that ``claim`` stands for, in the caller's transaction.
-
-    One that is not final runs again ``after`` this long from now.
 
     Returns:
         Whether the lease still held. If not, another run owns the job: roll back everything.
@@ -368,16 +371,16 @@ def finish(
     parameters = {
         "id": claim.job_id,
         "lease_token": claim.lease_token,
-        "state": state.value,
-        "final": final,
-        "outcome": outcome,
-        "after": after,
         "attempt": claim.attempt,
-        "given_back": int(gives_attempt_back),
-        "children": children,
-        "result": None if result is None else Jsonb(result),
-        "reason": reason,
-        "error": None if error is None else Jsonb(error),
+        "state": ending.state.value,
+        "final": ending.state in FINAL,
+        "outcome": ending.outcome,
+        "after": ending.after,
+        "given_back": int(ending.gives_attempt_back),
+        "children": ending.children,
+        "result": None if ending.result is None else Jsonb(ending.result),
+        "reason": ending.reason,
+        "error": None if ending.error is None else Jsonb(ending.error),
     }
     return connection.exec_driver_sql(_FINISH, parameters).first() is not None
 

@@ -173,6 +173,8 @@ def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[C
     client, period = one.client, one.period
     if client.billing_cycle == BillingCycle.MANUAL or client.activated_at is None:
         return
+    if around.has_next and around.period_end in (None, period.period_start):
+        return
     plan = partial(
         following_period,
         anchor_day=client.anchor_day,

@@ -8,14 +8,14 @@ from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.job_states import JobState, retry_delay
 from models import job_ledger
-from models.job_ledger import Claim
+from models.job_ledger import Claim, Ending
 from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome, Retry, Skip, Snooze, described
@@ -110,7 +110,7 @@ class Runner:
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             outcome = _within_attempts(kind.body(run, session, **arguments), claim)
             session.flush()
-            if not _finish(session.connection(), claim, outcome):
+            if not job_ledger.finish(session.connection(), claim, _ending(outcome)):
                 raise LeaseLost
         return outcome
 
@@ -118,7 +118,7 @@ class Runner:
         """End a run whose own transaction is gone."""
         try:
             with self._engine.begin() as connection:
-                kept = _finish(connection, claim, outcome)
+                kept = job_ledger.finish(connection, claim, _ending(outcome))
         except SQLAlchemyError as error:
             # The lease will run out, and the job is run again.
             _log.error("outcome not recorded", outcome=repr(outcome), error=str(error))
@@ -159,65 +159,37 @@ def _within_attempts(outcome: Outcome, claim: Claim) -> Outcome:
             return outcome
 
 
-def _finish(connection: Connection, claim: Claim, outcome: Outcome) -> bool:
+def _ending(outcome: Outcome) -> Ending:
     match outcome:
         case Done(result):
-            return job_ledger.finish(
-                connection,
-                claim,
-                state=JobState.SUCCEEDED,
-                outcome="succeeded",
-                final=True,
-                result=result,
-            )
+            return Ending(state=JobState.SUCCEEDED, outcome="succeeded", result=result)
         case Skip(reason, message):
-            return job_ledger.finish(
-                connection,
-                claim,
+            return Ending(
                 state=JobState.SKIPPED,
                 outcome="skipped",
-                final=True,
                 reason=reason,
                 result={"message": message},
             )
         case Snooze(after):
-            return job_ledger.finish(
-                connection,
-                claim,
+            return Ending(
                 state=JobState.SCHEDULED,
                 outcome="snoozed",
-                final=False,
                 after=after,
                 gives_attempt_back=True,
             )
         case AwaitChildren(children):
-            return job_ledger.finish(
-                connection,
-                claim,
+            return Ending(
                 state=JobState.SCHEDULED,
                 outcome="awaiting_children",
-                final=False,
                 after=AWAIT_CHILDREN_AT_MOST,
                 gives_attempt_back=True,
                 children=children,
             )
         case Retry(error, after):
-            return job_ledger.finish(
-                connection,
-                claim,
-                state=JobState.FAILED,
-                outcome="failed",
-                final=False,
-                after=after,
-                error=described(error),
+            return Ending(
+                state=JobState.FAILED, outcome="failed", after=after, error=described(error)
             )
         case Fail(error, reason):
-            return job_ledger.finish(
-                connection,
-                claim,
-                state=JobState.DEAD,
-                outcome="failed",
-                final=True,
-                reason=reason,
-                error=described(error),
+            return Ending(
+                state=JobState.DEAD, outcome="failed", reason=reason, error=described(error)
             )

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from billing.job_states import FINAL, JobState
 from models import Account, Job, JobAttempt, job_ledger
-from models.job_ledger import Claim, Enqueued
+from models.job_ledger import Claim, Ending, Enqueued
 from tests.jobs import (
     LEASE,
     a_job,
@@ -37,21 +37,20 @@ FAR_AWAY = datetime(2100, 1, 1, tzinfo=UTC)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
+SUCCEEDED = Ending(state=JobState.SUCCEEDED, outcome="succeeded")
+
+
 def enqueue(engine: Engine, **fields: Any) -> Enqueued:
     with engine.begin() as connection:
         return job_ledger.enqueue(connection, new_job(**fields))
 
 
 def end(engine: Engine, claimed: Claim, state: JobState, **fields: Any) -> bool:
-    """Finish a run; final when the state is."""
-    final = state in FINAL
-    more = {} if final else {"after": timedelta(0)}
+    """Finish a run."""
+    more = {} if state in FINAL else {"after": timedelta(0)}
+    ending = Ending(**{"state": state, "outcome": state.value, **more, **fields})
     with engine.begin() as connection:
-        return job_ledger.finish(
-            connection,
-            claimed,
-            **{"state": state, "outcome": state.value, "final": final, **more, **fields},
-        )
+        return job_ledger.finish(connection, claimed, ending)
 
 
 def succeed(engine: Engine, job_id: UUID) -> None:
@@ -253,8 +252,7 @@ def test_an_enqueuer_that_met_a_job_s_end_makes_a_new_one(engine: Engine) -> Non
     job_id = a_job(engine, unique_key="work")
     running = started(engine, job_id)
     with ThreadPoolExecutor(1) as thread, engine.connect() as finisher:
-        state = JobState.SUCCEEDED
-        job_ledger.finish(finisher, running, state=state, outcome="succeeded", final=True)
+        job_ledger.finish(finisher, running, SUCCEEDED)
         enqueueing = thread.submit(enqueue, engine, unique_key="work")
         wait_until_blocked(engine)
         finisher.commit()
@@ -539,8 +537,7 @@ def test_extending_skips_a_locked_job_and_waits_for_nobody(engine: Engine) -> No
     finishing, running = a_job(engine), a_job(engine)
     claims = [started(engine, finishing), started(engine, running)]
     with engine.connect() as finisher:
-        state = JobState.SUCCEEDED
-        job_ledger.finish(finisher, claims[0], state=state, outcome="succeeded", final=True)
+        job_ledger.finish(finisher, claims[0], SUCCEEDED)
         extend(engine, *claims)
         finisher.rollback()
 
@@ -577,8 +574,7 @@ def test_a_rescue_leaves_alone_what_is_finishing_just_then(engine: Engine) -> No
     running = started(engine, job_id)
     let_lease_expire(engine, job_id)
     with engine.connect() as finisher:
-        state = JobState.SUCCEEDED
-        job_ledger.finish(finisher, running, state=state, outcome="succeeded", final=True)
+        job_ledger.finish(finisher, running, SUCCEEDED)
         assert rescue(engine) == []
         finisher.commit()
 
@@ -653,8 +649,7 @@ def test_a_finish_that_is_rolled_back_leaves_the_job_running(engine: Engine) -> 
     job_id = a_job(engine)
     running = started(engine, job_id)
     with engine.connect() as connection:
-        state = JobState.SUCCEEDED
-        job_ledger.finish(connection, running, state=state, outcome="succeeded", final=True)
+        job_ledger.finish(connection, running, SUCCEEDED)
         connection.rollback()
 
     assert job_of(engine, job_id).state == "running"
@@ -883,8 +878,7 @@ def test_the_second_of_two_last_children_counts_what_the_first_has_not_committed
     parent, children = family(engine, 2)
     first, second = (started(engine, child) for child in children)
     with ThreadPoolExecutor(1) as thread, engine.connect() as finisher:
-        state = JobState.SUCCEEDED
-        job_ledger.finish(finisher, first, state=state, outcome="succeeded", final=True)
+        job_ledger.finish(finisher, first, SUCCEEDED)
         finishing = thread.submit(end, engine, second, JobState.SUCCEEDED)
         wait_until_blocked(engine)
         finisher.commit()

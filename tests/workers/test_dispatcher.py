@@ -13,6 +13,7 @@ from sqlalchemy import Engine, insert, text
 from billing.job_states import JobState
 from gateways.sandbox.redis import EmbeddedRedis
 from models import Job, job_ledger
+from models.job_ledger import Ending
 from tests.jobs import (
     a_job,
     change_job,
@@ -167,14 +168,8 @@ def test_acknowledging_one_run_does_not_take_the_next_one_s_message_away(
     assert message is not None
     assert claimed is not None
     with engine.begin() as connection:
-        job_ledger.finish(
-            connection,
-            claimed,
-            state=JobState.SCHEDULED,
-            outcome="snoozed",
-            final=False,
-            after=timedelta(0),
-        )
+        ending = Ending(state=JobState.SCHEDULED, outcome="snoozed", after=timedelta(0))
+        job_ledger.finish(connection, claimed, ending)
 
     # The worker is slow: the next run is rung for before it says that the last one is over.
     dispatcher.step()
