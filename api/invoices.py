@@ -24,6 +24,7 @@ from models import BillingPeriod, Charge, Invoice, InvoiceLine
 from tasks.drafting import delete_draft, draft_invoice, require_open
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
+from tasks.kinds import JobKind
 from tasks.voiding import void_invoice
 
 router = APIRouter(tags=["invoices"])
@@ -207,17 +208,9 @@ def delete(
     invoice_id: UUID, caller: Writer, session: Transaction, command: CommandedWithoutKey
 ) -> Response:
     """Its charges are open again; nothing else remembers it."""
-    invoice = _invoice_of(session, caller, invoice_id)
     # Whatever can be finalized is a draft; nothing else may be deleted.
-    transition(InvoiceStatus(invoice.status), InvoiceEvent.FINALIZE)
-    job = enqueue(
-        session,
-        delete_draft,
-        account_id=caller.account_id,
-        requested_by=caller.requested_by,
-        invoice_id=invoice_id,
-    )
-    return command.accepted(job.id)
+    event = InvoiceEvent.FINALIZE
+    return command.accepted(_enqueue(session, caller, invoice_id, delete_draft, event))
 
 
 @router.post(
@@ -235,16 +228,8 @@ def finalize(
     _options: NoOptions | None = None,
 ) -> Response:
     """It gets its number, its lines are frozen, and it is posted to the books."""
-    invoice = _invoice_of(session, caller, invoice_id)
-    transition(InvoiceStatus(invoice.status), InvoiceEvent.FINALIZE)
-    job = enqueue(
-        session,
-        finalize_invoice,
-        account_id=caller.account_id,
-        requested_by=caller.requested_by,
-        invoice_id=invoice_id,
-    )
-    return command.accepted(job.id)
+    event = InvoiceEvent.FINALIZE
+    return command.accepted(_enqueue(session, caller, invoice_id, finalize_invoice, event))
 
 
 @router.post(
@@ -262,16 +247,24 @@ def void(
     _options: NoOptions | None = None,
 ) -> Response:
     """It no longer requires payment. Its number and its charges stay with it."""
+    event = InvoiceEvent.VOID
+    return command.accepted(_enqueue(session, caller, invoice_id, void_invoice, event))
+
+
+def _enqueue(
+    session: Session, caller: Caller, invoice_id: UUID, kind: JobKind, event: InvoiceEvent
+) -> UUID:
+    """The job that will do it, unless it is certain already that the status forbids the event."""
     invoice = _invoice_of(session, caller, invoice_id)
-    transition(InvoiceStatus(invoice.status), InvoiceEvent.VOID)
+    transition(InvoiceStatus(invoice.status), event)
     job = enqueue(
         session,
-        void_invoice,
+        kind,
         account_id=caller.account_id,
         requested_by=caller.requested_by,
         invoice_id=invoice_id,
     )
-    return command.accepted(job.id)
+    return job.id
 
 
 def _invoice_of(session: Session, caller: Caller, invoice_id: UUID) -> Invoice:
