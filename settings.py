@@ -1,7 +1,7 @@
 """Process configuration, read once from the environment."""
 
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -34,6 +34,19 @@ def _is_address(text: str, *schemes: str) -> bool:
         return False
 
 
+# For people who run the system; pydantic's own words are for people who program it.
+_WORDINGS = {
+    "missing": "is not set",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
+    "float_parsing": "must be a number",
+    "literal_error": "must be one of {expected}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+}
+
+
 class Settings(BaseSettings):
     """Every knob of the system. Durations are in seconds."""
 
@@ -43,8 +56,8 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(alias="REDIS_URL")
     host: str = Field(default="127.0.0.1", alias="DUECOURSE_HOST")
     port: int = Field(default=8000, ge=1, le=65535, alias="PORT")
-    log_level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", alias="DUECOURSE_LOG_LEVEL"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", alias="DUECOURSE_LOG_LEVEL"
     )
     # A killed worker's job starts again within a lease and a sweep.
     lease_seconds: float = Field(default=15, ge=1, le=600, alias="DUECOURSE_LEASE_SECONDS")
@@ -62,13 +75,14 @@ def settings_or_exit() -> Settings:
     try:
         return Settings()
     except ValidationError as invalid:
-        _exit(invalid)
+        sys.stderr.write(f"duecourse: settings: {problems_of(invalid)}\n")
+        raise SystemExit(2) from None
 
 
-def _exit(invalid: ValidationError) -> NoReturn:
-    problems = (
-        f"{error['loc'][0]}: " + ("is not set" if error["type"] == "missing" else error["msg"])
+def problems_of(invalid: ValidationError) -> str:
+    """One line that names every wrong setting and what it must be; never a value: some are secret."""
+    return "; ".join(
+        f"{error['loc'][0]}: "
+        + _WORDINGS.get(error["type"], error["msg"]).format_map(error.get("ctx", {}))
         for error in invalid.errors(include_input=False)
     )
-    sys.stderr.write(f"duecourse: settings: {'; '.join(problems)}\n")
-    raise SystemExit(2)

@@ -22,6 +22,7 @@ from api.operations import reads, writes
 from api.shapes import AddressLines
 from api.transactions import Transaction
 from models import Account
+from models.database import database_now
 from tasks.accounts import change_account
 
 router = APIRouter(tags=["account"])
@@ -82,8 +83,8 @@ def show_account(caller: Reader, session: Transaction) -> AccountReport:
     return AccountReport.model_validate(account, from_attributes=True)
 
 
-@router.patch("/v1/account", summary="Change the account", responses=writes("name_taken"))
+@router.patch("/v1/account", summary="Change the account", responses=writes())
 def change(changes: AccountChanges, caller: Writer, session: Transaction) -> AccountReport:
     """A new zone moves the end of the open period of every client without a zone of its own."""
-    account = change_account(session, caller.account_id, changes)
+    account = change_account(session, caller.account_id, changes, now=database_now(session))
     return AccountReport.model_validate(account, from_attributes=True)

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -52,7 +53,7 @@ class Answer:
 
 
 class JobAnswer(JSONResponse):
-    """An accepted command: its job; or the finished job, if that ends within ``seconds``.
+    """An accepted command: its finished job, if it ends within ``seconds``; else as it then is.
 
     Waits while it is sent, when the transaction that made the job has been committed. It holds
     neither a thread nor a connection between two looks.
@@ -76,27 +77,31 @@ class JobAnswer(JSONResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         applied = {"Preference-Applied": f"wait={self._seconds}"}
         deadline = time.monotonic() + self._seconds
+        seen = self._accepted
         while True:
-            ended = await run_in_threadpool(self._look)
-            if ended is not None:
-                return await ended.response(**applied)(scope, receive, send)
+            seen = await run_in_threadpool(self._look, seen)
+            if seen.status == HTTPStatus.OK:
+                return await seen.response(**applied)(scope, receive, send)
             if time.monotonic() >= deadline:
-                return await self._accepted.response()(scope, receive, send)
+                return await seen.response()(scope, receive, send)
             await anyio.sleep(LOOK_EVERY_SECONDS)
 
-    def _look(self) -> Answer | None:
+    def _look(self, before: Answer) -> Answer:
+        """The job as it is now, 200 once it has ended; as it was ``before`` if that is not known."""
         try:
             with Session(self._engine) as session, session.begin():
                 job = session.get(Job, UUID(self._accepted.body["id"]))
-                if job is None or job.state not in FINAL:
-                    return None
-                ended = Answer(200, job_report(job), self._accepted.location)
-            self._finished(ended)
+                if job is None:
+                    return before
+                status = HTTPStatus.OK if job.state in FINAL else HTTPStatus.ACCEPTED
+                seen = Answer(status, job_report(job), self._accepted.location)
+            if seen.status == HTTPStatus.OK:
+                self._finished(seen)
         except SQLAlchemyError as error:
             # The command is accepted all the same; the caller can ask for the job later.
             _log.warning("could not look for the job", error=str(error).split("\n", 1)[0])
-            return None
-        return ended
+            return before
+        return seen
 
 
 def wait_seconds(prefer: str | None) -> int:

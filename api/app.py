@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from sqlalchemy import Engine
 from typing_extensions import override
 
@@ -25,6 +25,7 @@ from api import (
 )
 from api.body_limit import BodyLimit
 from api.idempotency import AnsweredBefore, answer_again
+from api.parameters import only_declared
 from api.problems import HANDLERS, Problem
 
 CONCURRENT_REQUESTS = 16
@@ -81,9 +82,8 @@ def create_app(engine: Engine, *, concurrent_requests: int = CONCURRENT_REQUESTS
         account,
         api_keys,
         books,
-        health,
-        metrics,
-        pages,
     ):
-        app.include_router(resource.router)
+        app.include_router(resource.router, dependencies=[Depends(only_declared)])
+    for page in (health, metrics, pages):
+        app.include_router(page.router)
     return app

@@ -20,7 +20,8 @@ from billing.errors import NotFound
 from billing.job_states import JobState
 from models import BillingRun, Job
 from models.database import database_now
-from tasks.billing_runs import bill_due_periods, progress_of, request_run
+from tasks.billing_runs import bill_due_periods, request_run
+from tasks.run_reports import progress_of
 
 router = APIRouter(tags=["billing runs"])
 

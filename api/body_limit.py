@@ -8,6 +8,8 @@ from api.problems import problem_response
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 
+_TOO_LARGE = f"The body must be at most {MAX_BODY_BYTES:,} bytes."
+
 
 class BodyLimit:
     """Refuses a body by its declared length, or as soon as more than the limit has come in."""
@@ -22,10 +24,7 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-            refusal = problem_response(
-                "too_large", f"The body must be at most {MAX_BODY_BYTES:,} bytes."
-            )
-            await refusal(scope, receive, send)
+            await problem_response("too_large", _TOO_LARGE)(scope, receive, send)
             return
         received = 0
 
@@ -34,7 +33,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise HTTPException(413)
+                raise HTTPException(413, _TOO_LARGE)
             return message
 
         await self._app(scope, counted, send)

@@ -178,11 +178,15 @@ OneOrMany = Annotated[
             "model": ChargeReport | Page[ChargeReport],
             "description": "Every charge was recorded before, with the same content",
         },
-        **posts("external_ref_taken"),
+        **posts("client_not_found", "external_ref_taken"),
     },
 )
 def record(body: OneOrMany, caller: Writer, session: Transaction, once: OnceOnly) -> Response:
-    """All or none. One is answered with the charge, many with a list in the order they came in."""
+    """All or none. One is answered with the charge, many with a list in the order they came in.
+
+    An unknown client is 404 `client_not_found` for one charge; among many it is 422 `invalid`,
+    which names every `charges[i].client` that is unknown.
+    """
     one = isinstance(body, ChargeCreation)
     bodies = [body] if isinstance(body, ChargeCreation) else body.charges
     new = _with_defaults(session, caller, bodies, one=one)
@@ -259,7 +263,8 @@ def _with_defaults(
     """The charges with what their clients and the account stand in for.
 
     Raises:
-        Refusal: A client is unknown; every such charge is named.
+        NotFound: The client of the one charge is unknown.
+        Refusal: A client of many charges is unknown; every such charge is named.
     """
     account = session.get_one(Account, caller.account_id)
     now = database_now(session)
@@ -272,11 +277,14 @@ def _with_defaults(
     }
     unknown = [
         FieldError(
-            field=_field(index, "client", one=one), message="must be the id of one of your clients"
+            field=field_path(("charges", index, "client")),
+            message="must be the id of one of your clients",
         )
         for index, body in enumerate(bodies)
         if body.client not in clients
     ]
+    if unknown and one:
+        raise NotFound("client", str(bodies[0].client))
     if unknown:
         raise Refusal("invalid", "There is no such client.", unknown)
     zones: dict[UUID, ZoneInfo] = {id_: client.zone(account) for id_, client in clients.items()}
@@ -292,6 +300,9 @@ def _with_defaults(
             external_ref=body.external_ref,
             category=body.category,
             metadata=body.metadata,
+            assumed=frozenset(
+                name for name in ("currency", "charged_on") if getattr(body, name) is None
+            ),
         )
         for body in bodies
     ]

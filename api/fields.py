@@ -5,12 +5,13 @@ A field is refused, never corrected: a number where a decimal text belongs has b
 
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
@@ -24,19 +25,15 @@ from billing.currencies import currency_code
 from billing.cycles import time_zone
 from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput
+from billing.instants import date_or_instant, instant, iso_date
 from billing.money import MAX_AMOUNT, decimal_from
 from billing.texts import MAX_LONG, MAX_SHORT
 
 FORBID_UNKNOWN = ConfigDict(extra="forbid")
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 MAX_METADATA = 50
+MAX_EMAIL = 254
 
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_INSTANT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
-    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
+_EMAIL = re.compile(r"[^@\s\x00]+@[^@\s\x00]+")
 # JavaScript's largest exact integer: what every JSON reader hands on unchanged.
 _MAX_JSON_INTEGER = 2**53 - 1
 
@@ -72,39 +69,25 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text):
+        raise refused("must be an email address, such as ada@example.com")
+    return text
+
+
 def _decimal(value: object) -> Decimal:
     if not isinstance(value, str):
         raise refused('must be a decimal in quotes, such as "0.25": a bare number may lose digits')
     return _by_rule(lambda text: decimal_from(text, "decimal"))(value)
 
 
-def _iso_date(value: object) -> date:
-    if isinstance(value, str) and _DATE.fullmatch(value):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
-    raise refused("must be a date, such as 2026-06-01")
+def _text(rule: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
+    """A rule about how a value is written, as a validator of any JSON value."""
 
+    def check(value: object) -> Parsed:
+        return _by_rule(rule)(value if isinstance(value, str) else "")
 
-def _instant(value: object) -> datetime:
-    if isinstance(value, str) and _INSTANT.fullmatch(value):
-        try:
-            instant = datetime.fromisoformat(value)
-        except ValueError:
-            instant = None
-        if instant is not None and EARLIEST <= instant < LATEST:
-            return instant
-    raise refused("must be an instant with its offset, such as 2026-06-01T00:00:00Z")
-
-
-def _date_or_instant(value: object) -> date | datetime:
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
-        return _instant(value)
-    day = _iso_date(value)
-    if not EARLIEST.date() <= day < LATEST.date():
-        raise refused(f"must be from {EARLIEST.date()} to before {LATEST.date()}")
-    return day
+    return check
 
 
 def _metadata_value(value: object) -> object:
@@ -137,7 +120,12 @@ Description = Annotated[
     AfterValidator(_storable),
     AfterValidator(_not_blank),
 ]
-Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=MAX_EMAIL),
+    AfterValidator(_email),
+    WithJsonSchema({"type": "string", "maxLength": MAX_EMAIL, "pattern": f"^{_EMAIL.pattern}$"}),
+]
 CurrencyCode = Annotated[
     str,
     AfterValidator(_by_rule(currency_code)),
@@ -157,14 +145,18 @@ DecimalText = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[+-]?[0-9]{1,20}(\.[0-9]{1,20})?$"}),
 ]
 IsoDate = Annotated[
-    date, PlainValidator(_iso_date), WithJsonSchema({"type": "string", "format": "date"})
+    date,
+    PlainValidator(_text(lambda text: iso_date(text, "date"))),
+    WithJsonSchema({"type": "string", "format": "date"}),
 ]
 Instant = Annotated[
-    datetime, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
+    datetime,
+    PlainValidator(_text(lambda text: instant(text, "instant"))),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 AsOf = Annotated[
     date | datetime,
-    PlainValidator(_date_or_instant),
+    PlainValidator(_text(lambda text: date_or_instant(text, "as_of"))),
     WithJsonSchema({"anyOf": [{"type": "string", "format": f} for f in ("date-time", "date")]}),
 ]
 Metadata = Annotated[
@@ -192,6 +184,12 @@ class Address(TypedDict, total=False):
     state: ShortText
     postal_code: ShortText
     country: ShortText
+
+
+class NoOptions(BaseModel):
+    """This command takes no options."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(json_schema_extra={"examples": [{}]})
 
 
 def plain(value: Decimal) -> str:

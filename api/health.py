@@ -20,12 +20,14 @@ class Health(BaseModel):
     status: str = "ok"
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Does the process live?")
 def livez() -> Health:
     """Answers as long as the process runs, whatever else is away."""
     return Health()
 
 
+@router.head("/readyz", include_in_schema=False, response_model=Health)
 @router.get(
     "/readyz",
     summary="Can the process serve?",

@@ -1,6 +1,7 @@
 """Each POST done once per Idempotency-Key, and answered the same every time."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Annotated
 from uuid import UUID
@@ -127,7 +128,8 @@ def once(
     if known.status is None or known.body is None:
         raise AssertionError("a key is committed with its answer")
     location = (known.headers or {}).get("Location")
-    raise AnsweredBefore(Answer(known.status, known.body, location), caller.account_id, key)
+    answer = Answer(known.status, json.loads(known.body), location)
+    raise AnsweredBefore(answer, caller.account_id, key)
 
 
 OnceOnly = Annotated[Once, Depends(once)]
@@ -185,7 +187,7 @@ def _keeping(account_id: UUID, key: str, answer: Answer) -> Update:
         .where(IdempotencyKey.account_id == account_id, IdempotencyKey.key == key)
         .values(
             status=answer.status,
-            body=answer.body,
+            body=json.dumps(answer.body),
             headers={} if answer.location is None else {"Location": answer.location},
         )
         .execution_options(synchronize_session=False)

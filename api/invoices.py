@@ -1,7 +1,8 @@
 """Invoices: read at once; drafted, finalized, voided and deleted by jobs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import Caller, Reader, Writer
 from api.clients import client_of
-from api.fields import FORBID_UNKNOWN, plain
+from api.fields import FORBID_UNKNOWN, NoOptions, plain
 from api.idempotency import Commanded, CommandedWithoutKey
 from api.operations import commands, reads
 from api.paging import Paging, newest_first
@@ -21,7 +22,7 @@ from api.transactions import Transaction
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from models import BillingPeriod, Charge, Invoice, InvoiceLine
-from tasks.drafting import delete_draft, draft_invoice, require_open
+from tasks.drafting import delete_draft, draft_invoice, require_draft, require_open
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
 from tasks.kinds import JobKind
@@ -77,12 +78,6 @@ class InvoiceCreation(BaseModel):
 
     client: UUID
     charge_ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_SELECTED)] | None = None
-
-
-class NoOptions(BaseModel):
-    """This command takes no options."""
-
-    model_config = FORBID_UNKNOWN | ConfigDict(json_schema_extra={"examples": [{}]})
 
 
 class InvoiceSummary(BaseModel):
@@ -208,9 +203,7 @@ def delete(
     invoice_id: UUID, caller: Writer, session: Transaction, command: CommandedWithoutKey
 ) -> Response:
     """Its charges are open again; nothing else remembers it."""
-    # Whatever can be finalized is a draft; nothing else may be deleted.
-    event = InvoiceEvent.FINALIZE
-    return command.accepted(_enqueue(session, caller, invoice_id, delete_draft, event))
+    return command.accepted(_enqueue(session, caller, invoice_id, delete_draft, require_draft))
 
 
 @router.post(
@@ -228,8 +221,8 @@ def finalize(
     _options: NoOptions | None = None,
 ) -> Response:
     """It gets its number, its lines are frozen, and it is posted to the books."""
-    event = InvoiceEvent.FINALIZE
-    return command.accepted(_enqueue(session, caller, invoice_id, finalize_invoice, event))
+    allowed = partial(transition, event=InvoiceEvent.FINALIZE)
+    return command.accepted(_enqueue(session, caller, invoice_id, finalize_invoice, allowed))
 
 
 @router.post(
@@ -247,16 +240,20 @@ def void(
     _options: NoOptions | None = None,
 ) -> Response:
     """It no longer requires payment. Its number and its charges stay with it."""
-    event = InvoiceEvent.VOID
-    return command.accepted(_enqueue(session, caller, invoice_id, void_invoice, event))
+    allowed = partial(transition, event=InvoiceEvent.VOID)
+    return command.accepted(_enqueue(session, caller, invoice_id, void_invoice, allowed))
 
 
 def _enqueue(
-    session: Session, caller: Caller, invoice_id: UUID, kind: JobKind, event: InvoiceEvent
+    session: Session,
+    caller: Caller,
+    invoice_id: UUID,
+    kind: JobKind,
+    require_allowed: Callable[[InvoiceStatus], object],
 ) -> UUID:
-    """The job that will do it, unless it is certain already that the status forbids the event."""
+    """The job that will do it, unless it is certain already that the status forbids it."""
     invoice = _invoice_of(session, caller, invoice_id)
-    transition(InvoiceStatus(invoice.status), event)
+    require_allowed(InvoiceStatus(invoice.status))
     job = enqueue(
         session,
         kind,

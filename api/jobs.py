@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from api.auth import Caller, Operator, Reader
-from api.fields import Instant, ShortText
+from api.fields import Instant, NoOptions, ShortText
 from api.idempotency import OnceOnly
 from api.operations import posts, reads
 from api.paging import Paging, newest_first
@@ -107,7 +107,13 @@ def show_job(job_id: UUID, caller: Reader, session: Transaction) -> FullJobRepor
     response_model=JobReport,
     responses=posts("job_not_found", "job_not_retryable"),
 )
-def retry(job_id: UUID, caller: Operator, session: Transaction, once: OnceOnly) -> Response:
+def retry(
+    job_id: UUID,
+    caller: Operator,
+    session: Transaction,
+    once: OnceOnly,
+    _options: NoOptions | None = None,
+) -> Response:
     """A dead, failed or cancelled job is ready again, with fresh attempts."""
     _visible_job(session, caller, job_id)
     return once.done(JobReport.model_validate(job_report(retry_job(session, job_id))))
@@ -119,7 +125,13 @@ def retry(job_id: UUID, caller: Operator, session: Transaction, once: OnceOnly) 
     response_model=JobReport,
     responses=posts("job_not_found", "job_not_cancellable"),
 )
-def cancel(job_id: UUID, caller: Operator, session: Transaction, once: OnceOnly) -> Response:
+def cancel(
+    job_id: UUID,
+    caller: Operator,
+    session: Transaction,
+    once: OnceOnly,
+    _options: NoOptions | None = None,
+) -> Response:
     """A job that has not started will not."""
     _visible_job(session, caller, job_id)
     return once.done(JobReport.model_validate(job_report(cancel_job(session, job_id))))

@@ -1,9 +1,8 @@
 """What the API answers when it refuses: problem documents (RFC 9457), each with a stable code."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
 
@@ -48,7 +48,6 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "invoice_not_open": 409,
         "job_not_cancellable": 409,
         "job_not_retryable": 409,
-        "name_taken": 409,
         "nothing_to_bill": 409,
         "too_large": 413,
         "idempotency_key_reused": 422,
@@ -69,7 +68,6 @@ _CODES_OF_HTTP = {
 
 # Two requests can pass the same check at once; the database then refuses the second.
 _CODES_OF_CONSTRAINTS = {
-    "uq_accounts_name": ("name_taken", "Another account has this name."),
     "uq_clients_external_ref": ("external_ref_taken", "Another client has this external_ref."),
     "uq_charges_external_ref": ("external_ref_taken", "Another charge has this external_ref."),
 }
@@ -184,20 +182,36 @@ async def _unreadable(_request: Request, error: RequestValidationError) -> JSONR
             )
         if problem["loc"][0] == "path":
             # What does not even look like an id or a name is the id of nothing.
-            kind = str(problem["loc"][1]).removesuffix("_id").removesuffix("_name")
+            kind, _, known_by = str(problem["loc"][1]).rpartition("_")
+            by = "with that id" if known_by == "id" else "of that name"
             return problem_response(
-                f"{kind}_not_found", f"There is no {kind.replace('_', ' ')} of that name."
+                f"{kind}_not_found", f"There is no {kind.replace('_', ' ')} {by}."
             )
     return problem_response("invalid", _INVALID, (_field_error(problem) for problem in problems))
 
 
-async def _http_error(_request: Request, error: HTTPException) -> JSONResponse:
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The router knows only the methods of the first operation at the address.
+        headers = {"Allow": ", ".join(_methods_at(request))}
     return problem_response(
         _CODES_OF_HTTP.get(error.status_code, "malformed"),
         _DETAILS_OF_HTTP.get(error.status_code, str(error.detail)),
-        headers=error.headers,
+        headers=headers,
         status=error.status_code,
     )
+
+
+def _methods_at(request: Request) -> list[str]:
+    return [
+        method.value
+        for method in HTTPMethod
+        if any(
+            route.matches({**request.scope, "method": method.value})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 async def _conflict(request: Request, error: IntegrityError) -> JSONResponse:
@@ -254,7 +268,31 @@ _MESSAGES = {
     "missing": "is required",
     "model_attributes_type": "must be a JSON object, sent as application/json",
     "dict_type": "must be a JSON object, sent as application/json",
+    "model_type": "must be a JSON object, sent as application/json",
+    "list_type": "must be a list",
+    "string_type": "must be a text",
+    "string_unicode": "must be a text of whole characters, without lone surrogates",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} entries",
+    "int_type": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_parsing_size": "must be an integer of fewer digits",
+    "int_from_float": "must be an integer",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "bool_type": "must be true or false",
+    "enum": "must be {expected}",
+    "uuid_type": "must be an id, such as 019ae8a3-5c00-7000-8000-000000000001",
+    "uuid_parsing": "must be an id, such as 019ae8a3-5c00-7000-8000-000000000001",
+    "refused": "{message}",
 }
+"""What is said of each type of error; ``{}`` stands for a part of its context.
+
+The validating library's own words never reach a caller.
+"""
+_OTHERWISE = "is not taken here: /openapi.json says what is"
 
 
 def field_path(location: Sequence[int | str]) -> str:
@@ -270,11 +308,7 @@ def field_path(location: Sequence[int | str]) -> str:
 
 def _field_error(problem: Mapping[str, Any]) -> FieldError:
     place, *location = problem["loc"]
-    message = _MESSAGES.get(problem["type"]) or re.sub(
-        r"^(Value error, |(Input|String|List|Dictionary) should )",
-        lambda start: "" if start[2] is None else "must ",
-        problem["msg"],
-    )
+    message = _MESSAGES.get(problem["type"], _OTHERWISE).format_map(problem.get("ctx", {}))
     return FieldError(field=field_path(location) or place, message=message)
 
 

@@ -3,13 +3,15 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from api.auth import Operator
+from api.fields import NoOptions
 from api.idempotency import OnceOnly
 from api.operations import posts, reads
+from api.paging import NAME, Paging, by_name
 from api.shapes import Page
 from api.transactions import Transaction
 from billing.job_states import JobState
@@ -18,7 +20,7 @@ from tasks.queue_reports import queue_reports
 
 router = APIRouter(tags=["queues"])
 
-QueueName = Annotated[str, Path(pattern="^[a-z][a-z0-9_-]*$", max_length=255)]
+QueueName = Annotated[str, Path(pattern=NAME, max_length=255)]
 
 
 class QueueReport(BaseModel):
@@ -55,9 +57,12 @@ class QueueReport(BaseModel):
 
 
 @router.get("/v1/queues", summary="List queues", responses=reads())
-def list_queues(_caller: Operator, session: Transaction) -> Page[QueueReport]:
-    """All of them, by name, on one page."""
-    return Page(data=_reports(session))
+def list_queues(
+    paging: Annotated[Paging, Query()], _caller: Operator, session: Transaction
+) -> Page[QueueReport]:
+    """By name."""
+    found = by_name(_reports(session), paging)
+    return Page(data=list(found.rows), next_cursor=found.next_cursor)
 
 
 @router.post(
@@ -67,7 +72,11 @@ def list_queues(_caller: Operator, session: Transaction) -> Page[QueueReport]:
     responses=posts("queue_not_found"),
 )
 def pause(
-    queue_name: QueueName, caller: Operator, session: Transaction, once: OnceOnly
+    queue_name: QueueName,
+    caller: Operator,
+    session: Transaction,
+    once: OnceOnly,
+    _options: NoOptions | None = None,
 ) -> Response:
     """None of its jobs starts any more; those that run end as usual."""
     pause_queue(session, queue_name, caller.requested_by)
@@ -81,7 +90,11 @@ def pause(
     responses=posts("queue_not_found"),
 )
 def resume(
-    queue_name: QueueName, _caller: Operator, session: Transaction, once: OnceOnly
+    queue_name: QueueName,
+    _caller: Operator,
+    session: Transaction,
+    once: OnceOnly,
+    _options: NoOptions | None = None,
 ) -> Response:
     """Its jobs start again."""
     resume_queue(session, queue_name)

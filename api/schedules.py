@@ -3,13 +3,15 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
 from api.auth import Operator
+from api.fields import NoOptions
 from api.idempotency import Commanded, OnceOnly
 from api.operations import commands, posts, reads
+from api.paging import NAME, Paging, by_name
 from api.shapes import JobReport, Page
 from api.transactions import Transaction
 from models import Schedule
@@ -17,7 +19,7 @@ from tasks.operating import pause_schedule, resume_schedule, run_schedule
 
 router = APIRouter(tags=["schedules"])
 
-ScheduleName = Annotated[str, Path(pattern="^[a-z][a-z0-9_-]*$", max_length=255)]
+ScheduleName = Annotated[str, Path(pattern=NAME, max_length=255)]
 
 
 class ScheduleReport(BaseModel):
@@ -62,10 +64,11 @@ class ScheduleReport(BaseModel):
 
 
 @router.get("/v1/schedules", summary="List schedules", responses=reads())
-def list_schedules(_caller: Operator, session: Transaction) -> Page[ScheduleReport]:
-    """All of them, by name, on one page. There is none before the first scheduler has started."""
-    schedules = session.scalars(select(Schedule).order_by(Schedule.name))
-    return Page(data=[ScheduleReport.of(schedule) for schedule in schedules])
+def list_schedules(
+    paging: Annotated[Paging, Query()], _caller: Operator, session: Transaction
+) -> Page[ScheduleReport]:
+    """By name. There is none before the first scheduler has started."""
+    return by_name(session.scalars(select(Schedule)), paging).page(ScheduleReport.of)
 
 
 @router.post(
@@ -76,7 +79,11 @@ def list_schedules(_caller: Operator, session: Transaction) -> Page[ScheduleRepo
     responses=commands("schedule_not_found"),
 )
 def run(
-    schedule_name: ScheduleName, caller: Operator, session: Transaction, command: Commanded
+    schedule_name: ScheduleName,
+    caller: Operator,
+    session: Transaction,
+    command: Commanded,
+    _options: NoOptions | None = None,
 ) -> Response:
     """Once, now, even if it is paused; its own next time stays."""
     return command.accepted(run_schedule(session, schedule_name, caller.requested_by).id)
@@ -89,7 +96,11 @@ def run(
     responses=posts("schedule_not_found"),
 )
 def pause(
-    schedule_name: ScheduleName, caller: Operator, session: Transaction, once: OnceOnly
+    schedule_name: ScheduleName,
+    caller: Operator,
+    session: Transaction,
+    once: OnceOnly,
+    _options: NoOptions | None = None,
 ) -> Response:
     """It fires no more by itself."""
     schedule = pause_schedule(session, schedule_name, caller.requested_by)
@@ -103,7 +114,11 @@ def pause(
     responses=posts("schedule_not_found"),
 )
 def resume(
-    schedule_name: ScheduleName, _caller: Operator, session: Transaction, once: OnceOnly
+    schedule_name: ScheduleName,
+    _caller: Operator,
+    session: Transaction,
+    once: OnceOnly,
+    _options: NoOptions | None = None,
 ) -> Response:
     """It fires again; one fire stands for all that it missed."""
     return once.done(ScheduleReport.of(resume_schedule(session, schedule_name)))

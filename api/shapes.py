@@ -33,8 +33,17 @@ AddressLines = Annotated[
 ]
 
 
+def _page_of_examples(schema: dict[str, Any], page: type[BaseModel]) -> None:
+    """Show a page of what it lists, if that shows examples."""
+    for item in page.__pydantic_generic_metadata__["args"]:
+        shown = item.model_config["json_schema_extra"]["examples"]
+        schema["examples"] = [{"data": shown, "next_cursor": None}]
+
+
 class Page(BaseModel, Generic[Item]):
     """One page of a list. ``next_cursor`` asks for the next one; null on the last."""
+
+    model_config = ConfigDict(json_schema_extra=_page_of_examples)
 
     data: list[Item]
     next_cursor: str | None = None

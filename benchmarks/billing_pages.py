@@ -16,6 +16,7 @@ from tasks.accounts import create_account
 from tasks.audits import audit
 from tasks.billing_runs import request_run
 from tasks.clients import NewClient, create_clients
+from tasks.run_reports import progress_of
 from tests.worlds import work
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -73,7 +74,7 @@ def _measure(engine: Engine, name: str, clients: int, page_size: int) -> Measure
         billing_runs.PAGE_SIZE = usual
     with Session(engine) as session:
         billed = session.get_one(BillingRun, run)
-        progress = billing_runs.progress_of(session, billed)
+        progress = progress_of(session, billed)
         assert progress.invoiced == {"usd": {"invoices": clients, "total": clients * 2_750}}
         assert audit(session, account.id) == []
     return Measurement(name, clients, seconds)

@@ -11,24 +11,33 @@ DEFAULT_NET_DAYS = 14
 MAX_NET_DAYS = 365
 
 
-def issued_on(*, boundary: date | None, finalized_on: date, oldest_boundary: date | None) -> date:
+def issued_on(
+    *,
+    boundary: date | None,
+    finalized_on: date,
+    oldest_boundary: date | None,
+    last_issued_on: date | None,
+) -> date:
     """The date of issue.
 
     Args:
         boundary: The local date that ended the invoice's period; None when drafted by hand.
         finalized_on: The day of finalizing in the account's zone.
         oldest_boundary: The client's oldest boundary in the same run; None when this is it.
+        last_issued_on: What the client's last cycle invoice bears; None when this is the first.
 
     Returns:
         The boundary; but the day of finalizing for an invoice drafted by hand, and for all of a
         client's catch-up once its oldest boundary is over ``CATCH_UP_DAYS`` days back: a batch
-        of invoices dated into closed months helps nobody's books.
+        of invoices dated into closed months helps nobody's books. A catch-up that takes several
+        runs is one: dates never go back behind the client's last cycle invoice.
     """
     if boundary is None:
         return finalized_on
     oldest = boundary if oldest_boundary is None else min(boundary, oldest_boundary)
-    if finalized_on - oldest > timedelta(days=CATCH_UP_DAYS):
-        return finalized_on
+    last = boundary if last_issued_on is None else last_issued_on
+    if last > boundary or finalized_on - oldest > timedelta(days=CATCH_UP_DAYS):
+        return finalized_on if last_issued_on is None else max(finalized_on, last_issued_on)
     return boundary
 
 

@@ -21,9 +21,6 @@ class JobState(StrEnum):
 FINAL = frozenset({JobState.SUCCEEDED, JobState.DEAD, JobState.CANCELLED, JobState.SKIPPED})
 """Nothing more happens by itself."""
 
-WAITING = frozenset({JobState.SCHEDULED, JobState.READY, JobState.DISPATCHED, JobState.FAILED})
-"""No attempt is under way, and one will come."""
-
 # From one second to ten minutes, three times longer each time.
 _RETRY_SECONDS = (1, 3, 9, 27, 81, 243, 600)
 _MAX_JITTER = 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -100,6 +101,35 @@ def following_period(
     """
     starts_at = boundary_instant(ended.end, zone) if ended_at is None else ended_at
     return _plan(period_from(ended.end, anchor_day), starts_at, zone, activated_at)
+
+
+def periods_between(
+    ended: Period,
+    until: date,
+    *,
+    anchor_day: int,
+    zone: ZoneInfo,
+    activated_at: datetime,
+    ended_at: datetime | None = None,
+) -> Iterator[PlannedPeriod]:
+    """The periods after ``ended`` that start before ``until``, each where the last one ended.
+
+    ``ended_at`` is what it is to ``following_period``. Where ``until`` is the start of a period
+    of the same chain they fill the hole before it; ``date.max`` asks for the chain without end.
+
+    Raises:
+        InvalidInput: ``anchor_day`` is not 1 to 31.
+    """
+    while ended.end < until:
+        planned = following_period(
+            ended,
+            anchor_day=anchor_day,
+            zone=zone,
+            activated_at=activated_at,
+            ended_at=ended_at,
+        )
+        yield planned
+        ended, ended_at = planned.period, planned.ends_at
 
 
 def moved_to_zone(period: Period, starts_at: datetime, zone: ZoneInfo) -> datetime:

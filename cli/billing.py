@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Annotated, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import typer
 from rich.markup import escape
 from rich.text import Text
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from billing.instants import date_or_instant
 from billing.job_states import FINAL, JobState
 from billing.money import format_amount
 from billing.periods import PeriodState
@@ -22,10 +23,11 @@ from cli.context import AccountName, Context, StackDirectory, open_context
 from cli.failures import FOUND_A_PROBLEM
 from cli.liveness import alive_processes
 from cli.output import AsJson, Output, count, table
-from models import BillingPeriod, BillingRun, Job
+from models import BillingPeriod, BillingRun, Client, Job
 from models.billing_period import due_in
 from models.database import database_now
-from tasks.billing_runs import RunProgress, progress_of, request_run
+from tasks.billing_runs import request_run
+from tasks.run_reports import RunProgress, progress_of
 
 POLL_SECONDS = 0.05
 # Counting a large run's periods costs the database as much as a page: not more than this share
@@ -33,7 +35,8 @@ POLL_SECONDS = 0.05
 COUNTING_SHARE = 0.1
 # A stack that is just starting, or between two heartbeats, is not reported missing.
 WARN_AFTER_SECONDS = 2.0
-PREVIEW_SHOWN = 50
+LISTED = 50
+"""Rows of a table that people see; --json lists all."""
 INTERRUPTED = 130
 
 AsOf = datetime | date | None
@@ -43,12 +46,14 @@ AsOf = datetime | date | None
 class BillReport:
     """What became of everything that was due.
 
-    ``periods`` counts by state; ``invoiced`` holds, by currency, how many invoices and their
-    total in minor units; ``unfinished`` says why a run ended before its work did.
+    ``clients`` counts each client's periods by state; ``skipped`` and ``failures`` are those that
+    were not billed, with why; ``invoiced`` holds, by currency, how many invoices and their total
+    in minor units; ``unfinished`` says why a run ended before its work did.
     """
 
     runs: list[UUID] = field(default_factory=list)
-    periods: Counter[str] = field(default_factory=Counter)
+    clients: dict[tuple[UUID, str], Counter[str]] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     invoiced: dict[str, Counter[str]] = field(default_factory=dict)
     unfinished: str | None = None
@@ -64,10 +69,13 @@ class BillReport:
         """How many were made, in all currencies."""
         return sum(one["invoices"] for one in self.invoiced.values())
 
+    @property
+    def periods(self) -> Counter[str]:
+        """How many there are of each state, of all clients."""
+        return sum(self.clients.values(), Counter[str]())
+
     def add(self, progress: RunProgress) -> None:
-        """Count one more run in."""
-        self.periods.update(progress.periods)
-        self.failures = progress.failures
+        """Count one more run's invoices in."""
         for currency, counts in progress.invoiced.items():
             self.invoiced.setdefault(currency, Counter()).update(counts)
 
@@ -75,7 +83,12 @@ class BillReport:
         """The same as JSON values."""
         return {
             "runs": [str(run) for run in self.runs],
-            "periods": {state.value: self.periods[state] for state in _TOLD},
+            "periods": _by_state(self.periods),
+            "clients": [
+                {"client": str(client_id), "name": name, "periods": _by_state(periods)}
+                for (client_id, name), periods in self.clients.items()
+            ],
+            "skipped": self.skipped,
             "failures": self.failures,
             "unfinished": self.unfinished,
             "invoiced": {currency: dict(one) for currency, one in self.invoiced.items()},
@@ -84,6 +97,10 @@ class BillReport:
 
 
 _TOLD = (PeriodState.BILLED, PeriodState.EMPTY, PeriodState.SKIPPED, PeriodState.FAILED)
+
+
+def _by_state(periods: Counter[str]) -> dict[str, int]:
+    return {state.value: periods[state] for state in _TOLD}
 
 
 class Waiter:
@@ -149,6 +166,7 @@ def bill_what_is_due(
     began = time.monotonic()
     report = BillReport()
     waiter = Waiter(context, output, tend)
+    before = 0
     with output.progress() as bars:
         while report.unfinished is None:
             with context.transaction() as session:
@@ -165,7 +183,6 @@ def bill_what_is_due(
                 )
             run = requested.run
             report.runs.append(run.id)
-            before = sum(report.periods.values())
             report.unfinished = waiter.wait(
                 run.id,
                 requested.job_id,
@@ -174,11 +191,14 @@ def bill_what_is_due(
                 ),
             )
             with context.transaction() as session:
-                report.add(progress_of(session, session.get_one(BillingRun, run.id)))
+                progress = progress_of(session, session.get_one(BillingRun, run.id))
+                report.add(progress)
+                before += sum(progress.periods.values())
                 if not _more_is_due(session, run):
                     break
-        done = sum(report.periods.values())
-        bars.update("billing periods", done, done)
+        bars.update("billing periods", before, before)
+    with context.transaction() as session:
+        _tell_outcomes(session, report)
     report.seconds = time.monotonic() - began
     return report
 
@@ -206,7 +226,7 @@ def bill(
     as_json: AsJson = False,
 ) -> None:
     """Bill every period that is due, wait for it, and say what became of each."""
-    as_of = _as_of(as_of_text)
+    as_of = None if as_of_text is None else date_or_instant(as_of_text, "--as-of")
     output = Output(as_json=as_json)
     with open_context(directory) as context:
         with context.transaction() as session:
@@ -236,33 +256,28 @@ def show_report(output: Output, report: BillReport) -> None:
         total = format_amount(counts["total"], currency)
         invoices.add_row(currency, f"{counts['invoices']:,}", total)
     output.show(outcomes, invoices)
-    if report.failures:
-        failed = table("Failed periods", "client", "from", "why")
-        for one in report.failures:
-            failed.add_row(one["client"], one["period_start"], Text(one["error"]))
-        output.show(failed)
+    _show_undone(output, "Skipped periods", report.skipped, "reason")
+    _show_undone(output, "Failed periods", report.failures, "error")
     if report.unfinished:
         output.say(f"[red]not finished[/]: {escape(report.unfinished)}")
     output.say(f"[dim]{count(report.invoices, 'invoice')} in {report.seconds:.1f} s")
 
 
-def _as_of(text: str | None) -> AsOf:
-    if text is None:
-        return None
-    try:
-        if len(text) == len("2026-01-31"):
-            return date.fromisoformat(text)
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            "must be a date such as 2026-06-01, or an instant such as 2026-06-01T00:00:00Z",
-            param_hint="--as-of",
-        ) from error
-    if instant.tzinfo is None:
-        raise typer.BadParameter(
-            "an instant needs its offset, such as Z or +02:00", param_hint="--as-of"
+def _show_undone(output: Output, title: str, undone: list[dict[str, str]], why: str) -> None:
+    if not undone:
+        return
+    rows = table(title, "client", "id", "from", "to", "why")
+    for one in undone[:LISTED]:
+        rows.add_row(
+            Text(one["name"]),
+            one["client"],
+            one["period_start"],
+            one["period_end"],
+            Text(one[why]),
         )
-    return instant
+    output.show(rows)
+    if len(undone) > LISTED:
+        output.say(f"and {len(undone) - LISTED:,} more; --json lists all")
 
 
 def _preview(
@@ -305,7 +320,7 @@ def _show_preview(output: Output, found: dict[str, Any]) -> None:
         "total",
         numbers=("charges", "total"),
     )
-    for one in found["invoices"][:PREVIEW_SHOWN]:
+    for one in found["invoices"][:LISTED]:
         rows.add_row(
             Text(one["name"]),
             one["period_start"],
@@ -314,8 +329,8 @@ def _show_preview(output: Output, found: dict[str, Any]) -> None:
             format_amount(one["total"], one["currency"]),
         )
     output.show(rows)
-    if len(found["invoices"]) > PREVIEW_SHOWN:
-        output.say(f"and {len(found['invoices']) - PREVIEW_SHOWN:,} more; --json lists all")
+    if len(found["invoices"]) > LISTED:
+        output.say(f"and {len(found['invoices']) - LISTED:,} more; --json lists all")
     totals = found["totals"]
     for currency, one in totals["invoiced"].items():
         output.say(f"{count(one['invoices'], 'invoice')}, {format_amount(one['total'], currency)}")
@@ -324,18 +339,45 @@ def _show_preview(output: Output, found: dict[str, Any]) -> None:
     )
 
 
+def _tell_outcomes(session: Session, report: BillReport) -> None:
+    """Fill in what became of every period that the report's runs worked on."""
+    ours = (
+        select(BillingPeriod)
+        .join(Client, Client.id == BillingPeriod.client_id)
+        .where(BillingPeriod.run_id.in_(report.runs))
+        .order_by(Client.name, Client.id)
+    )
+    counted = session.execute(
+        ours.with_only_columns(Client.id, Client.name, BillingPeriod.state, func.count()).group_by(
+            Client.id, Client.name, BillingPeriod.state
+        )
+    )
+    for client_id, name, state, number in counted:
+        report.clients.setdefault((client_id, name), Counter())[state] = number
+    for state, undone, why in (
+        (PeriodState.SKIPPED, report.skipped, "reason"),
+        (PeriodState.FAILED, report.failures, "error"),
+    ):
+        found = session.execute(
+            ours.with_only_columns(Client.name, BillingPeriod)
+            .where(BillingPeriod.state == state)
+            .order_by(BillingPeriod.period_start)
+        )
+        undone += [
+            {
+                "client": str(period.client_id),
+                "name": name,
+                "period_start": period.period_start.isoformat(),
+                "period_end": period.period_end.isoformat(),
+                why: getattr(period, why) or "",
+            }
+            for name, period in found
+        ]
+
+
 def _more_is_due(session: Session, run: BillingRun) -> bool:
     """Whether periods wait that the finished run was not allowed to take; not its failures."""
-    following = BillingRun(
-        id=uuid4(),
-        account_id=run.account_id,
-        client_id=run.client_id,
-        as_of_at=run.as_of_at,
-        as_of_on=run.as_of_on,
-        scheduled=False,
-        created_at=run.created_at,
-    )
-    waiting = due_in(following).where(BillingPeriod.state == PeriodState.OPEN)
+    waiting = due_in(run, capped=False).where(BillingPeriod.state == PeriodState.OPEN)
     return session.scalar(select(waiting.with_only_columns(BillingPeriod.id).exists())) or False
 
 

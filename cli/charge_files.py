@@ -1,7 +1,6 @@
 """Files of charges: CSV rows read one by one, each either a charge or a line that says why not."""
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -10,6 +9,7 @@ from typing import BinaryIO
 from uuid import UUID
 
 from billing.errors import DuecourseError, InvalidInput
+from billing.instants import iso_date
 from billing.money import decimal_from
 from billing.texts import MAX_SHORT, require_text
 from tasks.charges import NewCharge, Refused, check_charge
@@ -24,7 +24,6 @@ COLUMNS = (
     "external_ref",
 )
 
-_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NOBODY = UUID(int=0)
 
 
@@ -142,7 +141,7 @@ def _row(line: int, columns: Sequence[str], fields: Sequence[str]) -> ChargeRow 
         row = ChargeRow(
             line,
             client=require_text("client", values["client"], MAX_SHORT),
-            charged_on=_date("charged_on", values["charged_on"]),
+            charged_on=iso_date(values["charged_on"], "charged_on"),
             description=values["description"],
             quantity=decimal_from(values["quantity"], "quantity"),
             unit_price=decimal_from(values["unit_price"], "unit_price"),
@@ -153,13 +152,3 @@ def _row(line: int, columns: Sequence[str], fields: Sequence[str]) -> ChargeRow 
         return BadRow(line, str(error))
     checked = check_charge(row.charge(_NOBODY))
     return BadRow(line, str(checked.error)) if isinstance(checked, Refused) else row
-
-
-def _date(field: str, text: str) -> date:
-    # fromisoformat alone would also take 20260131 and 2026-W05-6.
-    if not _ISO_DATE.fullmatch(text):
-        raise InvalidInput(field, "must be a date such as 2026-01-31")
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidInput(field, f"there is no day {text}") from error

@@ -2,19 +2,18 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Text, cast, select
 from sqlalchemy.orm import Session
 
 from cli.failures import SettingsProblem
-from cli.stack import API_KEY, DEFAULT_DIRECTORY, is_running, settings_file
+from cli.stack import API_KEY, DEFAULT_DIRECTORY, is_running, settings_file, settings_from
 from models import Account
 from models.api_key import key_with_prefix, split_key
 from models.database import connect
@@ -61,26 +60,28 @@ class Context:
         with self.session() as session, session.begin():
             yield session
 
-    def account(self, session: Session, name: str | None) -> Account:
+    def account(self, session: Session, name_or_id: str | None) -> Account:
         """The account that a command is about.
 
         Raises:
-            SettingsProblem: There is none of this name, none at all, or more than one.
+            SettingsProblem: There is none so called, none at all, or more than one.
         """
-        if name is not None:
-            account = session.scalar(select(Account).where(Account.name == name))
-            if account is None:
-                raise SettingsProblem(f"--account: there is no account {name}")
-            return account
-        if self.api_key is not None:
+        accounts = select(Account).order_by(Account.name, Account.id)
+        if name_or_id is not None:
+            called = (Account.name == name_or_id) | (cast(Account.id, Text) == name_or_id)
+            found = session.scalars(accounts.where(called)).all()
+            if not found:
+                raise SettingsProblem(f"--account: there is no account {name_or_id}")
+        elif self.api_key is not None:
             return self._account_of_key(session, self.api_key)
-        accounts = session.scalars(select(Account).order_by(Account.name)).all()
-        if not accounts:
-            raise SettingsProblem("there is no account yet: duecourse account create NAME")
-        if len(accounts) > 1:
-            names = ", ".join(account.name for account in accounts)
-            raise SettingsProblem(f"say which account with --account; there are {names}")
-        return accounts[0]
+        else:
+            found = session.scalars(accounts).all()
+            if not found:
+                raise SettingsProblem("there is no account yet: duecourse account create NAME")
+        if len(found) > 1:
+            listed = ", ".join(f"{account.name} ({account.id})" for account in found)
+            raise SettingsProblem(f"say which account with --account; there are {listed}")
+        return found[0]
 
     def _account_of_key(self, session: Session, text: str) -> Account:
         parts = split_key(text)
@@ -116,7 +117,7 @@ def _find(directory: Path | None) -> tuple[Settings, str | None, str]:
         return _of_directory(directory)
     if os.environ.get("DATABASE_URL"):
         origin = "the environment"
-        return _settings({}, origin), os.environ.get(API_KEY) or None, origin
+        return settings_from({}, origin), os.environ.get(API_KEY) or None, origin
     if is_running(DEFAULT_DIRECTORY):
         return _of_directory(DEFAULT_DIRECTORY)
     raise SettingsProblem(
@@ -137,16 +138,4 @@ def _of_directory(directory: Path) -> tuple[Settings, str | None, str]:
     ours: dict[str, str] = {
         name: values[name] for name in ("DATABASE_URL", "REDIS_URL", "PORT") if name in values
     }
-    return _settings(ours, str(path)), values.get(API_KEY), str(path)
-
-
-def _settings(values: Mapping[str, str], origin: str) -> Settings:
-    """The settings, of which ``values`` come before the environment's."""
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as invalid:
-        problems = (
-            f"{error['loc'][0]}: " + ("is not set" if error["type"] == "missing" else error["msg"])
-            for error in invalid.errors(include_input=False)
-        )
-        raise SettingsProblem(f"settings from {origin}: {'; '.join(problems)}") from invalid
+    return settings_from(ours, str(path)), values.get(API_KEY), str(path)

@@ -8,8 +8,8 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -30,7 +30,14 @@ from cli.failures import FOUND_A_PROBLEM, SettingsProblem
 from cli.importing import ImportOptions, ImportReport, import_charges
 from cli.output import AsJson, Output
 from cli.sample_month import SampleMonth, Warehouse, last_full_month, sample_month, write_csv
-from cli.stack import DEFAULT_DIRECTORY, Stack, deaf_to_signals, is_running
+from cli.stack import (
+    DEFAULT_DIRECTORY,
+    Stack,
+    check_environment,
+    deaf_to_signals,
+    owner_lock,
+)
+from gateways.sandbox.processes import hold
 from models import Account, Client, Invoice, InvoiceLine
 from models.database import database_now
 from tasks import audits
@@ -38,10 +45,11 @@ from tasks.clients import NewClient, create_clients
 from tasks.trial_balances import trial_balance
 
 DEMO_FOLDER = "demo-"
+DEMOS_KEPT = 5
 # Lines of the invoice that is shown in full: enough to see, few enough to read.
 SAMPLE_LINES = (9, 14)
 _CENT = Decimal("0.01")
-_SERVERS = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "DUECOURSE_API_KEY")
+_SERVERS = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PORT", "DUECOURSE_API_KEY")
 
 
 def demo(
@@ -63,9 +71,11 @@ def demo(
     """
     output = Output(as_json=as_json)
     began = time.monotonic()
-    directory = _new_directory(directory)
+    environment = {name: value for name, value in os.environ.items() if name not in _SERVERS}
+    check_environment(environment)
+    directory = _new_directory(directory, output)
     interrupts.interrupt_on(signal.SIGTERM)
-    with _started(directory, output) as stack:
+    with _started(directory, environment, output) as stack:
         started = time.monotonic()
         with open_context(directory) as context:
             report = _bill_sample_month(context, output, stack, directory)
@@ -80,9 +90,8 @@ def demo(
 
 
 @contextmanager
-def _started(directory: Path, output: Output) -> Iterator[Stack]:
+def _started(directory: Path, environment: Mapping[str, str], output: Output) -> Iterator[Stack]:
     """A stack of nothing but our own servers, stopped whatever happens."""
-    environment = {name: value for name, value in os.environ.items() if name not in _SERVERS}
     stack = Stack(
         directory,
         port=None,
@@ -233,17 +242,39 @@ def _sample_invoice(session: Session, account: Account) -> tuple[Invoice, list[I
     return invoice, list(lines)
 
 
-def _new_directory(wanted: Path | None) -> Path:
+def _new_directory(wanted: Path | None, output: Output) -> Path:
     """An empty directory. Without a wish: one under ./var, where older demos make room."""
     if wanted is not None:
         if wanted.exists() and any(wanted.iterdir()):
             raise SettingsProblem(f"--dir: {wanted} is not empty; the demo wants a new directory")
         wanted.mkdir(mode=0o711, parents=True, exist_ok=True)
         return wanted
-    for old in DEFAULT_DIRECTORY.glob(f"{DEMO_FOLDER}*"):
-        if not is_running(old):
-            shutil.rmtree(old, ignore_errors=True)
+    removed = _remove_old_demos()
+    if removed:
+        output.note(f"removed the oldest demos: {', '.join(escape(str(one)) for one in removed)}")
     # Not mkdtemp: PostgreSQL, as another user where we are root, must pass through it.
     directory = DEFAULT_DIRECTORY / f"{DEMO_FOLDER}{secrets.token_hex(3)}"
     directory.mkdir(mode=0o711, parents=True)
     return directory
+
+
+def _remove_old_demos() -> list[Path]:
+    """Remove all but the demos that were started last, by the demo or again by ``up``.
+
+    A directory without an owner's lock is another demo's that is about to start; under the lock,
+    nobody can start in the one that is removed.
+    """
+    opened: dict[Path, float] = {}
+    for demo_folder in DEFAULT_DIRECTORY.glob(f"{DEMO_FOLDER}*"):
+        with suppress(FileNotFoundError):
+            opened[demo_folder] = owner_lock(demo_folder).stat().st_mtime
+    removed = []
+    for old in sorted(opened, key=opened.__getitem__, reverse=True)[DEMOS_KEPT:]:
+        with suppress(FileNotFoundError):  # Another demo is faster at removing it.
+            lock = hold(owner_lock(old))
+            if lock is not None:
+                shutil.rmtree(old, ignore_errors=True)
+                os.close(lock)
+                if not old.exists():
+                    removed.append(old)
+    return removed

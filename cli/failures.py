@@ -2,6 +2,8 @@
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis
 import typer
@@ -17,6 +19,8 @@ FOUND_A_PROBLEM, WRONG_USAGE = 1, 2
 
 # Classes of SQLSTATE that say the server, the login or the database is not to be had.
 _UNREACHABLE = ("08", "28", "3D", "53", "57")
+# What the rules call a value, where the command line calls it otherwise.
+_AS_TYPED = {"as_of": "--as-of", "time_zone": "--time-zone", "currency": "--currency"}
 _SCHEMA_IS_MISSING = ("42P01", "42703", "42883")
 
 
@@ -36,12 +40,14 @@ class OneLineFailures(TyperGroup):
     @override
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # What typer really passes; its base class is private.
         self._as_json = "--json" in args
-        return super().parse_args(ctx, args)
+        with self._usage_errors_as_documents():
+            return super().parse_args(ctx, args)
 
     @override
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # As above.
         try:
-            return super().invoke(ctx)
+            with self._usage_errors_as_documents():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort, TyperException, BrokenPipeError):
             raise  # typer's own ways to end; the last is a reader who has had enough.
         except Exception as error:
@@ -50,6 +56,16 @@ class OneLineFailures(TyperGroup):
             if os.environ.get("DUECOURSE_LOG_LEVEL") == "DEBUG":
                 traceback.print_exc()
             raise typer.Exit(code) from error
+
+    @contextmanager
+    def _usage_errors_as_documents(self) -> Iterator[None]:
+        """Tell programs what typer tells people by itself: that the command is typed wrong."""
+        try:
+            yield
+        except TyperException as error:
+            if self._as_json:
+                typer.echo(as_json_text({"error": error.format_message()}))
+            raise
 
 
 def tell(message: str, *, as_json: bool = False) -> None:
@@ -65,7 +81,9 @@ def tell(message: str, *, as_json: bool = False) -> None:
 def described(error: Exception) -> tuple[str, int]:
     """What to tell of an error, and the exit code it means."""
     match error:
-        case SettingsProblem() | InvalidInput():
+        case InvalidInput():
+            return _as_typed(error), WRONG_USAGE
+        case SettingsProblem():
             return str(error), WRONG_USAGE
         case DuecourseError() | OSError():
             message = str(error)
@@ -81,6 +99,12 @@ def described(error: Exception) -> tuple[str, int]:
                 "(set DUECOURSE_LOG_LEVEL=DEBUG to see where)"
             )
     return message, FOUND_A_PROBLEM
+
+
+def _as_typed(error: InvalidInput) -> str:
+    """A rule's refusal in the words of the command line."""
+    message = error.message.replace("dry_run", "--dry-run")
+    return f"{_AS_TYPED.get(error.field, error.field)}: {message}"
 
 
 def _of_the_database(error: DBAPIError) -> str:

@@ -126,9 +126,9 @@ class _Survey:
             report.bad += [row for row in chunk if isinstance(row, BadRow)]
             rows = [row for row in chunk if isinstance(row, ChargeRow)]
             self._know({row.client for row in rows})
-            taken = self._taken_refs([row for row in rows if row.client not in self.known])
+            owners = self._owners_of_refs(rows)
             for row in rows:
-                reason = self._against(row, taken)
+                reason = self._against(row, owners)
                 if reason is not None:
                     report.bad.append(BadRow(row.line, reason))
                 elif row.client not in self.known:
@@ -137,14 +137,18 @@ class _Survey:
             on_progress("reading", min(file.tell(), size), size)
         on_progress("reading", size, size)
 
-    def _against(self, row: ChargeRow, taken: set[str]) -> str | None:
+    def _against(self, row: ChargeRow, owners: dict[str, UUID]) -> str | None:
         """What speaks against a row that is right by itself."""
-        # A known client's row is compared with the database when it is recorded.
-        if row.client not in self.known:
-            if row.external_ref in taken:
+        client_id = self.known.get(row.client)
+        if row.external_ref in owners:
+            if owners[row.external_ref] != client_id:
                 return f"external_ref: {row.external_ref} belongs to another client's charge"
-            if self._on_cycle and row.charged_on.replace(day=1) > self._latest_start:
-                return "charged_on: a new client's billing cannot start more than a year from now"
+            # The charge that is there decides, when this row is recorded; no row of the file does.
+            return None
+        if client_id is None and (
+            self._on_cycle and row.charged_on.replace(day=1) > self._latest_start
+        ):
+            return "charged_on: a new client's billing cannot start more than a year from now"
         content = hash(row.content)
         line, other = self._seen.setdefault(row.external_ref, (row.line, content))
         if other != content:
@@ -161,17 +165,15 @@ class _Survey:
         )
         self.known.update((ref, client_id) for ref, client_id in found if ref is not None)
 
-    def _taken_refs(self, rows: Sequence[ChargeRow]) -> set[str]:
-        """References of new clients' rows that charges have already: those are not theirs."""
-        if not rows:
-            return set()
-        refs = [row.external_ref for row in rows]
-        found = self._session.scalars(
-            select(Charge.external_ref).where(
-                Charge.account_id == self._account_id, Charge.external_ref.in_(refs)
+    def _owners_of_refs(self, rows: Sequence[ChargeRow]) -> dict[str, UUID]:
+        """Whose charges have the rows' references already, by reference."""
+        found = self._session.execute(
+            select(Charge.external_ref, Charge.client_id).where(
+                Charge.account_id == self._account_id,
+                Charge.external_ref.in_([row.external_ref for row in rows]),
             )
         )
-        return {ref for ref in found if ref is not None}
+        return {ref: client_id for ref, client_id in found if ref is not None}
 
 
 def _create(
@@ -227,7 +229,9 @@ def _record(
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, InvalidInput) else f"external_ref: {error}"
+    if isinstance(error, InvalidInput):
+        return str(error)
+    return f"external_ref: {error}"
 
 
 def _chunks(

@@ -1,6 +1,8 @@
 """The ``duecourse`` command; also ``python -m cli.main``."""
 
 import signal
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -18,12 +20,31 @@ from cli.up import up
 app = typer.Typer(
     cls=OneLineFailures,
     name="duecourse",
-    help="Turns recorded charges into invoices and money in the bank.",
+    help="Turns recorded charges into invoices, by durable jobs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"duecourse {version('duecourse')}")
+        raise typer.Exit
+
+
+@app.callback()
+def of_every_command(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """What may be asked without a command."""
+
+
 for command in (demo, up, migrate, doctor, bill, queues, schedules, audit):
     app.command()(command)
 app.command("import")(import_file)

@@ -11,14 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 import cli
+from cli.failures import SettingsProblem
 from cli.liveness import alive_processes
 from gateways.sandbox.postgres import EmbeddedPostgres
 from gateways.sandbox.processes import LocalServerError, hold, spawn
@@ -28,14 +30,22 @@ from models import Account, ApiKey, Scope
 from models.api_key import key_with_prefix, split_key
 from models.database import connect
 from models.schema import migrate
-from settings import Settings
+from settings import Settings, problems_of
 from tasks.accounts import create_account
+from workers.broker import connect_redis
 
 DEFAULT_DIRECTORY = Path("var")
 DEMO_ACCOUNT = "Demo"
 API_KEY = "DUECOURSE_API_KEY"
 CODE = Path(cli.__file__).resolve().parents[1]
 """Where processes start: `python -m` looks in the working directory first."""
+
+# In place of what is known only once it runs, so that all other settings can be checked before.
+_TO_COME = {
+    "DATABASE_URL": "postgresql://localhost/duecourse",
+    "REDIS_URL": "redis://localhost/0",
+    "PORT": "8000",
+}
 
 START_SECONDS = 60.0
 PREDECESSOR_SECONDS = 15.0
@@ -86,10 +96,15 @@ def settings_file(directory: Path) -> Path:
     return directory / "duecourse.env"
 
 
+def owner_lock(directory: Path) -> Path:
+    """What the process that runs a stack in ``directory`` holds, and rewrites when it starts."""
+    return directory / "up.lock"
+
+
 def is_running(directory: Path) -> bool:
     """Whether a stack runs in ``directory``: its owner holds the lock, however the last one ended."""
     try:
-        descriptor = os.open(_owner_lock(directory), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(owner_lock(directory), os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
@@ -101,6 +116,28 @@ def is_running(directory: Path) -> bool:
     return False
 
 
+def settings_from(values: Mapping[str, str], origin: str) -> Settings:
+    """The settings, of which ``values`` come before the environment's.
+
+    Raises:
+        SettingsProblem: Some are wrong or missing; ``origin`` says where they were looked for.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as invalid:
+        raise SettingsProblem(f"settings from {origin}: {problems_of(invalid)}") from None
+
+
+def check_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings of a stack to be started, with made-up addresses for its own servers.
+
+    Raises:
+        SettingsProblem: Some are wrong.
+    """
+    given = {name: environment.get(name) or stand_in for name, stand_in in _TO_COME.items()}
+    return settings_from(given, "the environment")
+
+
 class Stack:
     """PostgreSQL, Redis, and every process, in ``directory``; what is given is not started.
 
@@ -109,7 +146,7 @@ class Stack:
 
     Args:
         directory: Holds the servers' data, the logs and, while all is ready, ``duecourse.env``.
-        port: Of the HTTP API; any free one when ``None``.
+        port: Of the HTTP API; when ``None``, ``PORT`` of the environment, else any free one.
         environment: What processes get; ``DATABASE_URL`` and ``REDIS_URL`` in it are used
             instead of servers of our own.
         stopping: Ends a start that is under way.
@@ -128,9 +165,11 @@ class Stack:
         self.directory = directory.absolute()
         self.logs = self.directory / "logs"
         self.api_key = ""
-        self._port = port
+        self._port: int | None = None
         self._given = {name: environment.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
         self._environment = dict(environment)
+        if port is not None:
+            self._environment["PORT"] = str(port)
         self._stopping = stopping
         self._say = say
         self._servers: list[LocalServer] = []
@@ -142,6 +181,7 @@ class Stack:
         """Start everything, and wait until all of it is ready.
 
         Raises:
+            SettingsProblem: The environment has wrong settings; nothing was started.
             LocalServerError: Something cannot start, or we were told to stop meanwhile. Nothing
                 is left running.
         """
@@ -165,8 +205,8 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where the HTTP API is."""
-        return self._environment["PUBLIC_URL"]
+        """Where the HTTP API listens on this machine, whatever its public address."""
+        return f"http://{HOST}:{self._environment['PORT']}"
 
     @property
     def pids(self) -> dict[str, int]:
@@ -214,13 +254,17 @@ class Stack:
             child.started_at, child.restart_at = now, None
 
     def _start(self, ends: ExitStack) -> None:
+        settings = check_environment(self._environment)
+        if self._environment.get("PORT"):
+            self._port = settings.port
         self._own(ends)
         if self._port is not None and not _is_free(self._port):
             raise LocalServerError(f"port {self._port} is in use: choose another with --port")
         self._start_servers(ends)
-        settings = Settings.model_validate(
-            {name: self._environment[name] for name in ("DATABASE_URL", "REDIS_URL")}
-        )
+        settings = check_environment(self._environment)
+        # The processes would start without it, and wait for it for ever.
+        with closing(connect_redis(settings.redis_url)) as client:
+            client.ping()
         engine = connect(settings.database_url, process="up", connections=1)
         ends.callback(engine.dispose)
         with engine.begin() as connection:
@@ -237,7 +281,7 @@ class Stack:
         """Make the directory ours, once the processes of a killed owner are gone from it."""
         # Passable, for a PostgreSQL that runs as another user; what is secret in it is mode 0600.
         self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        path = _owner_lock(self.directory)
+        path = owner_lock(self.directory)
         owner = hold(path, limit=OWNER_SECONDS)
         if owner is None:
             raise LocalServerError(
@@ -360,10 +404,6 @@ class Stack:
             self._say(f"{child.part.name} did not stop within {limit:.0f} s and is killed")
             child.process.kill()
             child.process.wait()
-
-
-def _owner_lock(directory: Path) -> Path:
-    return directory / "up.lock"
 
 
 def _write_secret(path: Path, text: str) -> None:

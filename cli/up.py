@@ -25,7 +25,10 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Of the HTTP API; else a free one.", show_default=False
+            min=1,
+            max=65535,
+            help="Of the HTTP API; else PORT, else a free one.",
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -53,7 +56,9 @@ def up(
             return
         raise
     try:
-        output.document({**stack.settings, "directory": stack.directory, "pids": stack.pids})
+        output.document(
+            {**stack.settings, "url": stack.url, "directory": stack.directory, "pids": stack.pids}
+        )
         output.show(_addresses(stack))
         while not stopping.wait(TEND_EVERY_SECONDS):
             stack.tend()
@@ -66,8 +71,10 @@ def _addresses(stack: Stack) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.title = "[bold green]Duecourse runs[/]"
     rows.title_justify = "left"
+    public_url = stack.settings["PUBLIC_URL"]
     for name, value in (
         ("HTTP API", f"{stack.url}  [dim](/openapi.json, /readyz, /metrics)"),
+        *([("known as", public_url)] if public_url != stack.url else ()),
         ("API key", stack.settings[API_KEY]),
         ("PostgreSQL", stack.settings["DATABASE_URL"]),
         ("Redis", stack.settings["REDIS_URL"]),

@@ -23,7 +23,7 @@ class Account(Base):
     )
 
     id: Mapped[PrimaryKey]
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
     legal_name: Mapped[str | None]
     address: Mapped[dict[str, Any] | None]
     tax_ids: Mapped[JsonList]

@@ -5,13 +5,14 @@ from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
+    ColumnElement,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Select,
     UniqueConstraint,
+    and_,
     func,
-    or_,
     select,
 )
 from sqlalchemy.orm import Mapped, aliased, mapped_column
@@ -35,6 +36,7 @@ class BillingPeriod(Base):
     __tablename__ = "billing_periods"
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        UniqueConstraint("client_id", "id"),  # Lets an invoice prove that it is the client's.
         UniqueConstraint("client_id", "period_start"),
         UniqueConstraint("client_id", "period_end"),
         Index(
@@ -86,16 +88,19 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
     looking at each client's is much cheaper.
 
     A boundary never counts before it has passed, whatever date was asked for. What failed in
-    this run is left for the next; a scheduled run leaves a fresh failure alone for a while.
+    this run is left for the next, with all of its client's later periods: they would take its
+    charges.
     """
+    failed = aliased(BillingPeriod)
+    failed_for_client = select(failed.id).where(
+        failed.client_id == BillingPeriod.client_id,
+        failed.run_id == run.id,
+        failed.state == PeriodState.FAILED,
+    )
     due = select(BillingPeriod).where(
         BillingPeriod.account_id == run.account_id,
         BillingPeriod.state.in_(UNDECIDED_STATES),
-        or_(
-            BillingPeriod.state == PeriodState.OPEN,
-            BillingPeriod.run_id.is_(None),
-            BillingPeriod.run_id != run.id,
-        ),
+        ~failed_for_client.exists(),
         BillingPeriod.ends_at <= run.created_at,
         BillingPeriod.ends_at <= run.as_of_at
         if run.as_of_on is None
@@ -104,13 +109,7 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
     if run.client_id is not None:
         due = due.where(BillingPeriod.client_id == run.client_id)
     if run.scheduled:
-        due = due.where(
-            BillingPeriod.reason.is_(None),
-            or_(
-                BillingPeriod.state == PeriodState.OPEN,
-                BillingPeriod.decided_at < run.created_at - RETRY_FAILED_AFTER,
-            ),
-        )
+        due = due.where(due_by_itself(run.created_at))
     if not capped:
         return due
     decided = aliased(BillingPeriod)
@@ -120,6 +119,27 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
         .scalar_subquery()
     )
     return due.where(done_for_client < MAX_PERIODS_PER_RUN)
+
+
+def due_by_itself(now: datetime) -> ColumnElement[bool]:
+    """What the scheduler bills: what has ended and waits for nobody.
+
+    It leaves a client with a fresh failure alone for a while.
+    """
+    fresh = aliased(BillingPeriod)
+    fresh_failure = select(fresh.id).where(
+        fresh.client_id == BillingPeriod.client_id,
+        fresh.state == PeriodState.FAILED,
+        fresh.reason.is_(None),
+        fresh.ends_at <= now,
+        fresh.decided_at >= now - RETRY_FAILED_AFTER,
+    )
+    return and_(
+        BillingPeriod.state.in_(UNDECIDED_STATES),
+        BillingPeriod.reason.is_(None),
+        BillingPeriod.ends_at <= now,
+        ~fresh_failure.exists(),
+    )
 
 
 def undecided_of(client_id: UUID) -> Select[BillingPeriod]:

@@ -1,6 +1,6 @@
 """Billing runs: all of an account's periods that fell due at one tick, or that someone asked for."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +8,9 @@ from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, CreatedAt, PrimaryKey
+
+FURTHEST_AHEAD = timedelta(hours=14)
+"""The local time of UTC+14 (Kiritimati): no zone's calendar is further ahead."""
 
 
 class BillingRun(Base):
@@ -29,6 +32,8 @@ class BillingRun(Base):
             unique=True,
             postgresql_where="scheduled AND finished_at IS NULL",
         ),
+        Index("ix_billing_runs_dry", "finished_at", postgresql_where="dry_run"),
+        Index("ix_billing_runs_unfinished", "id", postgresql_where="finished_at IS NULL"),
         Index("ix_billing_runs_account_id_id", "account_id", "id"),
     )
 
@@ -42,3 +47,10 @@ class BillingRun(Base):
     preview: Mapped[dict[str, Any] | None]
     created_at: Mapped[CreatedAt]
     finished_at: Mapped[datetime | None]
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it asks for what has not come: a date that has begun in no zone, an instant."""
+        if self.as_of_on is not None:
+            return self.as_of_on > (self.created_at.astimezone(UTC) + FURTHEST_AHEAD).date()
+        return self.as_of_at is not None and self.as_of_at > self.created_at

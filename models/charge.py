@@ -39,8 +39,11 @@ class Charge(Base):
     __tablename__ = "charges"
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
-        # Also keeps a charge off another client's invoice.
-        ForeignKeyConstraint(["client_id", "invoice_id"], ["invoices.client_id", "invoices.id"]),
+        # Also keeps a charge off an invoice of another client, or in another currency.
+        ForeignKeyConstraint(
+            ["client_id", "invoice_id", "currency"],
+            ["invoices.client_id", "invoices.id", "invoices.currency"],
+        ),
         Index("uq_charges_external_ref", "account_id", "external_ref", unique=True),
         # One index finds a client's open charges (invoice_id IS NULL) and a draft's. A partial
         # one would make every update of invoice_id touch its predicate column all the same.

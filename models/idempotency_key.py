@@ -20,5 +20,6 @@ class IdempotencyKey(Base):
     request_sha256: Mapped[str]
     status: Mapped[int | None]
     headers: Mapped[dict[str, Any] | None]
-    body: Mapped[dict[str, Any] | None]
+    # JSON as text: as an object its names would come back in another order.
+    body: Mapped[str | None]
     created_at: Mapped[CreatedAt]

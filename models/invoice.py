@@ -41,7 +41,11 @@ class Invoice(Base):
     __tablename__ = "invoices"
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
-        UniqueConstraint("client_id", "id"),
+        # Lets a charge prove that client and currency are the same.
+        UniqueConstraint("client_id", "id", "currency"),
+        ForeignKeyConstraint(
+            ["client_id", "period_id"], ["billing_periods.client_id", "billing_periods.id"]
+        ),
         UniqueConstraint("account_id", "number"),
         Index("ix_invoices_account_id_id", "account_id", "id"),
         Index(
@@ -51,6 +55,7 @@ class Invoice(Base):
             unique=True,
             postgresql_where="period_id IS NOT NULL AND status <> 'void'",
         ),
+        Index("ix_invoices_period_id", "period_id", postgresql_where="period_id IS NOT NULL"),
         Index("ix_invoices_run_id", "run_id", postgresql_where="run_id IS NOT NULL"),
         CheckConstraint(one_of("status", InvoiceStatus), name="status"),
         CheckConstraint(is_currency(), name="currency"),
@@ -71,7 +76,7 @@ class Invoice(Base):
     id: Mapped[PrimaryKey]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     client_id: Mapped[UUID]
-    period_id: Mapped[UUID | None] = mapped_column(ForeignKey("billing_periods.id"))
+    period_id: Mapped[UUID | None]
     run_id: Mapped[UUID | None] = mapped_column(ForeignKey("billing_runs.id"))
     status: Mapped[str] = mapped_column(server_default=InvoiceStatus.DRAFT)
     number: Mapped[str | None]

@@ -146,30 +146,40 @@ SELECT paused_at IS NULL FROM queues WHERE name = %(queue)s FOR UPDATE SKIP LOCK
 # without the jobs that the last holder dispatched.
 _OUTSTANDING = "SELECT count(*) FROM jobs WHERE queue = %(queue)s AND state = 'dispatched'"
 
-# Lanes are walked by index probes (one a lane), then each gives its oldest jobs. Within a
+# Lanes are walked by index probes (one a lane), which find each one's oldest job. Within a
 # priority every account's first job goes before any account's second, and what an account has
 # outstanding counts: room often comes one by one, and the longest backlog would take it all.
+# A lane is asked only for what it can get: nothing if enough others' first jobs go before its
+# first, and none but its first if enough of them go before its second.
 _DISPATCH = """
 WITH RECURSIVE lanes AS (
-    (SELECT priority, lane FROM jobs WHERE queue = %(queue)s AND state = 'ready'
-      ORDER BY priority, lane LIMIT 1)
+    (SELECT priority, lane, run_at, id FROM jobs WHERE queue = %(queue)s AND state = 'ready'
+      ORDER BY priority, lane, run_at, id LIMIT 1)
     UNION ALL
-    (SELECT next.priority, next.lane
+    (SELECT next.priority, next.lane, next.run_at, next.id
        FROM lanes, LATERAL (
-            SELECT priority, lane FROM jobs
+            SELECT priority, lane, run_at, id FROM jobs
              WHERE queue = %(queue)s AND state = 'ready'
                AND (priority, lane) > (lanes.priority, lanes.lane)
-             ORDER BY priority, lane LIMIT 1) AS next)
+             ORDER BY priority, lane, run_at, id LIMIT 1) AS next)
 ), outstanding AS (
     SELECT lane, count(*) AS jobs FROM jobs
      WHERE queue = %(queue)s AND state = 'dispatched' GROUP BY lane
+), firsts AS (
+    SELECT priority, lane, COALESCE(outstanding.jobs, 0) AS taken
+      FROM lanes LEFT JOIN outstanding USING (lane)
+     ORDER BY priority, taken, run_at, id LIMIT %(room)s
+), shares AS (
+    SELECT priority, lane, taken,
+           %(room)s - count(*) OVER (ORDER BY priority, taken) + 1 AS most
+      FROM firsts
 ), candidates AS (
-    SELECT job.id, lanes.priority, job.turn + COALESCE(outstanding.jobs, 0) AS turn, job.run_at
-      FROM lanes LEFT JOIN outstanding USING (lane), LATERAL (
+    SELECT job.id, shares.priority, job.turn + taken AS turn, job.run_at
+      FROM shares, LATERAL (
            SELECT id, run_at, row_number() OVER (ORDER BY run_at, id) AS turn FROM jobs
             WHERE queue = %(queue)s AND state = 'ready'
-              AND priority = lanes.priority AND lane = lanes.lane
-            ORDER BY run_at, id LIMIT %(room)s) AS job
+              AND priority = shares.priority AND lane = shares.lane
+            ORDER BY run_at, id LIMIT shares.most) AS job
      ORDER BY priority, turn, run_at, id LIMIT %(room)s
 ), locked AS (
     SELECT id FROM jobs WHERE id IN (SELECT id FROM candidates) AND state = 'ready'
@@ -252,17 +262,15 @@ UPDATE jobs
        reason = CASE WHEN poison THEN 'poison' END,
        finished_at = CASE WHEN poison THEN now() END
   FROM expired WHERE jobs.id = expired.id
-RETURNING jobs.id, jobs.kind, jobs.queue, jobs.started_at
 """
 
 _WITHDRAW = """
 UPDATE jobs SET state = 'ready' WHERE id = ANY(%(ids)s) AND state = 'dispatched'
 """
 
-_PARK = """
-UPDATE jobs SET state = 'dead', reason = %(reason)s, finished_at = now(),
-                error = jsonb_build_object('type', 'NotRunnable', 'message', %(message)s::text)
- WHERE id = %(id)s AND state = 'dispatched'
+_SET_ASIDE = """
+UPDATE jobs SET state = 'dead', reason = %(reason)s, finished_at = now(), error = %(error)s
+ WHERE id = %(id)s AND state = %(state)s
 """
 
 _CANCEL = """
@@ -301,6 +309,14 @@ def adopt(connection: Connection, job: NewJob) -> bool:
     return connection.exec_driver_sql(_ADOPT, _columns(job)).first() is not None
 
 
+def adopt_dead(connection: Connection, job: NewJob, *, reason: str, error: dict[str, str]) -> bool:
+    """The same for a message that cannot be run as it is: dead from the start."""
+    new = adopt(connection, job)
+    if new:
+        _set_aside(connection, job.id, JobState.READY, reason, error)
+    return new
+
+
 def promote_due(connection: Connection) -> int:
     """Make scheduled jobs and retries whose time has come ready; how many."""
     return connection.exec_driver_sql(_PROMOTE, {"limit": _BATCH}).rowcount
@@ -334,10 +350,10 @@ def redispatch_lost(connection: Connection) -> list[Bell]:
     return _bells(connection.exec_driver_sql(_REDISPATCH, parameters).all())
 
 
-def rescue_expired(connection: Connection) -> list[Bell]:
-    """Take jobs from workers whose lease ran out; ready again, or dead after too many rescues."""
+def rescue_expired(connection: Connection) -> int:
+    """Take jobs from workers whose lease ran out, ready again or dead after too many; how many."""
     parameters = {"max_rescues": MAX_RESCUES, "limit": _BATCH}
-    return _bells(connection.exec_driver_sql(_RESCUE, parameters).all())
+    return connection.exec_driver_sql(_RESCUE, parameters).rowcount
 
 
 def claim(connection: Connection, job_id: UUID, *, worker: str, lease: timedelta) -> Claim | None:
@@ -387,8 +403,8 @@ def finish(connection: Connection, claim: Claim, ending: Ending) -> bool:
 
 def park(connection: Connection, job_id: UUID, *, reason: str, message: str) -> None:
     """Set aside, dead, a dispatched job that this code cannot run; it can be retried later."""
-    parameters = {"id": job_id, "reason": reason, "message": message}
-    connection.exec_driver_sql(_PARK, parameters)
+    error = {"type": "NotRunnable", "message": message}
+    _set_aside(connection, job_id, JobState.DISPATCHED, reason, error)
 
 
 def cancel(connection: Connection, job_id: UUID) -> bool:
@@ -409,9 +425,25 @@ def retry(connection: Connection, job_id: UUID) -> bool:
         return False
 
 
-def prune(connection: Connection, *, keep: timedelta) -> int:
-    """Delete jobs that ended well longer than ``keep`` ago; dead ones wait for a person."""
-    return connection.exec_driver_sql(_PRUNE, {"keep": keep, "limit": _BATCH}).rowcount
+def prune(connection: Connection, *, keep: timedelta, limit: int) -> int:
+    """Delete jobs that ended well longer than ``keep`` ago; dead ones wait for a person.
+
+    Returns:
+        How many; there may be more when it is ``limit``.
+    """
+    return connection.exec_driver_sql(_PRUNE, {"keep": keep, "limit": limit}).rowcount
+
+
+def _set_aside(
+    connection: Connection,
+    job_id: UUID | None,
+    state: JobState,
+    reason: str,
+    error: dict[str, str],
+) -> None:
+    """Make a job dead that is in ``state``."""
+    parameters = {"id": job_id, "state": state.value, "reason": reason, "error": Jsonb(error)}
+    connection.exec_driver_sql(_SET_ASIDE, parameters)
 
 
 def _bells(rows: Sequence[Row[Any]]) -> list[Bell]:

@@ -1,21 +1,20 @@
 """Creating and changing accounts."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from billing.currencies import currency_code
-from billing.cycles import BillingCycle, time_zone
+from billing.cycles import time_zone
 from billing.dates import MAX_NET_DAYS
-from billing.errors import InvalidInput, NotFound, RuleViolation
+from billing.errors import InvalidInput, NotFound
 from billing.texts import MAX_SHORT, require_text
-from models import Account, Client
-from models.client import clients_for_update
-from tasks.cycles import complete_chain, move_to_zone
-from tasks.periods import write_periods
+from models import Account
+from models.client import clients_in_the_zone_of
+from tasks.cycles import complete_chains, move_to_zone
 
 CHANGEABLE = frozenset(
     {"name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days"}
@@ -27,9 +26,7 @@ def create_account(session: Session, name: str, **fields: Any) -> Account:
 
     Raises:
         InvalidInput: A field's value is wrong.
-        RuleViolation: Another account has this name (``name_taken``).
     """
-    _require_free_name(session, name)
     account = Account()
     for field, value in {"name": name, **fields}.items():
         setattr(account, field, _checked(field, value))
@@ -39,42 +36,30 @@ def create_account(session: Session, name: str, **fields: Any) -> Account:
     return account
 
 
-def change_account(session: Session, account_id: UUID, changes: Mapping[str, Any]) -> Account:
+def change_account(
+    session: Session, account_id: UUID, changes: Mapping[str, Any], *, now: datetime
+) -> Account:
     """Change fields of an account. A new zone moves the open periods of clients without their own.
 
     Raises:
         InvalidInput: A field's value is wrong.
         NotFound: There is no such account.
-        RuleViolation: Another account has this name (``name_taken``).
     """
     # NO KEY: a page that holds clients' locks still refers to the account.
     account = session.get(Account, account_id, with_for_update={"key_share": True})
     if account is None:
         raise NotFound("account", str(account_id))
     changes = {field: _checked(field, value) for field, value in changes.items()}
-    if changes.get("name", account.name) != account.name:
-        _require_free_name(session, changes["name"])
     moves = changes.get("time_zone", account.time_zone) != account.time_zone
-    affected = _clients_in_its_zone(session, account) if moves else []
-    for client in affected:
-        write_periods(session, complete_chain(session, client, account))
+    affected = session.scalars(clients_in_the_zone_of(account.id)).all() if moves else []
+    if affected:
+        complete_chains(session, account, affected, now=now)
     for field, value in changes.items():
         setattr(account, field, value)
-    for client in affected:
-        move_to_zone(session, client, account)
+    if affected:
+        move_to_zone(session, account, affected, now=now)
     session.flush()
     return account
-
-
-def _clients_in_its_zone(session: Session, account: Account) -> list[Client]:
-    ids = session.scalars(
-        select(Client.id).where(
-            Client.account_id == account.id,
-            Client.time_zone.is_(None),
-            Client.billing_cycle != BillingCycle.MANUAL,
-        )
-    ).all()
-    return list(session.scalars(clients_for_update(ids)))
 
 
 def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by field
@@ -94,8 +79,3 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
             return list(value or [])
         case _:
             return value
-
-
-def _require_free_name(session: Session, name: str) -> None:
-    if session.scalar(select(Account.id).where(Account.name == name)) is not None:
-        raise RuleViolation("name_taken", f"there is an account {name} already")

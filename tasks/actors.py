@@ -1,5 +1,6 @@
 """The dramatiq actors: one per kind of job, all alike, since the work is in the kinds."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,18 +11,22 @@ import structlog
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import CurrentMessage, Middleware
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from typing_extensions import override
 
 from models import BillingRun, Client, Invoice, job_ledger
 from models.job_ledger import NewJob
 from tasks.catalogue import KINDS
-from tasks.kinds import DEFAULT_MAX_ATTEMPTS, POSITIONAL, JobKind
+from tasks.kinds import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, POSITIONAL, JobKind
+from tasks.outcomes import described
 from tasks.running import Runner
 
 _log = structlog.get_logger(__name__)
 
 ADOPT_AGAIN_AFTER_SECONDS = 1.0
+
+UNREADABLE = "unreadable"
+"""Under this name stand the arguments, as JSON text, that no column takes as they are."""
 
 _SUBJECTS: dict[str, type[Invoice | Client | BillingRun]] = {
     "invoice": Invoice,
@@ -38,12 +43,13 @@ def declare_actors(broker: dramatiq.Broker, runner: Runner, engine: Engine) -> N
 
 
 def _actor(kind: JobKind, runner: Runner, engine: Engine) -> Callable[..., None]:
-    def act(*positional: Any, job_id: str | None = None, **keyword: Any) -> None:
-        if job_id is not None:
-            runner.run(kind, UUID(job_id))
-            return
+    def act(*positional: Any, **keyword: Any) -> None:
         message = cast("dramatiq.Message[Any]", CurrentMessage.get_current_message())
-        _adopt(engine, message, kind.named(positional, keyword), kind)
+        job_id = _rung_for(message)
+        if job_id is None:
+            _adopt(engine, message, kind.named(positional, keyword), kind)
+        else:
+            runner.run(kind, job_id)
 
     return act
 
@@ -63,17 +69,34 @@ class ForeignMessages(Middleware):
         """Park the job that the message rings for; make it one first, if it is none yet."""
         if message.actor_name in broker.actors:
             return
-        if "job_id" not in message.kwargs:
+        job_id = _rung_for(message)
+        if job_id is None:
             positional = {POSITIONAL: list(message.args)} if message.args else {}
             _adopt(self._engine, message, {**message.kwargs, **positional})
             return
         with self._engine.begin() as connection:
             job_ledger.park(
                 connection,
-                UUID(message.kwargs["job_id"]),
+                job_id,
                 reason="unknown_kind",
                 message=f"this release knows no kind of job called {message.actor_name}",
             )
+
+
+def _rung_for(message: dramatiq.Message[Any] | MessageProxy) -> UUID | None:
+    """The job that a message of the dispatcher's rings for; ``None`` for anybody else's.
+
+    Others may take an argument of that name too: only the dispatcher's messages bear the job's
+    id in Redis as well.
+    """
+    job_id = message.kwargs.get("job_id")
+    redis_id = message.options.get("redis_message_id")
+    if not str(redis_id).startswith(f"{job_id}:"):
+        return None
+    try:
+        return UUID(str(job_id))
+    except ValueError:
+        return None
 
 
 def _adopt(
@@ -88,18 +111,52 @@ def _adopt(
     it waits for one.
     """
     try:
-        job_id = UUID(message.message_id)
+        job_id = UUID(str(message.message_id))
     except ValueError:
-        job_id = uuid5(NAMESPACE_URL, message.message_id)
+        job_id = uuid5(NAMESPACE_URL, _escaped(message.message_id))
     while True:
         try:
-            new = _write_down(engine, job_id, message, arguments, kind)
-        except (OperationalError, InterfaceError) as error:
-            _log.warning("message not adopted yet", job=str(job_id), error=str(error.orig))
+            new = _keep(engine, job_id, message, arguments, kind)
+        except SQLAlchemyError as error:
+            reason = described(error)["message"]
+            _log.warning("message not adopted yet", job=str(job_id), error=reason)
             time.sleep(ADOPT_AGAIN_AFTER_SECONDS)
         else:
             _log.info("message adopted", job=str(job_id), kind=message.actor_name, new=new)
             return
+
+
+def _keep(
+    engine: Engine,
+    job_id: UUID,
+    message: dramatiq.Message[Any] | MessageProxy,
+    arguments: dict[str, Any],
+    kind: JobKind | None,
+) -> bool:
+    """Write a message down: dead, as escaped text, when it holds what no column takes."""
+    try:
+        return _write_down(engine, job_id, message, arguments, kind)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the message must leave a trace
+        _log.error("message unreadable", job=str(job_id), exc_info=error)
+        new = NewJob(
+            id=job_id,
+            kind=_escaped(message.actor_name),
+            queue=message.queue_name,
+            args={UNREADABLE: json.dumps(arguments)},
+            max_attempts=DEFAULT_MAX_ATTEMPTS,
+            requested_by="message",
+        )
+        with engine.begin() as connection:
+            return job_ledger.adopt_dead(
+                connection, new, reason="unreadable_message", error=described(error)
+            )
+
+
+def _escaped(text: object) -> str:
+    """Text without NUL and lone surrogates, which JSON may hold and PostgreSQL may not."""
+    return str(text).encode("unicode_escape").decode("ascii")
 
 
 def _write_down(
@@ -130,6 +187,7 @@ def _write_down(
                 max_attempts=kind.max_attempts if kind else DEFAULT_MAX_ATTEMPTS,
                 requested_by="message",
                 account_id=account_id,
+                priority=kind.priority if kind else DEFAULT_PRIORITY,
                 subject_type=kind.subject if kind and subject_id else None,
                 subject_id=subject_id,
             ),

@@ -1,17 +1,23 @@
 """The audit: what must be true of the books at any time, and every place where it is not."""
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from models import Account
-from tasks.kinds import Run, job
-from tasks.outcomes import Done, Outcome
+from billing.job_states import FINAL, JobState
+from models import Account, Job
+from tasks.enqueueing import enqueue
+from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.outcomes import AwaitChildren, Done, Fail, Outcome
 
 MAX_DIFFERENCES_LISTED = 100
+
+
+class AuditUnfinished(Exception):  # noqa: N818 - named as the fact it states
+    """The audit of an account ended dead or was cancelled: nothing is proved of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +152,41 @@ def audit(session: Session, account_id: UUID) -> list[Difference]:
     ]
 
 
+@job(queue="ops", priority=BULK_PRIORITY)
+def audit_account(_run: Run, session: Session, account: UUID) -> Outcome:
+    """Audit one account; the result counts the differences by rule."""
+    found = Counter(difference.rule for difference in audit(session, account))
+    return Done({"differences": _by_rule(found)})
+
+
 @job(queue="ops")
-def audit_books(_run: Run, session: Session) -> Outcome:
-    """Audit every account; the result counts the differences by rule."""
-    counts: dict[str, Any] = dict.fromkeys(RULES, 0)
-    accounts = session.scalars(select(Account.id)).all()
-    for account_id in accounts:
-        for difference in audit(session, account_id):
-            counts[difference.rule] += 1
-    return Done({"accounts": len(accounts), "differences": counts})
+def audit_books(run: Run, session: Session) -> Outcome:
+    """Audit every account in a job of its own; the result sums up the differences by rule."""
+    audits = session.execute(
+        select(Job.id, Job.state, Job.result).where(Job.parent_id == run.job_id)
+    ).all()
+    if not audits:
+        accounts = session.scalars(select(Account.id).order_by(Account.id)).all()
+        for account_id in accounts:
+            enqueue(
+                session,
+                audit_account,
+                account_id=account_id,
+                requested_by=f"job:{run.job_id}",
+                parent_id=run.job_id,
+                account=account_id,
+            )
+        if accounts:
+            return AwaitChildren(len(accounts))
+    found: Counter[str] = Counter()
+    for job_id, state, result in audits:
+        if state not in FINAL:
+            return AwaitChildren(0)
+        if state != JobState.SUCCEEDED:
+            return Fail(AuditUnfinished(f"the audit {job_id} was not finished"), "audit_unfinished")
+        found.update(result["differences"])
+    return Done({"accounts": len(audits), "differences": _by_rule(found)})
+
+
+def _by_rule(found: Counter[str]) -> dict[str, int]:
+    return {rule: found[rule] for rule in RULES}

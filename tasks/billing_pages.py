@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 
 from billing.cycles import BillingCycle, Period
 from billing.errors import NotFound
-from billing.periods import PeriodReason, PeriodState, following_period
+from billing.periods import PeriodReason, PeriodState, periods_between
 from models import Account, BillingPeriod, BillingRun, Client
 from models.billing_period import due_in
 from models.client import clients_for_update
 from tasks.drafting import DraftFor, draft_invoices
 from tasks.finalizing import finalize_invoices
-from tasks.kinds import Run, job
+from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import Done, Outcome, described
 from tasks.periods import ClientPeriod, write_periods
 
@@ -45,13 +45,13 @@ UPDATE billing_periods SET state = 'skipped', error = NULL, decided_at = :now
 # Where each period's chain stands around it: the end of the last one before, and whether the next
 # is there.
 _AROUND = text("""
-SELECT page.client_id, earlier.period_start, earlier.period_end,
+SELECT page.client_id, earlier.period_start, earlier.period_end, earlier.ends_at,
        EXISTS (SELECT FROM billing_periods AS later
                 WHERE later.client_id = page.client_id AND later.period_start = :boundary)
        AS has_next
   FROM unnest(:clients ::uuid[], :starts ::date[]) AS page (client_id, period_start)
   LEFT JOIN LATERAL (
-       SELECT period_start, period_end FROM billing_periods
+       SELECT period_start, period_end, ends_at FROM billing_periods
         WHERE client_id = page.client_id AND period_end <= page.period_start
         ORDER BY period_end DESC LIMIT 1) AS earlier ON true
 """)
@@ -74,7 +74,7 @@ class _Due:
     client: Client
 
 
-@job(queue="billing", subject="billing_run")
+@job(queue="billing", subject="billing_run", priority=BULK_PRIORITY)
 def bill_page(  # noqa: PLR0917 - the runner passes its own two by position
     run: Run,
     session: Session,
@@ -90,15 +90,7 @@ def bill_page(  # noqa: PLR0917 - the runner passes its own two by position
     due = _lock_due(session, billing_run, boundary, first_client, last_client)
     # Read under the clients' locks, which whoever moves them to another zone takes as well.
     account = session.get_one(Account, billing_run.account_id)
-    failed = 0
-    try:
-        with session.begin_nested():
-            _bill(session, account, billing_run, due, run.now)
-    except Exception as error:
-        if _is_transient(error):
-            raise
-        _log.warning("page failed, billing its periods one by one", exc_info=error)
-        failed = sum(not _bill_alone(session, account, billing_run, one, run.now) for one in due)
+    failed = _bill_or_halve(session, account, billing_run, due, run.now)
     return Done({"periods": len(due), "failed": failed})
 
 
@@ -121,6 +113,43 @@ def _lock_due(
     return [_Due(one, clients[one.client_id]) for one in locked if one.client_id in clients]
 
 
+def _bill_or_halve(
+    session: Session, account: Account, run: BillingRun, due: Sequence[_Due], now: datetime
+) -> int:
+    """Bill these periods together, or else each half of them; how many cannot be billed at all.
+
+    So a bad period costs two tries for each time the page can be halved, not one for each client.
+    """
+    try:
+        with session.begin_nested():
+            _bill(session, account, run, due, now)
+    except Exception as error:
+        if _is_transient(error):
+            raise
+        what = "{type}: {message}".format(**described(error))
+        if len(due) == 1:
+            _log.error("period failed", period=str(due[0].period.id), exc_info=error)
+            _record_failure(session, run, due[0].period, what, now)
+            return 1
+        _log.warning("page failed, billing its halves", periods=len(due), error=what)
+        middle = len(due) // 2
+        return sum(
+            _bill_or_halve(session, account, run, half, now)
+            for half in (due[:middle], due[middle:])
+        )
+    return 0
+
+
+def _record_failure(
+    session: Session, run: BillingRun, period: BillingPeriod, error: str, now: datetime
+) -> None:
+    period.state = PeriodState.FAILED
+    period.error = error
+    period.run_id = run.id
+    period.decided_at = now
+    session.flush()
+
+
 def _bill(
     session: Session, account: Account, run: BillingRun, due: Sequence[_Due], now: datetime
 ) -> None:
@@ -134,7 +163,6 @@ def _bill(
         [DraftFor(one.client.id, one.period.id, run.id) for one in due],
         before=boundary,
     )
-    finalize_invoices(session, account, [draft.invoice_id for draft in drafts], now=now)
     billed = {draft.client_id for draft in drafts}
     page = {"run": run.id, "clients": clients, "boundary": boundary, "now": now}
     elsewhere = set(
@@ -162,6 +190,8 @@ def _bill(
             ],
         },
     )
+    # Last: once it has taken numbers, all that finalizes for this account waits for the commit.
+    finalize_invoices(session, account, [draft.invoice_id for draft in drafts], now=now)
 
 
 def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[ClientPeriod]:
@@ -176,40 +206,19 @@ def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[C
     if around.has_next and around.period_end in (None, period.period_start):
         return
     plan = partial(
-        following_period,
+        periods_between,
         anchor_day=client.anchor_day,
         zone=client.zone(account),
         activated_at=client.activated_at,
     )
     if around.period_end is not None:
         last = Period(around.period_start, around.period_end)
-        while last.end < period.period_start:
-            skipped = plan(last)
+        for skipped in plan(last, period.period_start, ended_at=around.ends_at):
             yield ClientPeriod(account.id, client.id, skipped, PeriodState.SKIPPED)
-            last = skipped.period
     if not around.has_next:
         billed = Period(period.period_start, period.period_end)
-        yield ClientPeriod(account.id, client.id, plan(billed, ended_at=period.ends_at))
-
-
-def _bill_alone(
-    session: Session, account: Account, run: BillingRun, one: _Due, now: datetime
-) -> bool:
-    """Bill a single period, or record why it cannot be billed; whether it was."""
-    try:
-        with session.begin_nested():
-            _bill(session, account, run, [one], now)
-    except Exception as error:
-        if _is_transient(error):
-            raise
-        _log.error("period failed", period=str(one.period.id), exc_info=error)
-        one.period.state = PeriodState.FAILED
-        one.period.error = "{type}: {message}".format(**described(error))
-        one.period.run_id = run.id
-        one.period.decided_at = now
-        session.flush()
-        return False
-    return True
+        following = next(plan(billed, date.max, ended_at=period.ends_at))
+        yield ClientPeriod(account.id, client.id, following)
 
 
 def _is_transient(error: Exception) -> bool:

@@ -2,29 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import DateTime, literal, select, true, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound
 from billing.job_states import JobState
-from billing.periods import PeriodState
-from models import BillingPeriod, BillingRun, Client, Invoice, Job
-from models.billing_period import RETRY_FAILED_AFTER, due_in
+from models import BillingPeriod, BillingRun, Client, Job
+from models.billing_period import due_by_itself, due_in
 from tasks.billing_pages import bill_page
-from tasks.enqueueing import enqueue
-from tasks.kinds import Run, job
+from tasks.enqueueing import enqueue, enqueue_for_each
+from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome
 from tasks.previews import preview
+from tasks.run_reports import progress_of
 
 PAGE_SIZE = 1_000
 """Clients on a page. Larger pages hold their locks longer and gain nothing."""
-
-FURTHEST_AHEAD = timedelta(hours=14)
-"""The local time of UTC+14 (Kiritimati): no zone's calendar is further ahead."""
 
 
 class PageUnfinished(Exception):  # noqa: N818 - named as the fact it states
@@ -48,7 +45,6 @@ def request_run(
     as_of: datetime | date | None = None,
     client_id: UUID | None = None,
     dry_run: bool = False,
-    scheduled: bool = False,
 ) -> RunRequested:
     """Write a run down and enqueue its job.
 
@@ -61,7 +57,6 @@ def request_run(
             each client's zone; ``now`` when ``None``.
         client_id: Only this client's.
         dry_run: Only say what would be billed; ``as_of`` may then lie in the future.
-        scheduled: Whether this is the scheduler's own run.
 
     Raises:
         InvalidInput: ``as_of`` is in the future and this is no dry run.
@@ -73,17 +68,16 @@ def request_run(
             raise NotFound("client", str(client_id))
     as_of = now if as_of is None else as_of
     on_date = not isinstance(as_of, datetime)
-    if not dry_run and _is_future(as_of, now):
-        raise InvalidInput("as_of", "must not be in the future, except with dry_run")
     billing_run = BillingRun(
         account_id=account_id,
         client_id=client_id,
         as_of_on=as_of if on_date else None,
         as_of_at=None if on_date else as_of,
         dry_run=dry_run,
-        scheduled=scheduled,
         created_at=now,
     )
+    if billing_run.looks_ahead and not dry_run:
+        raise InvalidInput("as_of", "must not be in the future, except with dry_run")
     session.add(billing_run)
     session.flush()
     enqueued = enqueue(
@@ -96,7 +90,7 @@ def request_run(
     return RunRequested(billing_run, enqueued.id)
 
 
-@job(queue="billing", subject="billing_run")
+@job(queue="billing", subject="billing_run", priority=BULK_PRIORITY)
 def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
     """Fan out the pages of the run's oldest boundary; come back when they are done, until none is due.
 
@@ -142,96 +136,31 @@ def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
 def start_due_runs(run: Run, session: Session, fire_at: datetime) -> Outcome:
     """Start a run for every account with periods that fell due by ``fire_at``."""
     _close_abandoned_runs(session, run.now)
-    unfinished = select(BillingRun.account_id).where(
-        BillingRun.scheduled, BillingRun.finished_at.is_(None)
-    )
-    accounts = session.scalars(
-        select(BillingPeriod.account_id)
-        .where(
-            BillingPeriod.ends_at <= fire_at,
-            BillingPeriod.reason.is_(None),
-            (BillingPeriod.state == PeriodState.OPEN)
-            | (
-                (BillingPeriod.state == PeriodState.FAILED)
-                & (BillingPeriod.decided_at < run.now - RETRY_FAILED_AFTER)
-            ),
-            BillingPeriod.account_id.not_in(unfinished),
+    due = (
+        select(
+            BillingPeriod.account_id,
+            literal(fire_at, type_=DateTime(timezone=True)),
+            true(),
+            literal(run.now, type_=DateTime(timezone=True)),
         )
+        .where(due_by_itself(run.now), BillingPeriod.ends_at <= fire_at)
         .distinct()
         .order_by(BillingPeriod.account_id)
+    )
+    # An account whose last scheduled run is still under way gets no second one beside it.
+    started = session.execute(
+        insert(BillingRun)
+        .from_select(["account_id", "as_of_at", "scheduled", "created_at"], due)
+        .on_conflict_do_nothing()
+        .returning(BillingRun.id, BillingRun.account_id)
     ).all()
-    for account_id in accounts:
-        request_run(
-            session,
-            account_id,
-            now=run.now,
-            requested_by=f"job:{run.job_id}",
-            as_of=fire_at,
-            scheduled=True,
-        )
-    return Done({"runs": len(accounts)})
-
-
-@dataclass(frozen=True, slots=True)
-class RunProgress:
-    """How far a run is: its periods by state, those still due, and what it invoiced.
-
-    ``invoiced`` holds, by currency, how many invoices and their total in minor units.
-    """
-
-    due: int
-    periods: dict[str, int]
-    failures: list[dict[str, str]]
-    invoiced: dict[str, dict[str, int]]
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {
-            "due": self.due,
-            "periods": self.periods,
-            "failures": self.failures,
-            "invoiced": self.invoiced,
-        }
-
-
-MAX_FAILURES_LISTED = 20
-
-
-def progress_of(session: Session, run: BillingRun) -> RunProgress:
-    """Count what has become of a run's periods so far."""
-    due = 0
-    if run.finished_at is None and not run.dry_run:
-        remaining = due_in(run, capped=False).with_only_columns(BillingPeriod.id).subquery()
-        due = session.scalar(select(func.count()).select_from(remaining)) or 0
-    by_state = session.execute(
-        select(BillingPeriod.state, func.count())
-        .where(BillingPeriod.run_id == run.id)
-        .group_by(BillingPeriod.state)
+    enqueue_for_each(
+        session,
+        bill_due_periods,
+        [(account_id, {"run_id": run_id}) for run_id, account_id in started],
+        requested_by=f"job:{run.job_id}",
     )
-    failures = session.execute(
-        select(BillingPeriod.client_id, BillingPeriod.period_start, BillingPeriod.error)
-        .where(BillingPeriod.run_id == run.id, BillingPeriod.state == PeriodState.FAILED)
-        .order_by(BillingPeriod.client_id)
-        .limit(MAX_FAILURES_LISTED)
-    )
-    invoiced = session.execute(
-        select(Invoice.currency, func.count(), func.sum(Invoice.total))
-        .where(Invoice.run_id == run.id)
-        .group_by(Invoice.currency)
-        .order_by(Invoice.currency)
-    )
-    return RunProgress(
-        due=due,
-        periods=dict(by_state.all()),
-        failures=[
-            {"client": str(client), "period_start": start.isoformat(), "error": error or ""}
-            for client, start, error in failures
-        ],
-        invoiced={
-            currency: {"invoices": count, "total": int(total)}
-            for currency, count, total in invoiced
-        },
-    )
+    return Done({"runs": len(started)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,20 +194,13 @@ def _next_pages(session: Session, run: BillingRun) -> Sequence[_Page]:
 
 
 def _close_abandoned_runs(session: Session, now: datetime) -> None:
-    """End scheduled runs whose job ended without them, so that they stand in nobody's way."""
+    """End runs whose job ended without them: nothing else would, and no other could be scheduled."""
     job_goes_on = (
         select(Job.id).where(Job.subject_id == BillingRun.id, Job.finished_at.is_(None)).exists()
     )
     session.execute(
         update(BillingRun)
-        .where(BillingRun.scheduled, BillingRun.finished_at.is_(None), ~job_goes_on)
+        .where(BillingRun.finished_at.is_(None), ~job_goes_on)
         .values(finished_at=now)
         .execution_options(synchronize_session=False)
     )
-
-
-def _is_future(as_of: datetime | date, now: datetime) -> bool:
-    """Whether ``as_of`` has not come yet: for a date, not even in the zone that is furthest ahead."""
-    if isinstance(as_of, datetime):
-        return as_of > now
-    return as_of > (now + FURTHEST_AHEAD).date()

@@ -26,7 +26,11 @@ LATEST_DATE = date(2199, 12, 31)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCharge:
-    """A charge to be recorded: ``unit_price`` in major units, or ``amount`` in minor units."""
+    """A charge to be recorded: ``unit_price`` in major units, or ``amount`` in minor units.
+
+    ``assumed`` names the fields that the caller left to a default of the moment, such as today's
+    date: sent again tomorrow, it is the same charge.
+    """
 
     client_id: UUID
     description: str
@@ -38,6 +42,7 @@ class NewCharge:
     external_ref: str | None = None
     category: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    assumed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,13 +271,16 @@ def _compare(new: NewCharge, line: PricedLine, existing: Charge) -> Recorded | R
         "currency": (currency_code(new.currency), existing.currency),
         "metadata": (dict(new.metadata), existing.details),
     }
-    different = [name for name, (wanted, found) in pairs.items() if wanted != found]
+    different = [
+        name
+        for name, (wanted, found) in pairs.items()
+        if wanted != found and name not in new.assumed
+    ]
     if not different:
         return Recorded(existing.id, created=False)
     return Refused(
         RuleViolation(
             "external_ref_taken",
-            f"external_ref {new.external_ref} belongs to a charge with another "
-            f"{', '.join(different)}",
+            f"{new.external_ref} belongs to a charge with another {', '.join(different)}",
         )
     )

@@ -11,21 +11,21 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from billing.currencies import currency_code
-from billing.cycles import BillingCycle, local_date, time_zone
+from billing.cycles import BillingCycle, time_zone
 from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
 from models.client import clients_for_update
 from tasks.cycles import (
-    complete_chain,
+    complete_chains,
     forget_periods,
     leave_cycle,
     move_to_zone,
     plan_cycle,
     resume_cycle,
 )
-from tasks.periods import write_periods
+from tasks.periods import ClientPeriod, write_periods
 
 EARLIEST_START = date(1970, 1, 1)
 LATEST_START_AHEAD = timedelta(days=366)
@@ -66,30 +66,19 @@ def create_clients(
     _require_free_refs(session, account.id, [one.external_ref for one in new])
     # Their ids first: rows whose key the database gives are inserted one by one.
     ids = session.scalars(select(func.uuid7()).select_from(func.generate_series(1, len(new))))
-    clients = []
+    clients: list[Client] = []
+    periods: list[ClientPeriod] = []
     for client_id, one in zip(ids.all(), new, strict=True):
         _check_start(one.billing_starts_on, now)
         client = Client(id=client_id, account_id=account.id)
         for name in CHANGEABLE:
             setattr(client, name, _checked(name, getattr(one, name)))
         if client.billing_cycle != BillingCycle.MANUAL:
-            # Both before the row is inserted: a client on a cycle has them, by constraint.
-            client.billing_starts_on = one.billing_starts_on or local_date(
-                now, client.zone(account)
-            )
-            client.activated_at = now
+            periods += plan_cycle(client, account, activated_at=now)
         clients.append(client)
     session.add_all(clients)
     session.flush()
-    write_periods(
-        session,
-        [
-            period
-            for client in clients
-            if client.billing_cycle != BillingCycle.MANUAL
-            for period in plan_cycle(client, account, activated_at=now)
-        ],
-    )
+    write_periods(session, periods)
     return clients
 
 
@@ -118,21 +107,15 @@ def change_client(
         _require_free_refs(session, account.id, [changes["external_ref"]])
     was_on_cycle = client.billing_cycle != BillingCycle.MANUAL
     if was_on_cycle and changes.keys() & {"billing_cycle", "anchor_day", "time_zone"}:
-        write_periods(session, complete_chain(session, client, account))
+        complete_chains(session, account, [client], now=now)
     starts_on = changes.pop("billing_starts_on", client.billing_starts_on)
     _check_start(starts_on, now)
-    start_moves = starts_on != client.billing_starts_on
     zone = client.zone(account)
     for name, value in changes.items():
         setattr(client, name, value)
-    client.billing_starts_on = starts_on
-    if client.billing_cycle != BillingCycle.MANUAL and (start_moves or not was_on_cycle):
-        # Both before the row is updated: a client on a cycle has them, by constraint.
-        client.billing_starts_on = starts_on or local_date(now, client.zone(account))
-        client.activated_at = now
     if was_on_cycle and client.zone(account) != zone:
-        move_to_zone(session, client, account)
-    _replan(session, client, account, was_on_cycle=was_on_cycle, start_moves=start_moves, now=now)
+        move_to_zone(session, account, [client], now=now)
+    _replan(session, client, account, starts_on, was_on_cycle=was_on_cycle, now=now)
     session.flush()
     return client
 
@@ -141,19 +124,20 @@ def _replan(
     session: Session,
     client: Client,
     account: Account,
+    starts_on: date | None,
     *,
     was_on_cycle: bool,
-    start_moves: bool,
     now: datetime,
 ) -> None:
     """Bring a client's periods in line with its new cycle or start."""
     is_on_cycle = client.billing_cycle != BillingCycle.MANUAL
     if was_on_cycle and not is_on_cycle:
         leave_cycle(session, client, now=now)
-    if start_moves:
+    if starts_on != client.billing_starts_on:
+        client.billing_starts_on = starts_on
+        periods = plan_cycle(client, account, activated_at=now) if is_on_cycle else []
         forget_periods(session, client)
-        if is_on_cycle:
-            write_periods(session, plan_cycle(client, account, activated_at=now))
+        write_periods(session, periods)
     elif is_on_cycle and not was_on_cycle:
         write_periods(session, resume_cycle(session, client, account, now=now))
 

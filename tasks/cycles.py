@@ -1,11 +1,11 @@
 """Putting clients on a billing cycle, taking them off, and moving their boundaries."""
 
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
-from itertools import pairwise
+from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session
 
 from billing.cycles import Period, local_date
@@ -16,10 +16,34 @@ from billing.periods import (
     first_periods,
     following_period,
     moved_to_zone,
+    periods_between,
 )
 from models import Account, BillingPeriod, Client
 from models.billing_period import undecided_of
-from tasks.periods import ClientPeriod
+from tasks.periods import ClientPeriod, write_periods
+
+# Where a client's chain has a hole, or its last period is over and none was written after it.
+_GAPS = text("""
+SELECT client_id, period_start, period_end, ends_at, following_start
+  FROM (SELECT client_id, period_start, period_end, ends_at,
+               lead(period_start) OVER (PARTITION BY client_id ORDER BY period_start)
+               AS following_start
+          FROM billing_periods
+         WHERE client_id = ANY(:clients)) AS chain
+ WHERE following_start > period_end OR (following_start IS NULL AND ends_at <= :now)
+""")
+
+_UNDER_WAY = text("""
+SELECT id, client_id, period_start, period_end, starts_at
+  FROM billing_periods
+ WHERE client_id = ANY(:clients) AND state = 'open' AND ends_at > :now
+""")
+
+_MOVE = text("""
+UPDATE billing_periods SET ends_at = moved.ends_at
+  FROM unnest(:periods ::uuid[], :ends_at ::timestamptz[]) AS moved (id, ends_at)
+ WHERE billing_periods.id = moved.id
+""")
 
 
 def plan_cycle(client: Client, account: Account, *, activated_at: datetime) -> list[ClientPeriod]:
@@ -27,15 +51,12 @@ def plan_cycle(client: Client, account: Account, *, activated_at: datetime) -> l
 
     They start at ``billing_starts_on``; by default that is today in the client's zone.
     """
-    zone = client.zone(account)
-    client.billing_starts_on = client.billing_starts_on or local_date(activated_at, zone)
-    client.activated_at = activated_at
     return [
         ClientPeriod(account.id, client.id, planned)
         for planned in first_periods(
-            client.billing_starts_on,
+            _activate(client, account, activated_at),
             anchor_day=client.anchor_day,
-            zone=zone,
+            zone=client.zone(account),
             activated_at=activated_at,
         )
     ]
@@ -50,10 +71,11 @@ def resume_cycle(
     was skipped by going manual and has not ended yet is simply opened again. Its end, and all
     that follows, is in the zone that the client has now.
     """
+    # Before the row is read again, which writes it: on a cycle it has both, by constraint.
+    _activate(client, account, now)
     last = _last_period(session, client.id)
     if last is None:
         return plan_cycle(client, account, activated_at=now)
-    client.activated_at = now
     period, zone = Period(last.period_start, last.period_end), client.zone(account)
     if last.reason == PeriodReason.SWITCHED_TO_MANUAL and last.ends_at > now:
         last.state, last.reason, last.decided_at = PeriodState.OPEN, None, None
@@ -107,45 +129,62 @@ def forget_periods(session: Session, client: Client) -> None:
     )
 
 
-def complete_chain(session: Session, client: Client, account: Account) -> list[ClientPeriod]:
-    """The periods that a start long ago left out, to be written down before the rules change.
+def complete_chains(
+    session: Session, account: Account, clients: Iterable[Client], *, now: datetime
+) -> None:
+    """Write down every period of these clients that is not there yet, up to the one under way.
 
-    They follow the anchor and zone that held so far; a change must not move them.
+    To be called before the rules change, under the clients' locks: what a start long ago left
+    out, and boundaries that passed with no one to bill them, follow the anchor and zone that
+    held so far. A change must not move them.
     """
+    by_id = {client.id: client for client in clients}
     missing: list[ClientPeriod] = []
-    chain = session.scalars(
-        select(BillingPeriod)
-        .where(BillingPeriod.client_id == client.id)
-        .order_by(BillingPeriod.period_start)
-    ).all()
-    for earlier, later in pairwise(chain):
-        end, ended_at = earlier.period_end, earlier.ends_at
-        start = earlier.period_start
-        while end < later.period_start and client.activated_at is not None:
-            planned = following_period(
-                Period(start, end),
-                anchor_day=client.anchor_day,
-                zone=client.zone(account),
-                activated_at=client.activated_at,
-                ended_at=ended_at,
-            )
+    for gap in session.execute(_GAPS, {"clients": list(by_id), "now": now}):
+        client = by_id[gap.client_id]
+        for planned in periods_between(
+            Period(gap.period_start, gap.period_end),
+            gap.following_start or date.max,
+            anchor_day=client.anchor_day,
+            zone=client.zone(account),
+            activated_at=client.activated_at or now,
+            ended_at=gap.ends_at,
+        ):
             missing.append(ClientPeriod(account.id, client.id, planned))
-            start, end = planned.period.start, planned.period.end
-            ended_at = planned.ends_at
-    return missing
+            if gap.following_start is None and planned.ends_at > now:
+                break
+    write_periods(session, missing)
 
 
-def move_to_zone(session: Session, client: Client, account: Account) -> None:
-    """Move the end of the period that is open now to the client's new zone.
+def move_to_zone(
+    session: Session, account: Account, clients: Iterable[Client], *, now: datetime
+) -> None:
+    """Move the end of the period that is under way to each client's new zone.
 
-    Only that instant moves: what ended before stays, and the next period starts where it ends.
+    Only that instant moves: what ended before stays, also where it is not billed yet, and the
+    next period starts where it ends.
     """
-    zone = client.zone(account)
-    for period in session.scalars(undecided_of(client.id)):
-        if period.reason is None and period.state == PeriodState.OPEN:
-            period.ends_at = moved_to_zone(
-                Period(period.period_start, period.period_end), period.starts_at, zone
-            )
+    zones = {client.id: client.zone(account) for client in clients}
+    under_way = session.execute(_UNDER_WAY, {"clients": list(zones), "now": now}).all()
+    session.execute(
+        _MOVE,
+        {
+            "periods": [one.id for one in under_way],
+            "ends_at": [
+                moved_to_zone(
+                    Period(one.period_start, one.period_end), one.starts_at, zones[one.client_id]
+                )
+                for one in under_way
+            ],
+        },
+    )
+
+
+def _activate(client: Client, account: Account, now: datetime) -> date:
+    """Note that the client is on a cycle from now on; the day on which that cycle starts."""
+    starts_on = client.billing_starts_on or local_date(now, client.zone(account))
+    client.billing_starts_on, client.activated_at = starts_on, now
+    return starts_on
 
 
 def _last_period(session: Session, client_id: UUID) -> BillingPeriod | None:

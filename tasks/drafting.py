@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from billing.errors import NotFound, RuleViolation
-from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
+from billing.invoice_states import InvoiceStatus
 from models import Charge, Client, Invoice
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
@@ -127,8 +127,7 @@ def delete_draft(run: Run, session: Session, invoice_id: UUID) -> Outcome:
     invoice = session.scalars(find).one_or_none()
     if invoice is None:
         raise NotFound("invoice", str(invoice_id))
-    # Whatever can be finalized is a draft; nothing else may be deleted.
-    transition(InvoiceStatus(invoice.status), InvoiceEvent.FINALIZE)
+    require_draft(InvoiceStatus(invoice.status))
     session.execute(
         update(Charge)
         .where(Charge.client_id == invoice.client_id, Charge.invoice_id == invoice_id)
@@ -139,6 +138,16 @@ def delete_draft(run: Run, session: Session, invoice_id: UUID) -> Outcome:
         delete(Invoice).where(Invoice.id == invoice_id).execution_options(synchronize_session=False)
     )
     return Done({"deleted": str(invoice_id)})
+
+
+def require_draft(status: InvoiceStatus) -> None:
+    """Check that an invoice may be deleted.
+
+    Raises:
+        RuleViolation: It is finalized (``invoice_not_draft``).
+    """
+    if status != InvoiceStatus.DRAFT:
+        raise RuleViolation("invoice_not_draft", f"cannot delete an invoice that is {status}")
 
 
 def require_open(session: Session, client_id: UUID, charge_ids: Sequence[UUID]) -> None:

@@ -1,14 +1,27 @@
 """Transactional enqueueing: a job exists if, and only if, its caller's transaction commits."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models import job_ledger
-from models.job_ledger import Enqueued, NewJob
+from models.job_ledger import NOTIFY_CHANNEL, Enqueued, NewJob
 from tasks.kinds import JobKind
+
+_ENQUEUE_FOR_EACH = text("""
+INSERT INTO jobs (account_id, kind, queue, args, priority, state, max_attempts, requested_by,
+                  subject_type, subject_id)
+SELECT wanted.account_id, :kind, :queue, wanted.args, :priority, 'ready', :max_attempts,
+       :requested_by, :subject_type, wanted.subject_id
+  FROM unnest(:accounts ::uuid[], :args ::jsonb[], :subjects ::uuid[])
+       AS wanted (account_id, args, subject_id),
+       pg_notify(:channel, :queue)
+""")
 
 
 def enqueue(
@@ -40,7 +53,6 @@ def enqueue(
         pydantic.ValidationError: The arguments do not fit the kind.
     """
     args = kind.dump(arguments)
-    subject_id = UUID(next(iter(args.values()))) if kind.subject else None
     return job_ledger.enqueue(
         session.connection(),
         NewJob(
@@ -50,10 +62,48 @@ def enqueue(
             max_attempts=kind.max_attempts,
             requested_by=requested_by,
             account_id=account_id,
+            priority=kind.priority,
             run_at=run_at,
             unique_key=unique_key,
             parent_id=parent_id,
             subject_type=kind.subject,
-            subject_id=subject_id,
+            subject_id=_subject_id(kind, args),
         ),
     )
+
+
+def enqueue_for_each(
+    session: Session,
+    kind: JobKind,
+    rows: Sequence[tuple[UUID, Mapping[str, Any]]],
+    *,
+    requested_by: str,
+) -> None:
+    """Write a job down for each account and its arguments, ready at once, in one statement.
+
+    Raises:
+        pydantic.ValidationError: The arguments of one do not fit the kind.
+    """
+    if not rows:
+        return
+    args = [kind.dump(arguments) for _, arguments in rows]
+    session.execute(
+        _ENQUEUE_FOR_EACH,
+        {
+            "kind": kind.name,
+            "queue": kind.queue,
+            "priority": kind.priority,
+            "max_attempts": kind.max_attempts,
+            "requested_by": requested_by,
+            "subject_type": kind.subject,
+            "accounts": [account_id for account_id, _ in rows],
+            "args": [Jsonb(one) for one in args],
+            "subjects": [_subject_id(kind, one) for one in args],
+            "channel": NOTIFY_CHANNEL,
+        },
+    )
+
+
+def _subject_id(kind: JobKind, args: Mapping[str, Any]) -> UUID | None:
+    """The object that a kind's first argument names, if it has a subject."""
+    return UUID(next(iter(args.values()))) if kind.subject else None

@@ -31,11 +31,17 @@ SELECT invoices.id, invoices.status, invoices.total, periods.period_end AS bound
        COALESCE(clients.net_days, accounts.net_days) AS net_days,
        (SELECT min(earlier.period_end) FROM billing_periods AS earlier
          WHERE earlier.client_id = invoices.client_id AND earlier.run_id = invoices.run_id)
-       AS oldest_boundary
+       AS oldest_boundary,
+       last.issued_on AS last_issued_on
   FROM invoices
   JOIN clients ON clients.id = invoices.client_id
   JOIN accounts ON accounts.id = invoices.account_id
   LEFT JOIN billing_periods AS periods ON periods.id = invoices.period_id
+  LEFT JOIN LATERAL (
+       SELECT issued_on FROM invoices AS cycle
+        WHERE cycle.client_id = invoices.client_id AND cycle.period_id IS NOT NULL
+          AND cycle.issued_on IS NOT NULL
+        ORDER BY cycle.id DESC LIMIT 1) AS last ON true
  WHERE invoices.account_id = :account AND invoices.id = ANY(:ids)
  ORDER BY invoices.client_id, invoices.currency, invoices.id
    FOR UPDATE OF invoices
@@ -100,7 +106,12 @@ def finalize_invoices(
     if not finals:
         return 0
     session.execute(_FREEZE_LINES, {"ids": [final.id for final in finals]})
-    # The series stays locked from here to the commit, so everything slow comes before.
+    entries = [
+        InvoiceEntry(final.id, final.issued_on, postings_for_finalizing(final.total))
+        for final in finals
+    ]
+    post(session, LedgerEvent.FINALIZE, entries)
+    # The series stays locked from here to the commit, so all that needs no number comes before.
     first = take_numbers(session, account.id, DocumentType.INVOICE, len(finals))
     numbers = range(first, first + len(finals))
     session.execute(
@@ -115,11 +126,6 @@ def finalize_invoices(
             "now": now,
         },
     )
-    entries = [
-        InvoiceEntry(final.id, final.issued_on, postings_for_finalizing(final.total))
-        for final in finals
-    ]
-    post(session, LedgerEvent.FINALIZE, entries)
     return len(finals)
 
 
@@ -128,7 +134,10 @@ def _decide(draft: Row[Any], today: date) -> _Final:
     for event in events_when_finalized(draft.total):
         status = transition(status, event)
     issued = issued_on(
-        boundary=draft.boundary, finalized_on=today, oldest_boundary=draft.oldest_boundary
+        boundary=draft.boundary,
+        finalized_on=today,
+        oldest_boundary=draft.oldest_boundary,
+        last_issued_on=draft.last_issued_on,
     )
     return _Final(
         id=draft.id,

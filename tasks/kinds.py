@@ -14,6 +14,12 @@ from tasks.outcomes import Outcome
 
 DEFAULT_MAX_ATTEMPTS = 8
 
+DEFAULT_PRIORITY = 100
+"""Of what somebody waits for, such as one invoice. Lower is served first."""
+
+BULK_PRIORITY = 200
+"""Of what comes by the thousand: it must not keep a person's click waiting."""
+
 # Under this name wait the positional arguments of a message whose kind was not known when it came.
 POSITIONAL = "positional"
 
@@ -50,6 +56,7 @@ class JobKind:
     queue: str
     subject: str | None
     max_attempts: int
+    priority: int
     body: Body
     arguments: type[BaseModel]
 
@@ -87,12 +94,18 @@ KINDS: dict[str, JobKind] = {}
 
 
 def job(
-    *, queue: str, subject: str | None = None, max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    *,
+    queue: str,
+    subject: str | None = None,
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    priority: int = DEFAULT_PRIORITY,
 ) -> Callable[[Callable[..., Outcome]], JobKind]:
     """Make a function a kind of job, under the function's own name."""
 
     def register(body: Callable[..., Outcome]) -> JobKind:
-        kind = JobKind(body.__name__, queue, subject, max_attempts, body, _arguments(body))
+        kind = JobKind(
+            body.__name__, queue, subject, max_attempts, priority, body, _arguments(body)
+        )
         if KINDS.setdefault(kind.name, kind) is not kind:
             raise ValueError(f"two kinds of job are called {kind.name}")
         return kind

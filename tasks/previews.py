@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from billing.cycles import MAX_PERIODS_PER_RUN, BillingCycle, Period
-from billing.periods import following_period
+from billing.periods import periods_between
 from models import Account, BillingPeriod, BillingRun, Charge, Client
 from models.billing_period import UNDECIDED_STATES
 
@@ -33,7 +33,7 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
         clients = clients.where(Client.id == run.client_id)
     names: dict[UUID, str] = {}
     due: list[tuple[Period, UUID]] = []
-    undecided = _undecided(session, run.account_id)
+    undecided = _undecided(session, run)
     for client in session.scalars(clients):
         names[client.id] = client.name
         zone = client.zone(account)
@@ -42,7 +42,7 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
             for period in _due_periods(client, undecided[client.id], run, zone, now)
         ]
     due.sort(key=lambda one: (one[0].end, one[1]))
-    charges = _open_charges(session, run.account_id)
+    charges = _open_charges(session, run)
     invoices: list[dict[str, Any]] = []
     empty = 0
     totals: dict[str, dict[str, int]] = defaultdict(lambda: {"invoices": 0, "total": 0})
@@ -73,14 +73,14 @@ _Charges = list[tuple[date, str, int, int]]
 _Undecided = tuple[BillingPeriod, date | None]
 
 
-def _undecided(session: Session, account_id: UUID) -> dict[UUID, list[_Undecided]]:
+def _undecided(session: Session, run: BillingRun) -> dict[UUID, list[_Undecided]]:
     """By client, oldest first: each undecided period, and where the one written after it starts."""
     following = func.lead(BillingPeriod.period_start).over(
         partition_by=BillingPeriod.client_id, order_by=BillingPeriod.period_start
     )
     chains = (
         select(BillingPeriod.id, following.label("following_start"))
-        .where(BillingPeriod.account_id == account_id)
+        .where(*_whose(BillingPeriod, run))
         .subquery()
     )
     periods: dict[UUID, list[_Undecided]] = defaultdict(list)
@@ -94,7 +94,7 @@ def _undecided(session: Session, account_id: UUID) -> dict[UUID, list[_Undecided
     return periods
 
 
-def _open_charges(session: Session, account_id: UUID) -> dict[UUID, _Charges]:
+def _open_charges(session: Session, run: BillingRun) -> dict[UUID, _Charges]:
     """By client: date, currency, how many, and their sum."""
     charges: dict[UUID, _Charges] = defaultdict(list)
     rows = session.execute(
@@ -105,12 +105,19 @@ def _open_charges(session: Session, account_id: UUID) -> dict[UUID, _Charges]:
             func.count(),
             func.sum(Charge.amount),
         )
-        .where(Charge.account_id == account_id, Charge.invoice_id.is_(None))
+        .where(*_whose(Charge, run), Charge.invoice_id.is_(None))
         .group_by(Charge.client_id, Charge.charged_on, Charge.currency)
     )
     for client_id, charged_on, currency, count, total in rows:
         charges[client_id].append((charged_on, currency, count, int(total)))
     return charges
+
+
+def _whose(rows: type[BillingPeriod | Charge], run: BillingRun) -> Iterator[ColumnElement[bool]]:
+    """Only those of the run's account, or of its one client."""
+    yield rows.account_id == run.account_id
+    if run.client_id is not None:
+        yield rows.client_id == run.client_id
 
 
 def _due_periods(
@@ -135,19 +142,20 @@ def _chain(
     for row, following_start in undecided:
         period, ends_at = Period(row.period_start, row.period_end), row.ends_at
         yield period, ends_at
-        while following_start is None or period.end < following_start:
-            planned = following_period(
-                period,
-                anchor_day=anchor_day,
-                zone=zone,
-                activated_at=activated_at,
-                ended_at=ends_at,
-            )
-            period, ends_at = planned.period, planned.ends_at
-            yield period, ends_at
+        for planned in periods_between(
+            period,
+            following_start or date.max,
+            anchor_day=anchor_day,
+            zone=zone,
+            activated_at=activated_at,
+            ended_at=ends_at,
+        ):
+            yield planned.period, planned.ends_at
 
 
 def _is_due(period: Period, ends_at: datetime, run: BillingRun) -> bool:
+    if not run.looks_ahead and ends_at > run.created_at:
+        return False
     if run.as_of_on is not None:
         return period.end <= run.as_of_on
     return run.as_of_at is not None and ends_at <= run.as_of_at

@@ -81,10 +81,10 @@ def let_lease_expire(engine: Engine, job_id: UUID) -> None:
     change_job(engine, job_id, lease_expires_at=text("now() - interval '1 second'"))
 
 
-def rescue(engine: Engine) -> list[UUID]:
-    """Rescue what has an expired lease; which jobs."""
+def rescue(engine: Engine) -> int:
+    """Rescue what has an expired lease; how many jobs."""
     with engine.begin() as connection:
-        return [bell.job_id for bell in job_ledger.rescue_expired(connection)]
+        return job_ledger.rescue_expired(connection)
 
 
 def pause(engine: Engine, queue: str = "ops") -> None:

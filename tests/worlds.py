@@ -1,14 +1,15 @@
 """Things that many tests need made, and work done without processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from models import Account, BillingPeriod, BillingRun, Client, Invoice, Queue, job_ledger
@@ -182,6 +183,19 @@ def audited(engine: Engine, account: Account) -> list[Difference]:
     """Every difference that the audit finds in the account's books."""
     with Session(engine) as session:
         return audit(session, account.id)
+
+
+@contextmanager
+def counted(engine: Engine) -> Iterator[list[str]]:
+    """The statements sent to the server meanwhile."""
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield statements
+    event.remove(engine, "before_cursor_execute", note)
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:

@@ -37,17 +37,20 @@ class DoorbellBroker(RedisBroker):
             self.queues.add(queue_name)
             self.emit_after("declare_queue", queue_name)
 
-    def ring(self, messages: Iterable[dramatiq.Message[Any]]) -> None:
+    def ring(self, messages: Iterable[dramatiq.Message[Any]], *, again: bool = False) -> None:
         """Push messages in one round trip, each under its ``redis_message_id``.
 
         The layout is the one that dramatiq's own ``enqueue`` command writes. A message that is
-        pushed again overwrites the first one's body.
+        rung ``again`` takes the first one's place if that still waits: without a worker the
+        queue would grow with every repetition.
         """
         with self.client.pipeline(transaction=True) as pipeline:
             for message in messages:
                 key = f"{self.namespace}:{message.queue_name}"
                 redis_id = message.options["redis_message_id"]
                 pipeline.hset(f"{key}.msgs", redis_id, message.encode())
+                if again:
+                    pipeline.lrem(key, 0, redis_id)
                 pipeline.rpush(key, redis_id)
             pipeline.execute()
 

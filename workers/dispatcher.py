@@ -102,14 +102,14 @@ class Dispatcher:
             rescued = job_ledger.rescue_expired(connection)
             lost = job_ledger.redispatch_lost(connection)
         if rescued:
-            _log.warning("jobs rescued from expired leases", jobs=len(rescued))
+            _log.warning("jobs rescued from expired leases", jobs=rescued)
         if lost:
             _log.warning("jobs dispatched and never started, sent again", jobs=len(lost))
-            self._ring(lost)
+            self._ring(lost, again=True)
 
-    def _ring(self, bells: Sequence[Bell]) -> None:
+    def _ring(self, bells: Sequence[Bell], *, again: bool = False) -> None:
         try:
-            self._broker.ring(_message(bell) for bell in bells)
+            self._broker.ring((_message(bell) for bell in bells), again=again)
         except redis.RedisError:
             with self._engine.begin() as connection:
                 job_ledger.withdraw(connection, bells)

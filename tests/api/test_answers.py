@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from api.answers import canonical, wait_seconds
 from tests.worlds import work
@@ -55,6 +55,29 @@ def test_a_caller_who_has_waited_long_enough_gets_the_accepted_job(
 
     assert 1 <= time.monotonic() - began < 5
     assert (answer.status_code, answer.json()["state"]) == (202, "ready")
+    assert answer.headers["Location"] == answer.json()["links"]["self"]
+
+
+def test_a_caller_who_has_waited_long_enough_sees_how_far_the_job_is(
+    engine: Engine, api: TestClient, draft: dict[str, Any]
+) -> None:
+    def start() -> None:
+        time.sleep(0.3)
+        with engine.begin() as connection:
+            connection.execute(
+                text(
+                    "UPDATE jobs SET state = 'running', attempt = 1, "
+                    "lease_token = gen_random_uuid() WHERE state = 'ready'"
+                )
+            )
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    answer = api.post(f"/v1/invoices/{draft['id']}/finalize", headers={"Prefer": "wait=1"})
+    thread.join()
+
+    assert answer.status_code == 202
+    assert (answer.json()["state"], answer.json()["attempt"]) == ("running", 1)
     assert answer.headers["Location"] == answer.json()["links"]["self"]
 
 

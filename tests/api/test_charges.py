@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from tests.api.calls import a_charge, a_draft, problem
 
@@ -96,7 +96,6 @@ def test_currency_defaults_to_the_accounts_where_the_client_has_none(
         ({"metadata": {"a": {"b": 1}}}, "metadata.a"),
         ({"metadata": {"a": 1.5}}, "metadata.a"),
         ({"client": "merchant-17"}, "client"),
-        ({"client": str(uuid4())}, "client"),
         ({"tax_rates": []}, "tax_rates"),
     ],
 )
@@ -147,6 +146,12 @@ def test_at_most_fifty_errors_are_listed(api: TestClient, ada: dict[str, Any]) -
     assert "first 50 of 60" in answer.json()["detail"]
 
 
+def test_a_charge_of_an_unknown_client_is_not_recorded(api: TestClient) -> None:
+    unknown = {"id": str(uuid4())}
+
+    problem(api.post("/v1/charges", json=new(unknown)), 404, "client_not_found")
+
+
 def test_every_unknown_client_of_a_batch_is_named(api: TestClient, ada: dict[str, Any]) -> None:
     unknown = {"id": str(uuid4())}
     many = {"charges": [new(unknown), new(ada), new(unknown)]}
@@ -171,6 +176,21 @@ def test_the_same_content_again_answers_the_existing_charge(
     assert len(api.get("/v1/charges").json()["data"]) == 2
 
 
+def test_a_charge_sent_again_tomorrow_without_its_date_is_the_same_charge(
+    api: TestClient, engine: Engine, ada: dict[str, Any]
+) -> None:
+    body = new(ada, external_ref="box-1")
+    body.pop("charged_on", None)
+    first = api.post("/v1/charges", json=body)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE charges SET charged_on = charged_on - 1"))
+
+    again = api.post("/v1/charges", json=body)
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["id"] == first.json()["id"]
+
+
 def test_another_content_under_the_same_external_ref_is_refused(
     api: TestClient, ada: dict[str, Any]
 ) -> None:
@@ -178,7 +198,11 @@ def test_another_content_under_the_same_external_ref_is_refused(
     api.post("/v1/charges", json=body)
     other = {**body, "unit_price": "1.26"}
 
-    problem(api.post("/v1/charges", json=other), 409, "external_ref_taken", "external_ref")
+    refused = problem(
+        api.post("/v1/charges", json=other), 409, "external_ref_taken", "external_ref"
+    )
+    (error,) = refused["errors"]
+    assert error["message"].startswith("box-1 belongs to a charge with another ")
     many = {"charges": [new(ada), other]}
     answer = api.post("/v1/charges", json=many)
     problem(answer, 409, "external_ref_taken", "charges[1].external_ref")

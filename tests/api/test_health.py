@@ -25,6 +25,14 @@ def test_a_process_lives_whatever_else_is_away(without_database: TestClient) -> 
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+def test_a_look_without_a_body_is_answered_alike(
+    api: TestClient, without_database: TestClient
+) -> None:
+    assert (api.head("/livez").status_code, api.head("/readyz").status_code) == (200, 200)
+    assert without_database.head("/livez").status_code == 200
+    assert without_database.head("/readyz").status_code == 503
+
+
 def test_a_process_is_ready_when_the_schema_is_current(api: TestClient) -> None:
     assert api.get("/readyz").json() == {"status": "ok"}
 

@@ -47,6 +47,32 @@ def test_a_repeated_request_is_done_once_and_answered_the_same(
     assert len(api.get("/v1/charges").json()["data"]) == 1
 
 
+def test_a_repeated_request_is_answered_with_the_same_bytes(
+    api: TestClient, ada: dict[str, Any], draft: dict[str, Any]
+) -> None:
+    charge = {
+        "client": ada["id"],
+        "description": "Boxes",
+        "amount": 1,
+        "metadata": {"bb": 1, "a": 2},
+    }
+    for number, (url, body) in enumerate(
+        [
+            ("/v1/clients", {"name": "Zoë", "address": {"line1": "1 Dock Street", "city": "Reno"}}),
+            ("/v1/charges", charge),
+            ("/v1/charges", {"charges": [charge]}),
+            ("/v1/queues/billing/pause", {}),
+            (f"/v1/invoices/{draft['id']}/finalize", {}),
+        ]
+    ):
+        headers = {"Idempotency-Key": f"k-{number}"}
+        first = api.post(url, json=body, headers=headers)
+        again = api.post(url, json=body, headers=headers)
+
+        assert first.status_code < 300, first.text
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+
+
 def test_spaces_and_the_order_of_names_make_no_other_request(api: TestClient) -> None:
     headers = {**KEY, "Content-Type": "application/json"}
     first = api.post("/v1/clients", content=b'{"name":"Ada","currency":"usd"}', headers=headers)

@@ -58,8 +58,10 @@ def test_what_belongs_to_another_account_cannot_be_used(
     theirs = stranger.post("/v1/clients", json={"name": "Theirs"}).json()
     charge = {"client": mine["client"], "description": "x", "amount": 1}
     selected = {"client": theirs["id"], "charge_ids": [mine["charge"]]}
+    many = {"charges": [charge]}
 
-    problem(stranger.post("/v1/charges", json=charge), 422, "invalid", "client")
+    problem(stranger.post("/v1/charges", json=charge), 404, "client_not_found")
+    problem(stranger.post("/v1/charges", json=many), 422, "invalid", "charges[0].client")
     problem(stranger.post("/v1/invoices", json={"client": mine["client"]}), 404, "client_not_found")
     problem(stranger.post("/v1/invoices", json=selected), 404, "charge_not_found")
     problem(

@@ -80,6 +80,16 @@ def test_a_ready_job_is_cancelled_and_retried(api: TestClient, ready: dict[str, 
     assert retried.json()["finished_at"] is None
 
 
+@pytest.mark.parametrize("command", ["cancel", "retry"])
+def test_a_command_on_a_job_takes_no_options(
+    api: TestClient, ready: dict[str, Any], command: str
+) -> None:
+    url = ready["links"]["self"]
+
+    problem(api.post(f"{url}/{command}", json={"reason": "x"}), 422, "invalid", "reason")
+    assert api.get(url).json()["state"] == "ready"
+
+
 def test_a_dead_job_shows_its_error_and_can_be_retried(
     engine: Engine, api: TestClient, ready: dict[str, Any]
 ) -> None:

@@ -19,6 +19,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def headed(port: int, path: str) -> bytes:
+    """All that HEAD is answered, head and body."""
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        lines = [f"HEAD {path} HTTP/1.1", "Host: localhost", "Connection: close", "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
 def answers(port: int, path: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
@@ -38,6 +46,9 @@ def test_the_web_process_serves_signs_on_and_leaves_in_order(stack: Stack, engin
 
     wait_for(lambda: answers(port, "/readyz"), what="ready")
     wait_for(lambda: web_processes(engine) == [web.pid], what="signed on")
+    for path in ("/livez", "/readyz"):
+        head, _, body = headed(port, path).partition(b"\r\n\r\n")
+        assert (head.split()[1], body) == (b"200", b"")
 
     web.send_signal(signal.SIGTERM)
     assert web.wait(20) == 0

@@ -54,8 +54,10 @@ def test_a_body_too_large_is_not_read(api: TestClient) -> None:
     declared = api.post("/v1/clients", content=b" " * (MAX_BODY_BYTES + 1), headers=JSON)
     chunks = (b" " * 2**16 for _ in range(MAX_BODY_BYTES // 2**16 + 1))
 
-    problem(declared, 413, "too_large")
-    problem(api.post("/v1/clients", content=chunks, headers=JSON), 413, "too_large")
+    chunked = api.post("/v1/clients", content=chunks, headers=JSON)
+    for answer in (declared, chunked):
+        detail = problem(answer, 413, "too_large")["detail"]
+        assert detail == "The body must be at most 2,097,152 bytes."
 
 
 def test_a_body_of_the_largest_size_is_read(api: TestClient) -> None:
@@ -72,10 +74,88 @@ def test_an_unknown_address_is_not_found(api: TestClient, path: str) -> None:
 
 
 def test_a_method_that_an_address_does_not_take_is_refused(api: TestClient) -> None:
-    answer = api.put("/v1/account", json={})
+    for url, methods in {
+        "/v1/clients": "GET, POST",
+        "/v1/account": "GET, PATCH",
+        "/v1/charges/17": "DELETE, GET, PATCH",
+        "/v1/billing-runs": "POST",
+        "/livez": "GET, HEAD",
+    }.items():
+        answer = api.put(url, json={})
+        problem(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == methods
 
-    problem(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"]
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("/v1/clients/abc", "There is no client with that id."),
+        ("/v1/billing-runs/abc", "There is no billing run with that id."),
+        ("/v1/queues/Tea%20time/pause", "There is no queue of that name."),
+        ("/v1/schedules/Tea%20time/pause", "There is no schedule of that name."),
+    ],
+)
+def test_what_cannot_be_an_id_or_a_name_is_not_found(
+    api: TestClient, url: str, detail: str
+) -> None:
+    answer = api.post(url) if url.endswith("pause") else api.get(url)
+
+    assert problem(answer, 404, answer.json()["code"])["detail"] == detail
+
+
+ID = "019ae8a3-5c00-7000-8000-000000000001"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "body", "message"),
+    [
+        ("POST", "/v1/clients", {"name": 1}, "must be a text"),
+        ("POST", "/v1/clients", {"name": ""}, "must not be empty"),
+        ("POST", "/v1/clients", {"name": "x" * 256}, "must have at most 255 characters"),
+        ("PATCH", "/v1/account", {"tax_ids": "x"}, "must be a list"),
+        ("PATCH", "/v1/account", {"tax_ids": ["x"] * 11}, "must have at most 10 entries"),
+        ("PATCH", "/v1/account", {"net_days": "1"}, "must be an integer"),
+        ("PATCH", "/v1/account", {"net_days": 1.0}, "must be an integer"),
+        ("PATCH", "/v1/account", {"net_days": 10**40}, "must be at most 365"),
+        ("PATCH", "/v1/account", {"net_days": -1}, "must be at least 0"),
+        ("PATCH", "/v1/account", {"address": "x"}, "must be a JSON object"),
+        (
+            "PATCH", f"/v1/clients/{ID}", {"email": "ada"},
+            "must be an email address, such as ada@example.com",
+        ),
+        (
+            "PATCH", f"/v1/clients/{ID}", {"email": "a@" + "b" * 300},
+            "must have at most 254 characters",
+        ),
+        ("PATCH", f"/v1/clients/{ID}", {"email": "a@\ud800"}, "must be a text of whole characters"),
+        (
+            "PATCH", f"/v1/clients/{ID}", {"billing_cycle": "daily"},
+            "must be 'manual' or 'monthly'",
+        ),
+        ("POST", "/v1/invoices", {"client": "abc"}, f"must be an id, such as {ID}"),
+        ("POST", "/v1/invoices", {"client": 17}, f"must be an id, such as {ID}"),
+        ("POST", "/v1/invoices", {"client": ID, "charge_ids": []}, "must not be empty"),
+        ("POST", "/v1/billing-runs", {"dry_run": "no"}, "must be true or false"),
+        ("POST", "/v1/api-keys", {"scopes": []}, "must not be empty"),
+        ("POST", "/v1/api-keys", {"scopes": ["all"]}, "must be 'read', 'write' or 'ops'"),
+        ("POST", "/v1/charges", {"charges": []}, "must not be empty"),
+        ("POST", "/v1/charges", {"charges": {}}, "must be a list"),
+        ("POST", "/v1/charges", {"charges": [1]}, "must be a JSON object"),
+        ("GET", "/v1/jobs?limit=x", None, "must be an integer"),
+        ("GET", "/v1/jobs?limit=" + "9" * 5000, None, "must be an integer of fewer digits"),
+        ("GET", "/v1/jobs?limit=201", None, "must be at most 200"),
+        ("GET", "/v1/jobs?subject=x", None, f"must be an id, such as {ID}"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_to_do_in_plain_words(
+    api: TestClient, method: str, url: str, body: object, message: str
+) -> None:
+    content = b"" if body is None else json.dumps(body).encode()
+    answer = api.request(method, url, content=content, headers=JSON)
+
+    messages = [error["message"] for error in answer.json()["errors"]]
+    assert answer.status_code == 422
+    assert any(one.startswith(message) for one in messages), messages
 
 
 def raising(app: FastAPI, error: Exception) -> None:
@@ -113,7 +193,7 @@ def refused_by(constraint: str) -> IntegrityError:
         (NotFound("invoice", "17"), (404, "invoice_not_found")),
         (RuleViolation("invoice_not_open", "it is paid"), (409, "invoice_not_open")),
         (refused_by("uq_clients_external_ref"), (409, "external_ref_taken")),
-        (refused_by("uq_accounts_name"), (409, "name_taken")),
+        (refused_by("uq_charges_external_ref"), (409, "external_ref_taken")),
         (refused_by("ck_charges_amount"), (500, "internal_error")),
     ],
 )

@@ -39,3 +39,30 @@ def test_a_paused_queue_starts_nothing_until_it_is_resumed(
 def test_an_unknown_queue_is_not_found(api: TestClient, name: str) -> None:
     problem(api.post(f"/v1/queues/{name}/pause"), 404, "queue_not_found")
     problem(api.post(f"/v1/queues/{name}/resume"), 404, "queue_not_found")
+
+
+def test_queues_are_listed_in_pages_by_name(api: TestClient) -> None:
+    everyone = [queue["name"] for queue in api.get("/v1/queues").json()["data"]]
+
+    page = api.get("/v1/queues?limit=1").json()
+    read = [queue["name"] for queue in page["data"]]
+    while page["next_cursor"] is not None:
+        page = api.get(f"/v1/queues?limit=1&cursor={page['next_cursor']}").json()
+        read += [queue["name"] for queue in page["data"]]
+
+    assert len(everyone) > 1
+    assert read == everyone == sorted(everyone)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "cursor=zz", "cursor=", "cursor=QUJD", "foo=1"])
+def test_a_wrong_parameter_of_the_list_is_refused(api: TestClient, query: str) -> None:
+    problem(api.get(f"/v1/queues?{query}"), 422, "invalid", query.partition("=")[0])
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_a_command_on_a_queue_takes_no_options(api: TestClient, command: str) -> None:
+    url = f"/v1/queues/billing/{command}"
+
+    problem(api.post(url, json={"reason": "x"}), 422, "invalid", "reason")
+    assert not any(queue["paused"] for queue in api.get("/v1/queues").json()["data"])
+    assert api.post(url, json={}).status_code == 200

@@ -47,3 +47,30 @@ def test_a_schedule_is_paused_once_and_resumed(api: TestClient) -> None:
 def test_an_unknown_schedule_is_not_found(api: TestClient, command: str) -> None:
     for name in ("tea-time", "Tea time", "%00"):
         problem(api.post(f"/v1/schedules/{name}/{command}"), 404, "schedule_not_found")
+
+
+def test_schedules_are_listed_in_pages_by_name(api: TestClient) -> None:
+    everyone = [schedule["name"] for schedule in api.get("/v1/schedules").json()["data"]]
+
+    page = api.get("/v1/schedules?limit=1").json()
+    read = [schedule["name"] for schedule in page["data"]]
+    while page["next_cursor"] is not None:
+        page = api.get(f"/v1/schedules?limit=1&cursor={page['next_cursor']}").json()
+        read += [schedule["name"] for schedule in page["data"]]
+
+    assert len(everyone) > 1
+    assert read == everyone == sorted(everyone)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "cursor=zz", "cursor=", "cursor=QUJD", "foo=1"])
+def test_a_wrong_parameter_of_the_list_is_refused(api: TestClient, query: str) -> None:
+    problem(api.get(f"/v1/schedules?{query}"), 422, "invalid", query.partition("=")[0])
+
+
+@pytest.mark.parametrize("command", ["run", "pause", "resume"])
+def test_a_command_on_a_schedule_takes_no_options(api: TestClient, command: str) -> None:
+    url = f"/v1/schedules/prune/{command}"
+
+    problem(api.post(url, json={"reason": "x"}), 422, "invalid", "reason")
+    assert api.get("/v1/jobs").json()["data"] == []
+    assert api.post(url, json={}).status_code in (200, 202)

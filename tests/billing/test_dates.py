@@ -31,7 +31,55 @@ DAYS = st.dates(date(2000, 1, 1), date(2100, 1, 1))
 def test_date_of_issue(
     boundary: date | None, finalized_on: date, oldest: date | None, issued: date
 ) -> None:
-    assert issued_on(boundary=boundary, finalized_on=finalized_on, oldest_boundary=oldest) == issued
+    assert (
+        issued_on(
+            boundary=boundary,
+            finalized_on=finalized_on,
+            oldest_boundary=oldest,
+            last_issued_on=None,
+        )
+        == issued
+    )
+
+
+@pytest.mark.parametrize(
+    ("boundary", "finalized_on", "last", "issued"),
+    [
+        # The last one bears its own boundary, or another day up to this boundary: nothing changes.
+        (date(2026, 11, 1), date(2026, 11, 4), date(2026, 10, 1), date(2026, 11, 1)),
+        (date(2026, 11, 1), date(2026, 11, 4), date(2026, 11, 1), date(2026, 11, 1)),
+        # The last one ended a catch-up of which this is the rest, on the same day or a later one.
+        (date(2026, 11, 1), date(2026, 11, 22), date(2026, 11, 22), date(2026, 11, 22)),
+        (date(2026, 11, 1), date(2026, 11, 24), date(2026, 11, 22), date(2026, 11, 24)),
+        # Meanwhile the account has moved to where it is still the day before.
+        (date(2026, 11, 1), date(2026, 11, 21), date(2026, 11, 22), date(2026, 11, 22)),
+        # By hand: the day of finalizing, whatever the cycle's invoices bear.
+        (None, date(2026, 11, 22), date(2026, 12, 1), date(2026, 11, 22)),
+    ],
+)
+def test_the_date_of_issue_after_the_last_cycle_invoice(
+    boundary: date | None, finalized_on: date, last: date, issued: date
+) -> None:
+    assert (
+        issued_on(
+            boundary=boundary,
+            finalized_on=finalized_on,
+            oldest_boundary=None,
+            last_issued_on=last,
+        )
+        == issued
+    )
+
+
+@given(DAYS, DAYS, DAYS, DAYS)
+def test_dates_of_issue_never_go_back(
+    boundary: date, finalized_on: date, oldest: date, last: date
+) -> None:
+    issued = issued_on(
+        boundary=boundary, finalized_on=finalized_on, oldest_boundary=oldest, last_issued_on=last
+    )
+
+    assert issued >= last
 
 
 @given(st.lists(DAYS, min_size=1, max_size=5, unique=True), DAYS)
@@ -39,7 +87,12 @@ def test_all_of_a_clients_invoices_in_a_run_are_dated_the_same_way(
     boundaries: list[date], finalized_on: date
 ) -> None:
     issued = [
-        issued_on(boundary=one, finalized_on=finalized_on, oldest_boundary=min(boundaries))
+        issued_on(
+            boundary=one,
+            finalized_on=finalized_on,
+            oldest_boundary=min(boundaries),
+            last_issued_on=None,
+        )
         for one in boundaries
     ]
 

@@ -4,18 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.job_states import FINAL, WAITING, JobState, retry_delay
+from billing.job_states import FINAL, retry_delay
 
 JITTER = st.floats(0, 1, exclude_max=True)
 
 
-def test_a_job_waits_runs_or_is_over() -> None:
-    assert FINAL.isdisjoint(WAITING)
-    assert set(JobState) - FINAL - WAITING == {JobState.RUNNING}
-
-
 def test_a_failed_job_is_tried_again_and_a_dead_one_is_not() -> None:
-    assert {"scheduled", "ready", "dispatched", "failed"} == WAITING
     assert {"succeeded", "dead", "cancelled", "skipped"} == FINAL
 
 

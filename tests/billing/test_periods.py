@@ -13,6 +13,7 @@ from billing.periods import (
     first_periods,
     following_period,
     moved_to_zone,
+    periods_between,
 )
 
 CHICAGO = ZoneInfo("America/Chicago")
@@ -121,6 +122,58 @@ def test_following_periods_fill_the_hole_up_to_the_one_under_way(
         filled.append(following)
 
     assert filled[: len(waiting)] == waiting
+
+
+@given(STARTS, ANCHORS, ZONES, ACTIVATIONS, st.integers(1, 60))
+def test_the_periods_between_two_of_a_chain_are_those_of_the_chain(
+    start: date, anchor_day: int, zone: ZoneInfo, activated_at: datetime, later: int
+) -> None:
+    chain = list(islice(periods_from(start, anchor_day), later + 1))
+
+    between = list(
+        periods_between(
+            chain[0],
+            chain[later].start,
+            anchor_day=anchor_day,
+            zone=zone,
+            activated_at=activated_at,
+        )
+    )
+
+    assert [one.period for one in between] == chain[1:later]
+    for one in between:
+        assert one.starts_at == boundary_instant(one.period.start, zone)
+        assert one.ends_at == boundary_instant(one.period.end, zone)
+        assert (one.reason is None) == (one.ends_at > activated_at)
+
+
+def test_the_periods_between_start_where_the_last_one_was_recorded_to_end() -> None:
+    # In Pago Pago; in Kiritimati, where its client is now, the next day was over by then.
+    ended_at = datetime(2026, 1, 31, 11, tzinfo=UTC)
+
+    day, month = periods_between(
+        Period(date(2026, 1, 1), date(2026, 1, 31)),
+        date(2026, 2, 2),  # the one that starts on 1 February is among them
+        anchor_day=1,
+        zone=ZoneInfo("Pacific/Kiritimati"),
+        activated_at=datetime(2026, 1, 1, tzinfo=UTC),
+        ended_at=ended_at,
+    )
+
+    assert (day.period.end, day.starts_at, day.ends_at) == (date(2026, 2, 1), ended_at, ended_at)
+    assert (month.period.end, month.starts_at) == (date(2026, 3, 1), ended_at)
+
+
+def test_a_chain_asked_for_without_end_has_none() -> None:
+    chain = periods_between(
+        Period(date(2026, 1, 1), date(2026, 2, 1)),
+        date.max,
+        anchor_day=1,
+        zone=CHICAGO,
+        activated_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+    assert next(islice(chain, 1199, None)).period == Period(date(2126, 1, 1), date(2126, 2, 1))
 
 
 def test_a_changed_anchor_counts_from_the_end_of_the_last_period() -> None:

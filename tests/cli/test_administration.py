@@ -48,7 +48,9 @@ def test_an_account_is_created_once(command: Command, session: Session) -> None:
     "options", [["--time-zone", "Mars/Olympus"], ["--currency", "gold"], ["--colour", "red"]]
 )
 def test_an_account_with_a_wrong_value_is_wrong_usage(command: Command, options: list[str]) -> None:
-    assert command("account", "create", "A", *options).code == 2
+    answer = command("account", "create", "A", *options)
+    assert answer.code == 2
+    assert options[0] in answer.stderr
 
 
 def test_an_api_key_is_shown_once_and_works(

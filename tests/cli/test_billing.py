@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from billing.cycles import BillingCycle
 from cli import billing
+from cli.output import Output
 from models import Account, BillingPeriod, BillingRun, Client, Invoice
 from tests.cli.conftest import Command
 from tests.waiting import wait_for
-from tests.worlds import a_charge, a_client
+from tests.worlds import NOW, a_charge, a_client, bill, refuse_invoices_of
 
 PURCHASES = Path(__file__).parent / "data" / "purchases.csv"
 """Real shops' shape: CRLF, a history of 18 months, a month that sums to zero, one free item."""
@@ -164,7 +165,73 @@ def test_a_period_that_fails_is_told_with_its_reason(
     assert answer.document["periods"]["failed"] == 1
     (failure,) = answer.document["failures"]
     assert failure["client"] == str(client.id)
+    assert (failure["period_start"], failure["period_end"]) == ("2026-04-01", "2026-05-01")
     assert "broken" in failure["error"]
+    with working():
+        shown = command("bill", "--as-of", "2026-05-01")
+    assert re.search(rf"{client.name} +{client.id} +2026-04-01 +2026-05-01 .*broken", shown.stdout)
+
+
+def test_what_waits_behind_a_failure_is_not_asked_for_again_and_again(
+    command: Command, working: Working, engine: Engine, account: Account
+) -> None:
+    client = monthly(engine, account, date(2026, 1, 1))
+    a_charge(engine, client, date(2026, 1, 20))
+    refuse_invoices_of(engine, client)
+    with working():
+        answer = command("bill", "--as-of", "2026-04-01", "--json")
+    assert answer.code == 1
+    assert len(answer.document["runs"]) == 1
+    (counted,) = answer.document["clients"]
+    assert counted["periods"] == {"billed": 0, "empty": 0, "skipped": 0, "failed": 1}
+    assert [one["period_start"] for one in answer.document["failures"]] == ["2026-01-01"]
+
+
+def test_each_clients_periods_are_counted(
+    command: Command, working: Working, engine: Engine, account: Account
+) -> None:
+    one = monthly(engine, account, date(2026, 3, 1), name="One")
+    other = monthly(engine, account, date(2026, 4, 1), name="Other")
+    a_charge(engine, one, date(2026, 3, 2))
+    with working():
+        answer = command("bill", "--as-of", "2026-05-01", "--json")
+    nothing = {"billed": 0, "empty": 0, "skipped": 0, "failed": 0}
+    assert answer.document["clients"] == [
+        {"client": str(one.id), "name": "One", "periods": {**nothing, "billed": 1, "empty": 1}},
+        {"client": str(other.id), "name": "Other", "periods": {**nothing, "empty": 1}},
+    ]
+
+
+def test_skipped_periods_are_told_with_their_reason_up_to_a_limit(
+    engine: Engine,
+    account: Account,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(billing, "LISTED", 1)
+    client = monthly(engine, account, date(2026, 3, 1), name="Waiting")
+    run = bill(engine, account, now=NOW)
+    skip = text(
+        "UPDATE billing_periods SET state = 'skipped', reason = 'before_activation'"
+        " WHERE run_id = :run"
+    )
+    session.execute(skip, {"run": run.id})
+    report = billing.BillReport(runs=[run.id])
+    billing._tell_outcomes(session, report)
+    march, *later = report.skipped
+    assert march == {
+        "client": str(client.id),
+        "name": "Waiting",
+        "period_start": "2026-03-01",
+        "period_end": "2026-04-01",
+        "reason": "before_activation",
+    }
+    billing.show_report(Output(as_json=False), report)
+    shown = capsys.readouterr().out
+    assert re.search(rf"Waiting +{client.id} +2026-03-01 +2026-04-01 +before_activation", shown)
+    assert "2026-05-01" not in shown
+    assert f"and {len(later)} more; --json lists all" in shown
 
 
 @pytest.fixture
@@ -179,10 +246,10 @@ def test_a_missing_worker_is_told_once_while_the_command_waits_on(
 ) -> None:
     monthly(engine, account, date(2026, 4, 1))
     answers = []
-    bill = threading.Thread(
+    billing_thread = threading.Thread(
         target=lambda: answers.append(command("bill", "--as-of", "2026-05-01", "--json"))
     )
-    bill.start()
+    billing_thread.start()
 
     def run_is_requested() -> bool:
         with Session(engine) as session:
@@ -191,7 +258,7 @@ def test_a_missing_worker_is_told_once_while_the_command_waits_on(
     wait_for(run_is_requested)
     assert not answers
     with working():
-        bill.join()
+        billing_thread.join()
     assert answers[0].code == 0
     assert answers[0].stderr.count("no dispatcher and no worker is alive") == 1
 
@@ -218,9 +285,11 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(
 @pytest.mark.parametrize(
     ("arguments", "complaint", "code"),
     [
-        (["--as-of", "tomorrow"], "must be a date such as", 2),
-        (["--as-of", "2026-06-01T00:00:00"], "needs its offset", 2),
-        (["--as-of", "2100-01-01"], "as_of: must not be in the future", 2),
+        (["--as-of", "tomorrow"], "--as-of: must be a date such as", 2),
+        (["--as-of", "2026-W01-1"], "--as-of: must be a date such as", 2),
+        (["--as-of", "20261101"], "--as-of: must be a date such as", 2),
+        (["--as-of", "2026-06-01T00:00:00"], "an instant with its offset", 2),
+        (["--as-of", "2100-01-01"], "--as-of: must not be in the future, except with --dry-run", 2),
         (["--client", "somebody"], "Invalid value for '--client'", 2),
         (["--client", "01a20395-acdc-7687-9796-0794a9885247"], "no client 01a20395", 1),
         (["--wait-all"], "No such option", 2),

@@ -82,9 +82,9 @@ def test_without_any_setting_a_stack_in_var_is_found(
 @pytest.mark.parametrize(
     ("environment", "complaint"),
     [
-        ({"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL: "),
+        ({"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL: must look like postgresql://"),
         ({"REDIS_URL": None}, "REDIS_URL: is not set"),
-        ({"PORT": "many"}, "PORT: "),
+        ({"PORT": "many"}, "PORT: must be a whole number"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(
@@ -122,8 +122,10 @@ def test_the_only_account_needs_no_name(command: Command, account: Account) -> N
 def test_of_several_accounts_one_must_be_named(command: Command, other: Account) -> None:
     answer = command("audit")
     assert answer.code == 2
-    assert "--account; there are Alder Fulfilment, Bluebird Prep" in answer.stderr
-    assert command("audit", "--account", other.name, "--json").document["account"] == other.name
+    assert f"there are Alder Fulfilment ({other.id}), Bluebird Prep (" in answer.stderr
+    for called in (other.name, str(other.id)):
+        answer = command("audit", "--account", called, "--json")
+        assert answer.document["account"] == other.name
     answer = command("audit", "--account", "Nobody")
     assert answer.code == 2
     assert "there is no account Nobody" in answer.stderr

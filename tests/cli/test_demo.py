@@ -1,7 +1,14 @@
 import json
+import os
 from pathlib import Path
 
-from cli.stack import is_running
+import pytest
+
+from cli import demo
+from cli.output import Output
+from cli.stack import is_running, owner_lock
+from gateways.sandbox.processes import hold
+from tests.cli.conftest import Command
 from tests.cli.test_up import home, is_left, run
 
 __all__ = ["home"]
@@ -31,3 +38,37 @@ def test_the_sample_month_is_billed_end_to_end_and_everything_agrees(home: Path)
     again = run("demo", "--dir", stack)
     assert again.returncode == 2
     assert "is not empty" in again.stderr
+
+
+def test_the_demos_started_last_are_kept_and_what_is_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [Path("var") / f"demo-{number}" for number in range(8)]
+    for age, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        owner_lock(folder).touch()
+        os.utime(owner_lock(folder), (1_000_000 - age, 1_000_000 - age))
+    unowned = Path("var") / "demo-about-to-start"
+    unowned.mkdir()
+    running = hold(owner_lock(folders[6]))
+    assert running is not None
+    owner_lock(folders[7]).touch()  # `up` was started in it since.
+
+    new = demo._new_directory(None, Output(as_json=True))
+
+    os.close(running)
+    left = set(Path("var").iterdir())
+    assert left == {new, unowned, *folders} - {folders[4], folders[5]}
+    assert capsys.readouterr().err == "removed the oldest demos: var/demo-4, var/demo-5\n"
+
+
+def test_a_wrong_setting_stops_the_demo_before_it_makes_anything(
+    command: Command, tmp_path: Path
+) -> None:
+    answer = command("demo", "--json", DUECOURSE_LEASE_SECONDS="abc", PORT="not used")
+    assert answer.code == 2
+    assert answer.document["error"] == (
+        "settings from the environment: DUECOURSE_LEASE_SECONDS: must be a number"
+    )
+    assert list(tmp_path.iterdir()) == []

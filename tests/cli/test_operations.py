@@ -80,8 +80,9 @@ def test_a_job_is_shown_with_its_attempts(command: Command, job: Job, engine: En
     work(engine)
     report = command("jobs", "show", str(job.id), "--json").document
     assert (report["state"], report["kind"]) == ("succeeded", "audit_books")
-    assert [one["outcome"] for one in report["attempts"]] == ["succeeded"]
-    assert report["children"] == []
+    outcomes = [one["outcome"] for one in report["attempts"]]
+    assert outcomes == ["awaiting_children", "succeeded"]
+    assert [one["kind"] for one in report["children"]] == ["audit_account"]
     shown = command("jobs", "show", str(job.id)).stdout
     assert "succeeded" in shown
     assert "Attempts" in shown

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,10 +15,14 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from rich.console import Console
 
+from cli import up
 from cli.context import read_settings_file
-from cli.stack import PARTS, is_running
+from cli.stack import PARTS, Stack, is_running
 from gateways.sandbox.processes import hold
+from gateways.sandbox.server import free_port
+from tests.cli.conftest import Command
 from tests.processes import ROOT
 from tests.waiting import wait_for
 
@@ -80,12 +85,12 @@ class Up:
         return answer
 
 
-def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str | Path, **given: str) -> "subprocess.CompletedProcess[str]":
     """Another command, as its own process."""
     return subprocess.run(
         [sys.executable, "-m", "cli.main", *map(str, arguments)],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **given},
         capture_output=True,
         text=True,
         check=False,
@@ -132,12 +137,16 @@ def test_a_stack_serves_is_alone_in_its_directory_and_leaves_nothing_behind(home
     assert not (stack / "duecourse.env").exists()
     assert {path.stem for path in (stack / "logs").iterdir()} == {part.name for part in PARTS}
 
-    with Up(stack) as again:
+    port = str(free_port())
+    with Up(stack, PORT=port, PUBLIC_URL="https://bills.example") as again:
+        assert again.settings["PORT"] == port
+        assert again.settings["PUBLIC_URL"] == "https://bills.example"
         assert again.settings["DUECOURSE_API_KEY"] == up.settings["DUECOURSE_API_KEY"]
         listed = run("audit", "--account", "Kept", "--dir", stack)
         assert listed.returncode == 0, listed.stderr
-        worker = again.stop()["pids"]["worker"]
-    assert worker != told["pids"]["worker"]
+        told_again = again.stop()
+    assert told_again["url"] == f"http://127.0.0.1:{port}"
+    assert told_again["pids"]["worker"] != told["pids"]["worker"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's help is Linux's")
@@ -179,6 +188,54 @@ def test_a_port_that_is_taken_is_refused_in_one_line(home: Path) -> None:
     assert answer.returncode == 1
     assert f"port {port} is in use: choose another with --port" in answer.stderr
     assert not is_running(home / "stack")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("DATABASE_URL", "mysql://u:SECRET@h/db", "must look like postgresql://"),
+        ("REDIS_URL", "SECRET", "must look like redis://"),
+        ("PORT", "SECRET", "must be a whole number"),
+        ("DUECOURSE_LEASE_SECONDS", "SECRET", "must be a number"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_line_before_anything_starts(
+    command: Command, tmp_path: Path, name: str, value: str, must: str
+) -> None:
+    answer = command("up", "--dir", tmp_path / "stack", **{name: value})
+    assert answer.code == 2
+    assert answer.stderr.startswith(f"duecourse: settings from the environment: {name}: {must}")
+    assert "SECRET" not in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redis_that_is_not_there_is_told_instead_of_waited_for(
+    home: Path, database_url: str
+) -> None:
+    given = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    answer = run("up", "--dir", home / "stack", **given)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("duecourse: REDIS_URL: Redis does not answer: ")
+    assert len(answer.stderr.splitlines()) == 1
+    assert not is_left(home / "stack")
+
+
+def test_people_are_told_the_local_address_beside_the_public_one(tmp_path: Path) -> None:
+    given = {
+        "DATABASE_URL": "postgresql://h/d",
+        "REDIS_URL": "redis://h/0",
+        "DUECOURSE_API_KEY": "key",
+        "PUBLIC_URL": "https://bills.example",
+    }
+    stack = Stack(
+        tmp_path, port=8123, environment=given, stopping=threading.Event(), say=lambda _text: None
+    )
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(up._addresses(stack))
+    assert "http://127.0.0.1:8123 " in shown.get()
+    assert "https://bills.example" in shown.get()
 
 
 def test_the_procfile_runs_what_up_runs() -> None:

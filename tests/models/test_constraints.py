@@ -27,7 +27,6 @@ def client(engine: Engine, account: Account) -> Client:
 BROKEN = [
     ("ck_accounts_currency", "UPDATE accounts SET currency = 'USD'"),
     ("ck_accounts_net_days", "UPDATE accounts SET net_days = 366"),
-    ("uq_accounts_name", "INSERT INTO accounts (name) SELECT name FROM accounts"),
     ("ck_clients_billing_cycle", "UPDATE clients SET billing_cycle = 'hourly'"),
     ("ck_clients_anchor_day", "UPDATE clients SET anchor_day = 0"),
     ("ck_clients_anchor_day", "UPDATE clients SET anchor_day = 32"),
@@ -53,7 +52,9 @@ BROKEN = [
             " description, quantity, amount, currency FROM charges"
         ),
     ),
-    ("fk_charges_client_id_invoice_id", "UPDATE charges SET invoice_id = uuid7()"),
+    ("fk_charges_client_id_invoice_id_currency", "UPDATE charges SET invoice_id = uuid7()"),
+    ("fk_charges_client_id_invoice_id_currency", "UPDATE charges SET currency = 'eur'"),
+    ("fk_invoices_client_id_period_id", "UPDATE invoices SET period_id = uuid7()"),
     (
         "ck_invoices_status",
         (

@@ -1,7 +1,8 @@
+import json
 from collections.abc import Iterator, MutableMapping
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import dramatiq
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 import tasks.actors
 from models import Account, Job, job_ledger
+from models.job_ledger import Bell
 from tasks.actors import ForeignMessages, declare_actors
 from tasks.catalogue import KINDS
 from tasks.kinds import Run, job
@@ -114,7 +116,7 @@ def test_a_job_goes_from_the_ledger_over_redis_to_its_end(
 
     done = wait_until(engine, dispatcher, job_id, "succeeded")
 
-    assert done.result == {"jobs": 0}
+    assert done.result == {}
     assert runs_of(engine, job_id) == [(1, "succeeded")]
 
 
@@ -296,11 +298,66 @@ def test_a_job_whose_claim_found_no_database_is_sent_again(
 def test_a_message_that_rings_for_nothing_harms_nobody(
     engine: Engine, dispatcher: Dispatcher, other: OtherSystem
 ) -> None:
-    prune = other.actor("prune", "ops")
-    prune.send(job_id="no uuid")
-    prune.send(job_id="01890a5d-ac96-774b-bcce-b302099a8057")
-    message = prune.send()
+    nothing = Bell(uuid4(), "prune", "ops", None)
+    dispatcher._ring([nothing])
+    message = other.actor("prune", "ops").send()
 
     wait_until(engine, dispatcher, message.message_id, "succeeded")
     with Session(engine) as session:
         assert [str(job_id) for job_id in session.scalars(select(Job.id))] == [message.message_id]
+
+
+@pytest.mark.parametrize("argument", ["no uuid", "01890a5d-ac96-774b-bcce-b302099a8057", 7, None])
+def test_an_argument_called_job_id_is_another_system_s_own(
+    engine: Engine, dispatcher: Dispatcher, other: OtherSystem, argument: str | int | None
+) -> None:
+    for actor, reason in (("prune", "invalid_arguments"), ("paint", "unknown_kind")):
+        message = other.actor(actor, "ops").send(job_id=argument)
+
+        dead = wait_until(engine, dispatcher, message.message_id, "dead")
+
+        assert dead.reason == reason
+        assert dead.args == {"job_id": argument}
+
+
+@pytest.mark.parametrize("argument", ["a\0b", "\ud800", float("nan")])
+def test_a_message_that_no_column_takes_is_kept_as_escaped_text(
+    engine: Engine, dispatcher: Dispatcher, other: OtherSystem, argument: str | float
+) -> None:
+    for actor, queue in (("draft_invoice", "billing"), ("paint", "ops"), ("pa\0int", "ops")):
+        message = other.actor(actor, queue).send(client_id=argument)
+
+        dead = wait_until(engine, dispatcher, message.message_id, "dead")
+
+        assert (dead.reason, dead.queue) == ("unreadable_message", queue)
+        assert dead.kind == actor.replace("\0", "\\x00")
+        assert dead.args == {"unreadable": json.dumps({"client_id": argument})}
+        assert dead.error is not None
+        assert dead.error["message"]
+
+
+def test_what_is_kept_as_text_waits_for_a_database_that_is_away(
+    engine: Engine,
+    server: str,
+    dispatcher: Dispatcher,
+    other: OtherSystem,
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    with database_away(engine, server):
+        message = other.actor("prune", "ops").send("a\0b")
+        wait_for(lambda: "message not adopted yet" in [entry["event"] for entry in logs])
+
+    dead = wait_until(engine, dispatcher, message.message_id, "dead")
+    assert dead.reason == "unreadable_message"
+
+
+def test_a_message_whose_id_is_no_text_that_a_column_takes_is_kept(
+    engine: Engine, dispatcher: Dispatcher, other: OtherSystem
+) -> None:
+    other.send_again(other.actor("prune", "ops").message().copy(message_id="\ud800\0"))
+
+    def ended() -> bool:
+        dispatcher.step()
+        return states(engine) == ["succeeded"]
+
+    wait_for(ended)

@@ -1,20 +1,25 @@
 # ruff: noqa: S608 - every statement is the test's own.
 
-from datetime import date
+from datetime import UTC, date, datetime
+from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from models import Account
+from models import Account, Job, job_ledger
 from tasks import audits
 from tasks.accounts import create_account
 from tasks.audits import RULES, audit, audit_books
 from tasks.drafting import draft_invoice
+from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
+from tasks.leases import LeaseKeeper
 from tasks.outcomes import Done
+from tasks.running import Runner
 from tasks.voiding import void_invoice
-from tests.worlds import NOW, a_charge, a_client, audited, bill, invoices_of, perform
+from tests.jobs import LEASE, change_job, dispatch, job_of, states
+from tests.worlds import NOW, a_charge, a_client, audited, bill, invoices_of, perform, work
 
 
 def books(engine: Engine, account: Account) -> None:
@@ -192,7 +197,62 @@ def test_the_nightly_audit_counts_the_differences_of_all_accounts(
     tamper(session, "UPDATE number_series SET next_number = 90")
     session.commit()
 
-    outcome = perform(engine, audit_books, None)
+    nightly = enqueue(session, audit_books, account_id=None, requested_by="test").id
+    session.commit()
+
+    work(engine)
 
     counts = {**dict.fromkeys(RULES, 0), "numbers_are_gapless": 2}
-    assert outcome == Done({"accounts": 2, "differences": counts})
+    assert job_of(engine, nightly).result == {"accounts": 2, "differences": counts}
+    children = session.scalars(select(Job).where(Job.parent_id == nightly)).all()
+    assert {child.account_id for child in children} == {account.id, other.id}
+    counts["numbers_are_gapless"] = 1
+    assert [child.result for child in children] == [{"differences": counts}] * 2
+
+
+def test_the_nightly_audit_of_no_account_is_done_at_once(engine: Engine) -> None:
+    outcome = perform(engine, audit_books, None)
+
+    assert outcome == Done({"accounts": 0, "differences": dict.fromkeys(RULES, 0)})
+
+
+@pytest.fixture
+def halfway(engine: Engine, session: Session, account: Account) -> tuple[UUID, UUID]:
+    """The nightly audit, fanned out, and the audit of its one account, which has not started."""
+    nightly = enqueue(session, audit_books, account_id=None, requested_by="test").id
+    session.commit()
+    dispatch(engine)
+    leases = LeaseKeeper(engine, lease=LEASE, run_limit=LEASE)
+    Runner(engine, leases, worker="test", lease=LEASE).run(audit_books, nightly)
+    return nightly, session.scalars(select(Job.id).where(Job.account_id == account.id)).one()
+
+
+def test_the_nightly_audit_woken_too_early_waits_on(
+    engine: Engine, halfway: tuple[UUID, UUID]
+) -> None:
+    nightly, audit_of_account = halfway
+    change_job(engine, audit_of_account, state="scheduled", run_at=datetime(2100, 1, 1, tzinfo=UTC))
+    change_job(engine, nightly, run_at=NOW)
+
+    assert work(engine) == 1
+    assert states(engine) == ["scheduled", "scheduled"]
+
+    change_job(engine, audit_of_account, state="ready")
+    work(engine)
+    assert states(engine) == ["succeeded", "succeeded"]
+    assert (job_of(engine, nightly).result or {})["accounts"] == 1
+
+
+def test_an_account_whose_audit_did_not_end_is_not_taken_for_sound(
+    engine: Engine, halfway: tuple[UUID, UUID]
+) -> None:
+    nightly, audit_of_account = halfway
+    with engine.begin() as connection:
+        assert job_ledger.cancel(connection, audit_of_account)
+
+    work(engine)
+
+    job = job_of(engine, nightly)
+    assert (job.state, job.reason) == ("dead", "audit_unfinished")
+    assert job.error is not None
+    assert str(audit_of_account) in job.error["message"]

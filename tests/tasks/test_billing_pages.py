@@ -1,19 +1,22 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
+import models.billing_period
 from models import Account, BillingRun, Client, InvoiceLine, LedgerEntry, LedgerPosting
 from tasks.accounts import create_account
 from tasks.billing_pages import bill_page
 from tasks.drafting import draft_invoice
+from tasks.finalizing import finalize_invoice
+from tasks.kinds import Run
 from tasks.outcomes import Done
+from tests.jobs import wait_until_blocked
 from tests.worlds import (
     NOW,
     a_charge,
@@ -23,6 +26,7 @@ from tests.worlds import (
     bill,
     change,
     charges,
+    counted,
     invoices_of,
     perform,
     periods_of,
@@ -302,19 +306,6 @@ def test_charges_on_a_draft_made_by_hand_stay_there_and_the_period_says_so(
     ]
 
 
-@contextmanager
-def counted(engine: Engine) -> Iterator[list[str]]:
-    """The statements sent to the server meanwhile."""
-    statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield statements
-    event.remove(engine, "before_cursor_execute", note)
-
-
 def test_a_page_takes_the_same_number_of_statements_for_3_and_for_50_clients(
     engine: Engine, account: Account
 ) -> None:
@@ -435,3 +426,86 @@ def test_one_client_of_the_page_is_billed_once_though_it_is_asked_for_twice(
 
     assert outcomes == [Done({"periods": 1, "failed": 0}), Done({"periods": 0, "failed": 0})]
     assert len(invoices_of(engine, client)) == 1
+
+
+def a_run(engine: Engine, account: Account) -> BillingRun:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        run = BillingRun(account_id=account.id, as_of_at=NOW, created_at=NOW)
+        session.add(run)
+    return run
+
+
+def whole_page(run: BillingRun, boundary: date = JUNE) -> dict[str, Any]:
+    return {
+        "run_id": run.id,
+        "boundary": boundary,
+        "first_client": UUID(int=0),
+        "last_client": UUID(int=2**128 - 1),
+    }
+
+
+def test_a_bad_period_costs_two_tries_for_each_halving_of_the_page(
+    engine: Engine, account: Account
+) -> None:
+    clients = [on_monthly_since_may(engine, account) for _ in range(32)]
+    for client in clients:
+        a_charge(engine, client, MAY)
+    refuse_invoices_of(engine, clients[20])
+
+    with counted(engine) as statements:
+        outcome = perform(engine, bill_page, account, **whole_page(a_run(engine, account)))
+
+    assert outcome == Done({"periods": 32, "failed": 1})
+    tries = [one for one in statements if "INSERT INTO invoices " in one]
+    assert len(tries) == 1 + 2 * 5
+    assert [states(engine, client)[0][1] for client in clients].count("billed") == 31
+    assert states(engine, clients[20])[0][1] == "failed"
+    assert audited(engine, account) == []
+
+
+def test_nothing_but_what_bears_a_number_is_written_while_the_numbers_are_locked(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly_since_may(engine, account)
+    a_charge(engine, client, MAY)
+
+    with counted(engine) as statements:
+        perform(engine, bill_page, account, **whole_page(a_run(engine, account)))
+
+    [taken] = [at for at, one in enumerate(statements) if "number_series" in one]
+    freezes, *ends = statements[taken + 1 :]
+    assert freezes.split()[:2] == ["UPDATE", "invoices"]
+    assert [one.split()[0] for one in ends] == ["RELEASE"]
+
+
+def test_charges_on_an_invoice_by_hand_that_is_finalized_are_none_on_a_draft(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly_since_may(engine, account)
+    a_charge(engine, client, MAY, "5.00")
+    perform(engine, draft_invoice, account, client_id=client.id)
+    [by_hand] = invoices_of(engine, client)
+    perform(engine, finalize_invoice, account, invoice_id=by_hand.id)
+
+    bill(engine, account, now=NOW)
+
+    assert states(engine, client)[0] == (MAY, "empty", None)
+
+
+def test_what_the_run_may_take_of_a_client_is_looked_at_under_its_lock(
+    engine: Engine, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.billing_period, "MAX_PERIODS_PER_RUN", 1)
+    client = on_monthly_since_may(engine, account, now=NOW, billing_starts_on=date(2026, 4, 1))
+    run = a_run(engine, account)
+    april = Run(job_id=uuid4(), account_id=account.id, attempt=1, now=NOW, requested_by="test")
+
+    with ThreadPoolExecutor(1) as threads, Session(engine) as session:
+        bill_page.body(april, session, **whole_page(run, MAY))
+        may = threads.submit(perform, engine, bill_page, account, **whole_page(run))
+        wait_until_blocked(engine)
+        session.commit()
+
+        assert may.result() == Done({"periods": 0, "failed": 0})
+
+    assert [one.state for one in periods_of(engine, client)] == ["empty", "open", "open"]

@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -14,14 +15,10 @@ from billing.periods import PeriodState
 from models import Account, BillingRun, Client, Job
 from tasks import billing_runs
 from tasks.accounts import create_account
-from tasks.billing_runs import (
-    RunProgress,
-    bill_due_periods,
-    progress_of,
-    request_run,
-    start_due_runs,
-)
+from tasks.billing_runs import bill_due_periods, request_run, start_due_runs
 from tasks.enqueueing import enqueue
+from tasks.outcomes import Done
+from tasks.run_reports import progress_of
 from tests.worlds import (
     NOW,
     a_charge,
@@ -30,11 +27,13 @@ from tests.worlds import (
     audited,
     bill,
     charges,
+    counted,
     invoices_of,
     perform,
     periods_of,
     refuse_invoices_of,
     tick,
+    together,
     work,
 )
 
@@ -262,42 +261,6 @@ def test_boundaries_of_more_clients_than_a_page_holds_are_billed_page_by_page(
     assert {periods_of(engine, client)[0].state for client in clients} == {"empty"}
 
 
-def test_progress_counts_periods_failures_and_money(engine: Engine, account: Account) -> None:
-    since = {"start": date(2026, 5, 1), "now": datetime(2026, 5, 2, tzinfo=UTC)}
-    billed, _idle, bad = (on_monthly(engine, account, **since) for _ in range(3))
-    for client in (billed, bad):
-        a_charge(engine, client, date(2026, 5, 1), "12.00")
-    a_charge(engine, billed, date(2026, 5, 1), "3", currency="eur")
-    refuse_invoices_of(engine, bad)
-    with Session(engine) as session:
-        unborn = request_run(session, account.id, now=NOW, requested_by="test").run
-        assert progress_of(session, unborn) == RunProgress(
-            due=3, periods={}, failures=[], invoiced={}
-        )
-
-    run = bill(engine, account, now=NOW)
-
-    with Session(engine) as session:
-        progress = progress_of(session, run)
-        told = session.scalar(select(Job.result).where(Job.kind == "bill_due_periods"))
-    assert progress == RunProgress(
-        due=0,
-        periods={"billed": 1, "empty": 1, "failed": 1},
-        failures=[
-            {
-                "client": str(bad.id),
-                "period_start": "2026-05-01",
-                "error": "RaiseException: not this one",
-            }
-        ],
-        invoiced={
-            "eur": {"invoices": 1, "total": 300},
-            "usd": {"invoices": 1, "total": 1200},
-        },
-    )
-    assert told == progress.as_json()
-
-
 def test_a_dead_page_ends_the_run_dead_and_a_later_run_goes_on(
     engine: Engine, account: Account
 ) -> None:
@@ -358,8 +321,9 @@ def test_a_tick_starts_no_second_run_while_one_is_under_way(
         perform(engine, start_due_runs, account, fire_at=NOW)
 
     assert len(session.scalars(select(BillingRun)).all()) == 1
+    session.add(BillingRun(account_id=account.id, as_of_at=NOW, scheduled=True))
     with pytest.raises(IntegrityError, match="uq_billing_runs_scheduled"):
-        request(engine, account, scheduled=True)
+        session.flush()
 
 
 def test_a_run_whose_job_was_cancelled_does_not_stop_the_scheduler(
@@ -423,3 +387,102 @@ def test_the_ready_job_of_a_run_knows_who_asked(engine: Engine, account: Account
         jobs = {job.kind: job for job in session.scalars(select(Job))}
     assert jobs["bill_due_periods"].requested_by == f"job:{jobs['start_due_runs'].id}"
     assert jobs["bill_page"].parent_id == jobs["bill_due_periods"].id
+
+
+def test_a_failed_period_is_not_overtaken_by_its_clients_later_ones(
+    engine: Engine, account: Account
+) -> None:
+    bad, good = (on_monthly(engine, account, date(2026, 4, 1)) for _ in range(2))
+    for client in (bad, good):
+        charges(engine, client, [(date(2026, 4, 2), "1.00"), (date(2026, 5, 2), "2.00")])
+    refuse_invoices_of(engine, bad)
+
+    bill(engine, account, now=NOW)
+
+    assert [one.state for one in periods_of(engine, bad)] == ["failed", "open", "open"]
+    assert [one.state for one in periods_of(engine, good)] == ["billed", "billed", "open"]
+
+    allow_invoices_again(engine)
+    bill(engine, account, now=NOW)
+    assert [one.state for one in periods_of(engine, bad)] == ["billed", "billed", "open"]
+    assert [one.total for one in invoices_of(engine, bad)] == [100, 200]
+    assert audited(engine, account) == []
+
+
+def test_no_run_is_started_for_a_fresh_failure_nor_for_what_comes_after_it(
+    engine: Engine, account: Account, session: Session
+) -> None:
+    client = on_monthly(engine, account, date(2026, 4, 1))
+    charges(engine, client, [(date(2026, 4, 2), "1.00"), (date(2026, 5, 2), "2.00")])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE billing_periods SET reason = NULL"))
+    refuse_invoices_of(engine, client)
+    tick(engine, now=NOW)
+    allow_invoices_again(engine)
+
+    tick(engine, now=NOW + timedelta(minutes=1))
+    tick(engine, now=NOW + timedelta(hours=1))
+
+    assert [one.state for one in periods_of(engine, client)] == ["failed", "open", "open"]
+    assert len(session.scalars(select(BillingRun)).all()) == 1
+
+    tick(engine, now=NOW + timedelta(hours=1, seconds=1))
+    assert [one.total for one in invoices_of(engine, client)] == [100, 200]
+
+
+def test_many_accounts_runs_are_started_by_as_many_statements_as_few_ones(
+    engine: Engine, session: Session
+) -> None:
+    counts = []
+    for accounts in (2, 12):
+        for index in range(accounts):
+            owner = create_account(session, f"Account {accounts} {index}")
+            session.commit()
+            on_monthly(engine, owner, date(2026, 5, 1), now=datetime(2026, 5, 2, tzinfo=UTC))
+        with counted(engine) as statements:
+            assert perform(engine, start_due_runs, None, fire_at=NOW) == Done({"runs": accounts})
+        counts.append(len(statements))
+
+    assert counts[0] == counts[1]
+    runs = {run.id: run.account_id for run in session.scalars(select(BillingRun))}
+    jobs = session.scalars(select(Job)).all()
+    assert {job.subject_id: job.account_id for job in jobs} == runs
+    assert len(jobs) == 14
+
+
+def test_an_account_whose_run_is_under_way_does_not_keep_the_others_from_theirs(
+    engine: Engine, account: Account, session: Session
+) -> None:
+    other = create_account(session, "Other")
+    session.commit()
+    for owner in (account, other):
+        on_monthly(engine, owner, date(2026, 5, 1), now=datetime(2026, 5, 2, tzinfo=UTC))
+    perform(engine, start_due_runs, None, fire_at=NOW)
+    session.execute(
+        text("UPDATE billing_runs SET finished_at = now() WHERE account_id = :account"),
+        {"account": other.id},
+    )
+    session.commit()
+
+    assert perform(engine, start_due_runs, None, fire_at=NOW) == Done({"runs": 1})
+    assert (
+        together(*[partial(perform, engine, start_due_runs, None, fire_at=NOW)] * 3)
+        == [Done({"runs": 0})] * 3
+    )
+
+
+@pytest.mark.parametrize("state", ["cancelled", "dead"])
+def test_an_explicit_run_whose_job_ended_without_it_is_finished(
+    engine: Engine, account: Account, session: Session, state: str
+) -> None:
+    abandoned, under_way = (request(engine, account).id for _ in range(2))
+    session.execute(
+        text("UPDATE jobs SET state = :state, finished_at = now() WHERE subject_id = :run"),
+        {"state": state, "run": abandoned},
+    )
+    session.commit()
+
+    perform(engine, start_due_runs, None, fire_at=NOW)
+
+    assert session.get_one(BillingRun, abandoned).finished_at == NOW
+    assert session.get_one(BillingRun, under_way).finished_at is None

@@ -49,6 +49,17 @@ def last_of(engine: Engine, client: Client) -> BillingPeriod:
     return periods_of(engine, client)[-1]
 
 
+def move(
+    engine: Engine, account: Account, client: Client, zone: str, *, whose: str, now: datetime
+) -> None:
+    """Give the client another zone, its own or its account's."""
+    if whose == "client":
+        change(engine, client, now=now, time_zone=zone)
+    else:
+        with Session(engine) as session, session.begin():
+            change_account(session, account.id, {"time_zone": zone}, now=now)
+
+
 def test_going_manual_skips_what_is_not_billed(engine: Engine, account: Account) -> None:
     client = on_monthly(engine, account, billing_starts_on=date(2026, 4, 15))
     charge = date(2026, 4, 20)
@@ -77,8 +88,11 @@ def test_a_failed_period_is_skipped_too_without_its_error(engine: Engine, accoun
 
     change(engine, client, now=datetime(2026, 7, 2, tzinfo=UTC), billing_cycle="manual")
 
-    assert chain(engine, client) == [(JUNE, JULY, "skipped", "switched_to_manual")]
-    assert last_of(engine, client).error is None
+    assert chain(engine, client) == [
+        (JUNE, JULY, "skipped", "switched_to_manual"),
+        (JULY, AUGUST, "skipped", "switched_to_manual"),
+    ]
+    assert {one.error for one in periods_of(engine, client)} == {None}
 
 
 def test_coming_back_on_the_same_day_opens_the_same_period_again(
@@ -212,6 +226,86 @@ def test_a_change_moves_nothing_of_a_past_that_is_not_written_down_yet(
     assert {one[0].day for one in written} == {1}
 
 
+def test_a_new_anchor_leaves_boundaries_that_passed_unbilled_where_they_were(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account, now=datetime(2026, 2, 1, tzinfo=UTC))
+    a_charge(engine, client, date(2026, 3, 20), "5.00")
+
+    change(engine, client, now=datetime(2026, 5, 10, tzinfo=UTC), anchor_day=15)
+
+    starts = [date(2026, month, 1) for month in range(2, 7)]
+    assert chain(engine, client) == [(*days, "open", None) for days in pairwise(starts)]
+    tick(engine, now=datetime(2026, 6, 1, tzinfo=UTC))
+    assert [one[2] for one in chain(engine, client)] == ["empty", "billed"] + ["empty"] * 2 + [
+        "open"
+    ]
+    assert chain(engine, client)[-1][:2] == (JUNE, date(2026, 6, 15))
+    assert audited(engine, account) == []
+
+
+def test_a_new_anchor_at_a_boundary_keeps_the_period_that_begins_there(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+
+    change(engine, client, now=datetime(2026, 7, 1, tzinfo=UTC), anchor_day=15)
+
+    assert [one[:2] for one in chain(engine, client)] == [(JUNE, JULY), (JULY, AUGUST)]
+
+
+def test_boundaries_missed_after_a_day_lost_to_a_new_zone_leave_no_overlap(
+    engine: Engine, account: Account
+) -> None:
+    start = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    client = on_monthly(engine, account, now=start, time_zone="Pacific/Pago_Pago")
+    change(engine, client, now=start, time_zone="Pacific/Kiritimati")
+    [lost] = periods_of(engine, client)
+    assert lost.starts_at == lost.ends_at
+
+    change(engine, client, now=datetime(2026, 3, 10, tzinfo=UTC), anchor_day=15)
+
+    assert len(chain(engine, client)) == 3
+    assert audited(engine, account) == []
+
+
+def test_a_new_zone_asked_for_before_a_boundary_leaves_what_was_billed_meanwhile(
+    engine: Engine, account: Account
+) -> None:
+    client = on_monthly(engine, account)
+    boundary = datetime(2026, 7, 1, tzinfo=UTC)
+    tick(engine, now=boundary)
+
+    # Its transaction began before, and waited for the page's locks.
+    asked_at = boundary - timedelta(seconds=1)
+    move(engine, account, client, "America/Chicago", whose="account", now=asked_at)
+
+    billed, following = periods_of(engine, client)
+    assert (billed.ends_at, following.starts_at) == (boundary, boundary)
+    assert following.ends_at == datetime(2026, 8, 1, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("whose", ["client", "account"])
+def test_a_new_zone_leaves_boundaries_that_passed_unbilled_where_they_were(
+    engine: Engine, account: Account, whose: str
+) -> None:
+    client = on_monthly(engine, account, now=datetime(2026, 2, 1, tzinfo=UTC))
+    on_the_boundary = datetime(2026, 5, 1, tzinfo=UTC)
+
+    move(engine, account, client, "Asia/Tokyo", whose=whose, now=on_the_boundary)
+
+    assert [one.ends_at for one in periods_of(engine, client)] == [
+        datetime(2026, 3, 1, tzinfo=UTC),
+        datetime(2026, 4, 1, tzinfo=UTC),
+        on_the_boundary,
+        datetime(2026, 5, 31, 15, tzinfo=UTC),
+    ]
+    assert {one[2:] for one in chain(engine, client)} == {("open", None)}
+    tick(engine, now=on_the_boundary)
+    assert [one[2] for one in chain(engine, client)] == ["empty"] * 3 + ["open"]
+    assert audited(engine, account) == []
+
+
 @pytest.mark.parametrize(
     ("zone", "ends_at"),
     [
@@ -226,11 +320,7 @@ def test_a_changed_zone_moves_only_the_open_periods_end(
     client = on_monthly(engine, account, billing_starts_on=date(2026, 5, 1))
     waiting, before = periods_of(engine, client)
 
-    if whose == "client":
-        change(engine, client, now=JUNE_10, time_zone=zone)
-    else:
-        with Session(engine) as session, session.begin():
-            change_account(session, account.id, {"time_zone": zone})
+    move(engine, account, client, zone, whose=whose, now=JUNE_10)
 
     still_waiting, after = periods_of(engine, client)
     assert (after.starts_at, after.ends_at) == (before.starts_at, ends_at)
@@ -338,8 +428,8 @@ def test_whatever_happens_every_day_is_in_one_period_and_every_charge_on_one_inv
             case "run":
                 bill(engine, account, now=now)
             case "account":
-                with Session(engine) as session, session.begin():
-                    change_account(session, account.id, {"time_zone": ZONES[hours % len(ZONES)]})
+                zone = ZONES[hours % len(ZONES)]
+                move(engine, account, client, zone, whose="account", now=now)
             case _:
                 change(engine, client, now=now, **event)
 

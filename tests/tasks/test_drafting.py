@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from billing.errors import IllegalTransition, NotFound, RuleViolation
+from billing.errors import NotFound, RuleViolation
 from models import Account, Charge, Client, Invoice, LedgerEntry, NumberSeries
 from tasks.accounts import create_account
 from tasks.charges import delete_charge, edit_charge
@@ -163,9 +163,10 @@ def test_what_is_finalized_cannot_be_deleted(engine: Engine, account: Account) -
     invoice = draft(engine, account, client)
     perform(engine, finalize_invoice, account, invoice_id=invoice.id)
 
-    with pytest.raises(IllegalTransition) as refused:
+    with pytest.raises(RuleViolation) as refused:
         perform(engine, delete_draft, account, invoice_id=invoice.id)
     assert refused.value.code == "invoice_not_draft"
+    assert str(refused.value) == "cannot delete an invoice that is open"
 
 
 def test_a_draft_follows_its_charges_until_the_last_is_gone(

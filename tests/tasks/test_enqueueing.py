@@ -3,16 +3,18 @@ from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from models import Account
+from models import Account, Job
 from tasks.billing_runs import start_due_runs
 from tasks.drafting import draft_invoice
-from tasks.enqueueing import enqueue
+from tasks.enqueueing import enqueue, enqueue_for_each
+from tasks.kinds import BULK_PRIORITY, DEFAULT_PRIORITY, Run, job
+from tasks.outcomes import Done, Outcome
 from tasks.pruning import prune
-from tests.jobs import job_of, states
-from tests.worlds import NOW, a_client, work
+from tests.jobs import dispatch, job_of, kinds_of_its_own, states
+from tests.worlds import NOW, a_client, counted, work
 
 
 def test_a_job_says_whose_it_is_who_asked_and_what_it_is_about(
@@ -33,6 +35,21 @@ def test_a_job_says_whose_it_is_who_asked_and_what_it_is_about(
     assert (job.account_id, job.requested_by) == (account.id, "api:abc")
     assert (job.subject_type, job.subject_id) == ("client", client.id)
     assert job.args["client_id"] == str(client.id)
+
+
+def test_what_a_person_waits_for_goes_before_bulk(engine: Engine, session: Session) -> None:
+    with kinds_of_its_own():
+
+        @job(queue="ops", priority=BULK_PRIORITY)
+        def count_beans(_run: Run, _session: Session) -> Outcome:
+            return Done({})
+
+        bulk = enqueue(session, count_beans, account_id=None, requested_by="test").id
+        click = enqueue(session, prune, account_id=None, requested_by="test").id
+        session.commit()
+
+    assert job_of(engine, click).priority == DEFAULT_PRIORITY
+    assert dispatch(engine) == [click, bulk]
 
 
 def test_a_rolled_back_enqueue_leaves_nothing(engine: Engine, session: Session) -> None:
@@ -92,3 +109,33 @@ def test_a_kind_without_a_subject_has_none(engine: Engine, session: Session) -> 
     session.commit()
 
     assert (job_of(engine, job_id).subject_type, job_of(engine, job_id).subject_id) == (None, None)
+
+
+def test_jobs_enqueued_for_each_are_what_each_enqueued_by_itself_would_be(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    clients = [a_client(engine, account) for _ in range(2)]
+    alone = enqueue(
+        session, draft_invoice, account_id=account.id, requested_by="test", client_id=clients[0].id
+    )
+    rows = [(account.id, {"client_id": client.id}) for client in clients]
+
+    with engine.connect() as listener, counted(engine) as statements:
+        driver = listener.connection.driver_connection
+        assert driver is not None
+        driver.execute("LISTEN duecourse_jobs")
+        driver.commit()
+        enqueue_for_each(session, draft_invoice, rows, requested_by="test")
+        enqueue_for_each(session, draft_invoice, [], requested_by="test")
+        session.commit()
+        [notice] = driver.notifies(timeout=10, stop_after=1)
+
+    assert notice.payload == "billing"
+    assert len(statements) == 1
+    first, *each = session.scalars(select(Job).order_by(Job.id)).all()
+    assert first.id == alone.id
+    assert [job.subject_id for job in each] == [client.id for client in clients]
+    named = {"id", "run_at", "created_at"}
+    columns = [column.key for column in Job.__table__.columns if column.key not in named]
+    same, _ = each
+    assert [getattr(same, name) for name in columns] == [getattr(first, name) for name in columns]

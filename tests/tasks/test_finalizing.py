@@ -10,7 +10,17 @@ from models import Account, Client, Invoice, InvoiceLine, LedgerEntry, NumberSer
 from tasks.accounts import change_account, create_account
 from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice, finalize_invoices
-from tests.worlds import NOW, a_charge, a_client, audited, charges, invoices_of, perform
+from tests.worlds import (
+    NOW,
+    a_charge,
+    a_client,
+    audited,
+    bill,
+    charges,
+    invoices_of,
+    perform,
+    tick,
+)
 
 MAY = date(2026, 5, 1)
 
@@ -26,7 +36,7 @@ def test_a_draft_made_by_hand_bears_the_accounts_day_of_finalizing(
 ) -> None:
     client = a_client(engine, account, time_zone="Pacific/Auckland")
     draft = a_draft(engine, account, client)
-    change_account(session, account.id, {"time_zone": "America/Chicago"})
+    change_account(session, account.id, {"time_zone": "America/Chicago"}, now=NOW)
     session.commit()
 
     now = datetime(2026, 6, 2, 4, 59, tzinfo=UTC)  # Still 1 June in Chicago.
@@ -50,7 +60,7 @@ def test_a_clients_own_days_to_pay_go_before_the_accounts(
     of_client: int | None,
     due: date,
 ) -> None:
-    change_account(session, account.id, {"net_days": 3})
+    change_account(session, account.id, {"net_days": 3}, now=NOW)
     session.commit()
     client = a_client(engine, account, net_days=of_client)
     draft = a_draft(engine, account, client)
@@ -150,3 +160,40 @@ def test_lines_are_in_order_of_date_and_sum_to_the_total(
     # Each is rounded half away from zero by itself.
     assert [line.amount for line in lines] == [201, 201, 901, 3001]
     assert invoices_of(engine, client)[0].total == 4304
+
+
+@pytest.mark.usefixtures("six_periods_a_run")
+@pytest.mark.parametrize("days_later", [0, 1])
+def test_dates_do_not_go_back_where_one_run_ends_a_catch_up_that_another_began(
+    engine: Engine, account: Account, days_later: int
+) -> None:
+    client = a_client(engine, account, billing_cycle="monthly", billing_starts_on=date(2025, 11, 1))
+    months = [date(2025, 11, 1), date(2025, 12, 1), *(date(2026, n, 1) for n in range(1, 6))]
+    charges(engine, client, [(month, "1.00") for month in months])
+
+    for days in (0, days_later):
+        bill(engine, account, now=datetime(2026, 6, 20 + days, 12, tzinfo=UTC))
+
+    # The seventh boundary, 1 June, is recent; the invoice before it bears 20 June.
+    issued = [one.issued_on for one in invoices_of(engine, client)]
+    assert issued == [date(2026, 6, 20)] * 6 + [date(2026, 6, 20 + days_later)]
+    assert audited(engine, account) == []
+
+
+def test_a_draft_made_by_hand_and_finalized_late_leaves_the_cycles_dates_alone(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(
+        engine, account, billing_cycle="monthly", now=datetime(2026, 5, 2, tzinfo=UTC)
+    )
+    draft = a_draft(engine, account, client)
+    late = datetime(2026, 6, 5, tzinfo=UTC)
+    perform(engine, finalize_invoice, account, invoice_id=draft.id, now=late)
+    a_charge(engine, client, date(2026, 5, 20))
+
+    tick(engine, now=late)
+
+    assert [one.issued_on for one in invoices_of(engine, client)] == [
+        date(2026, 6, 5),
+        date(2026, 6, 1),
+    ]

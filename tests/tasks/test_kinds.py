@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from models import Queue
 from tasks.actors import _SUBJECTS
 from tasks.catalogue import KINDS
-from tasks.kinds import JobKind, Run, job
+from tasks.kinds import BULK_PRIORITY, DEFAULT_PRIORITY, JobKind, Run, job
 from tasks.outcomes import Done, Outcome
 from tests.jobs import kinds_of_its_own
 
@@ -39,6 +39,13 @@ def test_a_function_becomes_a_kind_under_its_own_name(kind: JobKind) -> None:
         *("bill_it", "billing"),
         *("client", 3),
     )
+    assert kind.priority == DEFAULT_PRIORITY
+
+
+def test_a_kind_may_let_others_go_first() -> None:
+    kind = job(queue="billing", priority=BULK_PRIORITY)(bill_it)
+
+    assert kind.priority > DEFAULT_PRIORITY  # Lower is served first.
 
 
 def test_two_kinds_of_one_name_are_refused(kind: JobKind) -> None:

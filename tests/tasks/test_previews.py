@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from models import Account, BillingPeriod, Charge, Client, Invoice
+from models import Account, BillingPeriod, BillingRun, Charge, Client, Invoice
 from tasks.accounts import create_account
+from tasks.previews import preview
 from tests.worlds import (
     NOW,
     a_charge,
@@ -18,6 +19,7 @@ from tests.worlds import (
     bill,
     change,
     charges,
+    counted,
     invoices_of,
     periods_of,
     refuse_invoices_of,
@@ -218,3 +220,43 @@ def test_a_preview_leaves_out_manual_and_other_clients_and_accounts(
 
     assert {row["client"] for row in everyone["invoices"]} == {str(mine.id), str(neighbour.id)}
     assert {row["client"] for row in one["invoices"]} == {str(mine.id)}
+
+
+def test_a_preview_of_a_date_that_has_begun_only_elsewhere_is_what_the_run_then_does(
+    engine: Engine, account: Account
+) -> None:
+    now = datetime(2026, 5, 31, 20, tzinfo=UTC)
+    for zone in ("Asia/Tokyo", "America/Chicago"):
+        client = a_client(
+            engine,
+            account,
+            name=zone,
+            billing_cycle="monthly",
+            billing_starts_on=date(2026, 5, 1),
+            time_zone=zone,
+        )
+        a_charge(engine, client, date(2026, 5, 5))
+
+    expected = previewed(engine, account, now, as_of=date(2026, 6, 1))
+
+    assert [one["name"] for one in expected["invoices"]] == ["Asia/Tokyo"]
+    assert invoiced(engine, account, now, as_of=date(2026, 6, 1)) == expected
+    # The day after has begun nowhere: everyone's boundary is looked ahead to.
+    ahead = previewed(engine, account, now, as_of=date(2026, 6, 2))
+    assert [one["name"] for one in ahead["invoices"]] == ["America/Chicago"]
+
+
+def test_a_preview_of_one_client_reads_nobody_elses_rows(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    since: dict[str, Any] = {"billing_cycle": "monthly", "billing_starts_on": date(2026, 5, 1)}
+    mine, _neighbour = (a_client(engine, account, **since) for _ in range(2))
+    run = BillingRun(account_id=account.id, client_id=mine.id, as_of_at=NOW, created_at=NOW)
+
+    with counted(engine) as statements:
+        preview(session, run, now=NOW)
+
+    [of_charges] = [one for one in statements if "FROM charges" in one]
+    [of_periods] = [one for one in statements if "FROM billing_periods" in one]
+    assert "charges.client_id = " in of_charges
+    assert "billing_periods.client_id = " in of_periods

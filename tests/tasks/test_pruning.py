@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -6,8 +6,10 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
-from models import Account, IdempotencyKey, Job, Process, Schedule, ScheduleFire
+import tasks.pruning
+from models import Account, BillingRun, IdempotencyKey, Job, Process, Schedule, ScheduleFire
 from models.database import database_now
+from tasks.enqueueing import enqueue
 from tasks.outcomes import Done
 from tasks.pruning import (
     KEEP_DEAD_PROCESSES,
@@ -15,7 +17,7 @@ from tasks.pruning import (
     KEEP_JOBS,
     prune,
 )
-from tests.worlds import perform
+from tests.worlds import perform, work
 
 A_MINUTE = timedelta(minutes=1)
 
@@ -49,9 +51,52 @@ def test_only_jobs_that_ended_well_and_long_ago_are_forgotten(
     }
     session.commit()
 
-    assert perform(engine, prune, None) == Done({"jobs": len(gone)})
+    assert perform(engine, prune, None) == Done({})
 
-    assert set(session.scalars(select(Job.id))) == kept
+    left = set(session.scalars(select(Job.id)))
+    assert left == kept
+    assert left.isdisjoint(gone)
+
+
+def test_pruning_goes_on_in_batches_until_all_is_forgotten(
+    engine: Engine, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.pruning, "BATCH", 2)
+    now = database_now(session)
+    for _ in range(7):
+        a_job(session, "succeeded", KEEP_JOBS + A_MINUTE)
+        session.add(Process(kind="worker", host="h", pid=1, heartbeat_at=now - KEEP_JOBS))
+    pruning = enqueue(session, prune, account_id=None, requested_by="test").id
+    session.commit()
+
+    assert work(engine) == 4
+
+    assert session.scalars(select(Job.id)).all() == [pruning]
+    assert session.scalars(select(Process.id)).all() == []
+
+
+def test_old_dry_runs_are_forgotten_and_no_real_run_is(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    now = database_now(session)
+    old, young = now - KEEP_JOBS - A_MINUTE, now - KEEP_JOBS + A_MINUTE
+
+    def a_run(finished_at: datetime | None, *, dry_run: bool) -> BillingRun:
+        run = BillingRun(
+            account_id=account.id, as_of_at=now, dry_run=dry_run, finished_at=finished_at
+        )
+        session.add(run)
+        return run
+
+    gone = a_run(old, dry_run=True)
+    kept = [a_run(old, dry_run=False), a_run(young, dry_run=True), a_run(None, dry_run=True)]
+    session.commit()
+
+    perform(engine, prune, None, now=now)
+
+    left = set(session.scalars(select(BillingRun.id)))
+    assert left == {run.id for run in kept}
+    assert gone.id not in left
 
 
 def test_a_kept_child_of_a_forgotten_job_stays(engine: Engine, session: Session) -> None:

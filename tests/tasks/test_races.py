@@ -118,7 +118,7 @@ def test_a_draft_is_either_finalized_or_deleted(engine: Engine, account: Account
             partial(perform, engine, finalize_invoice, account, invoice_id=draft),
             partial(perform, engine, delete_draft, account, invoice_id=draft),
         )
-        finalized += the_one_that_won(outcomes, (IllegalTransition, NotFound)) == 0
+        finalized += the_one_that_won(outcomes, (RuleViolation, NotFound)) == 0
 
     assert len(invoices_of(engine, client)) == finalized
     assert audited(engine, account) == []
@@ -277,7 +277,9 @@ def test_a_zone_changed_while_a_page_is_billed_holds_for_the_period_that_stays_o
             else partial(
                 in_a_transaction,
                 engine,
-                partial(change_account, account_id=account.id, changes={"time_zone": zone}),
+                partial(
+                    change_account, account_id=account.id, changes={"time_zone": zone}, now=NOW
+                ),
             )
         )
         outcomes = together(a_page_of(engine, account), moved)
@@ -308,7 +310,7 @@ def test_a_client_that_goes_manual_is_billed_before_or_not_at_all(
         )
         assert not any(isinstance(outcome, Exception) for outcome in outcomes), outcomes
         states = [one.state for one in periods_of(engine, client)]
-        assert states in (["billed", "skipped"], ["skipped"])
+        assert states in (["billed", "skipped"], ["skipped", "skipped"])
         assert len(invoices_of(engine, client)) == states.count("billed")
 
     assert audited(engine, account) == []

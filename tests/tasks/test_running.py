@@ -432,14 +432,14 @@ def test_an_error_of_the_database_is_told_without_the_values_it_was_about(
     @job(queue="ops")
     def collide(_run: Run, session: Session) -> Outcome:
         for _ in range(2):
-            new_account(session, name="secret name")
+            session.execute(text("INSERT INTO queues (name) VALUES (:name)"), {"name": "secret"})
         return Done({})
 
     failed = job_of(engine, run_now(engine, runner, collide))
 
     assert failed.error is not None
     assert failed.error["type"] == "UniqueViolation"
-    assert "uq_accounts_name" in failed.error["message"]
+    assert "pk_queues" in failed.error["message"]
     assert "secret" not in str(failed.error)
 
 

@@ -66,6 +66,17 @@ def test_an_acknowledged_message_leaves_nothing_in_redis(broker: DoorbellBroker)
     assert list(broker.client.scan_iter("duecourse:ops*")) == []
 
 
+def test_a_message_rung_again_takes_the_place_of_the_one_that_waits(
+    broker: DoorbellBroker,
+) -> None:
+    broker.ring([a_message("first", "1"), a_message("second", "2")])
+    for _ in range(3):
+        broker.ring([a_message("first", "1")], again=True)
+
+    assert broker.client.llen("duecourse:ops") == 2
+    assert taken_from(broker) == ["second", "first"]
+
+
 def test_no_queue_has_a_queue_of_delayed_messages(broker: DoorbellBroker) -> None:
     broker.declare_queue("ops")
     broker.declare_queue("ops")

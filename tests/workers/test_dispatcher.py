@@ -150,10 +150,13 @@ def test_ringing_again_for_the_same_wait_keeps_one_message(
     job_id = a_job(engine)
     dispatcher = a_dispatcher(engine, broker)
     dispatcher.step()
-    change_job(engine, job_id, dispatched_at=Job.dispatched_at - timedelta(seconds=6))
-    dispatcher._sweep()
+    for _ in range(3):
+        change_job(engine, job_id, dispatched_at=Job.dispatched_at - timedelta(minutes=2))
+        dispatcher._sweep()
 
+    assert job_of(engine, job_id).dispatches == 4
     assert broker.client.hlen("duecourse:ops.msgs") == 1
+    assert broker.client.llen("duecourse:ops") == 1
 
 
 def test_acknowledging_one_run_does_not_take_the_next_one_s_message_away(

@@ -185,7 +185,6 @@ def upgrade() -> None:
         sa.CheckConstraint("currency ~ '^[a-z]{3}$'", name=op.f("ck_accounts_currency")),
         sa.CheckConstraint("net_days BETWEEN 0 AND 365", name=op.f("ck_accounts_net_days")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
-        sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
     )
     op.create_table(
         "processes",
@@ -304,7 +303,7 @@ def upgrade() -> None:
         sa.Column("request_sha256", sa.Text(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("headers", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("body", sa.Text(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -516,6 +515,20 @@ def upgrade() -> None:
         "ix_billing_runs_account_id_id", "billing_runs", ["account_id", "id"], unique=False
     )
     op.create_index(
+        "ix_billing_runs_dry",
+        "billing_runs",
+        ["finished_at"],
+        unique=False,
+        postgresql_where="dry_run",
+    )
+    op.create_index(
+        "ix_billing_runs_unfinished",
+        "billing_runs",
+        ["id"],
+        unique=False,
+        postgresql_where="finished_at IS NULL",
+    )
+    op.create_index(
         "uq_billing_runs_scheduled",
         "billing_runs",
         ["account_id"],
@@ -582,6 +595,7 @@ def upgrade() -> None:
             ["run_id"], ["billing_runs.id"], name=op.f("fk_billing_periods_run_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_billing_periods")),
+        sa.UniqueConstraint("client_id", "id", name=op.f("uq_billing_periods_client_id_id")),
         sa.UniqueConstraint(
             "client_id", "period_end", name=op.f("uq_billing_periods_client_id_period_end")
         ),
@@ -678,14 +692,25 @@ def upgrade() -> None:
             ["account_id"], ["accounts.id"], name=op.f("fk_invoices_account_id")
         ),
         sa.ForeignKeyConstraint(
-            ["period_id"], ["billing_periods.id"], name=op.f("fk_invoices_period_id")
+            ["client_id", "period_id"],
+            ["billing_periods.client_id", "billing_periods.id"],
+            name=op.f("fk_invoices_client_id_period_id"),
         ),
         sa.ForeignKeyConstraint(["run_id"], ["billing_runs.id"], name=op.f("fk_invoices_run_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_invoices")),
         sa.UniqueConstraint("account_id", "number", name=op.f("uq_invoices_account_id_number")),
-        sa.UniqueConstraint("client_id", "id", name=op.f("uq_invoices_client_id_id")),
+        sa.UniqueConstraint(
+            "client_id", "id", "currency", name=op.f("uq_invoices_client_id_id_currency")
+        ),
     )
     op.create_index("ix_invoices_account_id_id", "invoices", ["account_id", "id"], unique=False)
+    op.create_index(
+        "ix_invoices_period_id",
+        "invoices",
+        ["period_id"],
+        unique=False,
+        postgresql_where="period_id IS NOT NULL",
+    )
     op.create_index(
         "ix_invoices_run_id",
         "invoices",
@@ -737,9 +762,9 @@ def upgrade() -> None:
             name=op.f("fk_charges_account_id_client_id"),
         ),
         sa.ForeignKeyConstraint(
-            ["client_id", "invoice_id"],
-            ["invoices.client_id", "invoices.id"],
-            name=op.f("fk_charges_client_id_invoice_id"),
+            ["client_id", "invoice_id", "currency"],
+            ["invoices.client_id", "invoices.id", "invoices.currency"],
+            name=op.f("fk_charges_client_id_invoice_id_currency"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_charges")),
         postgresql_with={"fillfactor": "70"},
