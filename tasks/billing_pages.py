@@ -36,7 +36,7 @@ SELECT DISTINCT charges.client_id
 
 # What waits from before the client's activation has lost its charges to this later period.
 _SKIP_WAITING = text("""
-UPDATE billing_periods SET state = 'skipped', error = NULL, decided_at = :now
+UPDATE billing_periods SET state = 'skipped', error = NULL, run_id = :run, decided_at = :now
  WHERE client_id = ANY(:clients) AND period_end < :boundary
    AND (state = 'open' OR state = 'failed' AND run_id <> :run)
    AND reason = 'before_activation'
