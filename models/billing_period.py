@@ -115,7 +115,11 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
     decided = aliased(BillingPeriod)
     done_for_client = (
         select(func.count())
-        .where(decided.client_id == BillingPeriod.client_id, decided.run_id == run.id)
+        .where(
+            decided.client_id == BillingPeriod.client_id,
+            decided.run_id == run.id,
+            decided.state != PeriodState.SKIPPED,
+        )
         .scalar_subquery()
     )
     return due.where(done_for_client < MAX_PERIODS_PER_RUN)

@@ -131,6 +131,21 @@ RETURNING id, xmax = 0 AS created
 
 _ADOPT = _INSERT + "ON CONFLICT (id) DO NOTHING RETURNING id"
 
+# Ready at once, and none that could be there already.
+_ENQUEUE_MANY = """
+INSERT INTO jobs (account_id, kind, queue, args, priority, state, max_attempts, requested_by,
+                  subject_type, subject_id)
+SELECT wanted.account_id, wanted.kind, wanted.queue, wanted.args, wanted.priority, 'ready',
+       wanted.max_attempts, wanted.requested_by, wanted.subject_type, wanted.subject_id
+  FROM unnest(%(account_id)s::uuid[], %(kind)s::text[], %(queue)s::text[], %(args)s::jsonb[],
+              %(priority)s::smallint[], %(max_attempts)s::int[], %(requested_by)s::text[],
+              %(subject_type)s::text[], %(subject_id)s::uuid[])
+       AS wanted (account_id, kind, queue, args, priority, max_attempts, requested_by,
+                  subject_type, subject_id),
+       (SELECT count(pg_notify(%(channel)s, name))
+          FROM (SELECT DISTINCT unnest(%(queue)s::text[]) AS name) AS queues) AS told
+"""
+
 _PROMOTE = """
 UPDATE jobs SET state = 'ready'
  WHERE id IN (SELECT id FROM jobs
@@ -302,6 +317,19 @@ def enqueue(connection: Connection, job: NewJob) -> Enqueued:
     """Write ``job`` down in the caller's transaction; it exists only if that commits."""
     row = connection.exec_driver_sql(_ENQUEUE, _columns(job)).one()
     return Enqueued(row.id, row.created)
+
+
+def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> None:
+    """Write jobs down that are ready at once and bear no unique key, in one statement."""
+    if not jobs:
+        return
+    rows = [_columns(job) for job in jobs]
+    names = (
+        *("account_id", "kind", "queue", "args", "priority", "max_attempts", "requested_by"),
+        *("subject_type", "subject_id"),
+    )
+    columns = {name: [row[name] for row in rows] for name in names}
+    connection.exec_driver_sql(_ENQUEUE_MANY, {"channel": NOTIFY_CHANNEL, **columns})
 
 
 def adopt(connection: Connection, job: NewJob) -> bool:

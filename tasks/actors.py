@@ -11,7 +11,7 @@ import structlog
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import CurrentMessage, Middleware
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 from typing_extensions import override
 
 from models import BillingRun, Client, Invoice, job_ledger
@@ -24,6 +24,10 @@ from tasks.running import Runner
 _log = structlog.get_logger(__name__)
 
 ADOPT_AGAIN_AFTER_SECONDS = 1.0
+
+# Where a message waits, as a job, for code that knows its kind. What its sender calls a queue
+# need not be one here.
+UNKNOWN_KINDS_QUEUE = "ops"
 
 UNREADABLE = "unreadable"
 """Under this name stand the arguments, as JSON text, that no column takes as they are."""
@@ -136,14 +140,13 @@ def _keep(
     """Write a message down: dead, as escaped text, when it holds what no column takes."""
     try:
         return _write_down(engine, job_id, message, arguments, kind)
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the message must leave a trace
+    except (DataError, IntegrityError, ProgrammingError, TypeError, ValueError) as error:
+        # It is the message's own content; any other trouble passes, and the caller tries again.
         _log.error("message unreadable", job=str(job_id), exc_info=error)
         new = NewJob(
             id=job_id,
             kind=_escaped(message.actor_name),
-            queue=message.queue_name,
+            queue=kind.queue if kind else UNKNOWN_KINDS_QUEUE,
             args={UNREADABLE: json.dumps(arguments)},
             max_attempts=DEFAULT_MAX_ATTEMPTS,
             requested_by="message",
@@ -182,7 +185,7 @@ def _write_down(
             NewJob(
                 id=job_id,
                 kind=message.actor_name,
-                queue=message.queue_name,
+                queue=kind.queue if kind else UNKNOWN_KINDS_QUEUE,
                 args=arguments,
                 max_attempts=kind.max_attempts if kind else DEFAULT_MAX_ATTEMPTS,
                 requested_by="message",

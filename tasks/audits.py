@@ -183,7 +183,10 @@ def audit_books(run: Run, session: Session) -> Outcome:
         if state not in FINAL:
             return AwaitChildren(0)
         if state != JobState.SUCCEEDED:
-            return Fail(AuditUnfinished(f"the audit {job_id} was not finished"), "audit_unfinished")
+            return Fail(
+                AuditUnfinished(f"the audit {job_id} was not finished: retry that job first"),
+                "audit_unfinished",
+            )
         found.update(result["differences"])
     return Done({"accounts": len(audits), "differences": _by_rule(found)})
 

@@ -168,13 +168,13 @@ def _bill(
     elsewhere = set(
         session.scalars(_ON_MANUAL_DRAFTS, {"clients": clients, "before": boundary}).all()
     )
-    session.execute(_SKIP_WAITING, page)
     starts = [one.period.period_start for one in due]
     around = {row.client_id: row for row in session.execute(_AROUND, {**page, "starts": starts})}
     missing = [
         period for one in due for period in _missing_around(one, account, around[one.client.id])
     ]
     write_periods(session, missing)
+    session.execute(_SKIP_WAITING, page)
     session.execute(
         _DECIDE,
         {
@@ -190,7 +190,8 @@ def _bill(
             ],
         },
     )
-    # Last: once it has taken numbers, all that finalizes for this account waits for the commit.
+    # Last: once it has taken numbers, all that finalizes for this account waits for the commit,
+    # of a failing page for the tries of its other halves as well.
     finalize_invoices(session, account, [draft.invoice_id for draft in drafts], now=now)
 
 
@@ -213,8 +214,8 @@ def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[C
     )
     if around.period_end is not None:
         last = Period(around.period_start, around.period_end)
-        for skipped in plan(last, period.period_start, ended_at=around.ends_at):
-            yield ClientPeriod(account.id, client.id, skipped, PeriodState.SKIPPED)
+        for waiting in plan(last, period.period_start, ended_at=around.ends_at):
+            yield ClientPeriod(account.id, client.id, waiting)
     if not around.has_next:
         billed = Period(period.period_start, period.period_end)
         following = next(plan(billed, date.max, ended_at=period.ends_at))

@@ -5,23 +5,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models import job_ledger
-from models.job_ledger import NOTIFY_CHANNEL, Enqueued, NewJob
+from models.job_ledger import Enqueued, NewJob
 from tasks.kinds import JobKind
-
-_ENQUEUE_FOR_EACH = text("""
-INSERT INTO jobs (account_id, kind, queue, args, priority, state, max_attempts, requested_by,
-                  subject_type, subject_id)
-SELECT wanted.account_id, :kind, :queue, wanted.args, :priority, 'ready', :max_attempts,
-       :requested_by, :subject_type, wanted.subject_id
-  FROM unnest(:accounts ::uuid[], :args ::jsonb[], :subjects ::uuid[])
-       AS wanted (account_id, args, subject_id),
-       pg_notify(:channel, :queue)
-""")
 
 
 def enqueue(
@@ -84,23 +72,23 @@ def enqueue_for_each(
     Raises:
         pydantic.ValidationError: The arguments of one do not fit the kind.
     """
-    if not rows:
-        return
     args = [kind.dump(arguments) for _, arguments in rows]
-    session.execute(
-        _ENQUEUE_FOR_EACH,
-        {
-            "kind": kind.name,
-            "queue": kind.queue,
-            "priority": kind.priority,
-            "max_attempts": kind.max_attempts,
-            "requested_by": requested_by,
-            "subject_type": kind.subject,
-            "accounts": [account_id for account_id, _ in rows],
-            "args": [Jsonb(one) for one in args],
-            "subjects": [_subject_id(kind, one) for one in args],
-            "channel": NOTIFY_CHANNEL,
-        },
+    job_ledger.enqueue_many(
+        session.connection(),
+        [
+            NewJob(
+                kind=kind.name,
+                queue=kind.queue,
+                args=one,
+                max_attempts=kind.max_attempts,
+                requested_by=requested_by,
+                account_id=account_id,
+                priority=kind.priority,
+                subject_type=kind.subject,
+                subject_id=_subject_id(kind, one),
+            )
+            for (account_id, _), one in zip(rows, args, strict=True)
+        ],
     )
 
 

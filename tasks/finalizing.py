@@ -30,7 +30,8 @@ _LOCK = text("""
 SELECT invoices.id, invoices.status, invoices.total, periods.period_end AS boundary,
        COALESCE(clients.net_days, accounts.net_days) AS net_days,
        (SELECT min(earlier.period_end) FROM billing_periods AS earlier
-         WHERE earlier.client_id = invoices.client_id AND earlier.run_id = invoices.run_id)
+         WHERE earlier.client_id = invoices.client_id AND earlier.run_id = invoices.run_id
+           AND earlier.state <> 'skipped')
        AS oldest_boundary,
        last.issued_on AS last_issued_on
   FROM invoices

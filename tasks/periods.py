@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from billing.periods import PeriodState, PlannedPeriod
+from billing.periods import PlannedPeriod
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +17,14 @@ class ClientPeriod:
     account_id: UUID
     client_id: UUID
     planned: PlannedPeriod
-    state: PeriodState = PeriodState.OPEN
 
 
 # A period that is there already was written by an earlier plan of the same chain.
 _WRITE = text("""
 INSERT INTO billing_periods (account_id, client_id, period_start, period_end, starts_at, ends_at,
-                             state, reason)
+                             reason)
 SELECT * FROM unnest(:accounts ::uuid[], :clients ::uuid[], :starts ::date[], :ends ::date[],
-                     :starts_at ::timestamptz[], :ends_at ::timestamptz[], :states ::text[],
-                     :reasons ::text[])
+                     :starts_at ::timestamptz[], :ends_at ::timestamptz[], :reasons ::text[])
     ON CONFLICT DO NOTHING
 """)
 
@@ -43,7 +41,6 @@ def write_periods(session: Session, periods: Iterable[ClientPeriod]) -> None:
             "ends": [row.planned.period.end for row in rows],
             "starts_at": [row.planned.starts_at for row in rows],
             "ends_at": [row.planned.ends_at for row in rows],
-            "states": [row.state.value for row in rows],
             "reasons": [row.planned.reason and row.planned.reason.value for row in rows],
         },
     )

@@ -5,7 +5,8 @@ from typing import Any
 
 import dramatiq
 import redis
-from dramatiq.brokers.redis import RedisBroker
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.middleware import CurrentMessage, Middleware
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
@@ -22,12 +23,34 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 SOCKET_TIMEOUT_SECONDS = 5.0
 
 
+class _Consumer(_RedisConsumer):
+    """Takes every message for one of the queue it was found in.
+
+    A message that names another queue, as only a foreign one can, would end the thread that
+    has worked on it, and after a restart the next one.
+    """
+
+    @override
+    def __next__(self) -> MessageProxy | None:
+        message: MessageProxy | None = super().__next__()  # type: ignore[no-untyped-call]  # dramatiq's is untyped.
+        if message is not None and message.queue_name != self.queue_name:
+            found = message.copy(queue_name=self.queue_name)
+            message = MessageProxy(found)
+        return message
+
+
 class DoorbellBroker(RedisBroker):
     """A Redis broker that rings for many jobs at once and never delays a message.
 
     Delayed messages live in a worker's memory and are lost with it, so there is no delay queue
     here and no consumer for one: a job that is to run later waits in PostgreSQL.
     """
+
+    @property
+    @override
+    def consumer_class(self) -> type[_Consumer]:
+        """What a worker takes messages with."""
+        return _Consumer
 
     @override
     def declare_queue(self, queue_name: str) -> None:

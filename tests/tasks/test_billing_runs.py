@@ -486,3 +486,24 @@ def test_an_explicit_run_whose_job_ended_without_it_is_finished(
 
     assert session.get_one(BillingRun, abandoned).finished_at == NOW
     assert session.get_one(BillingRun, under_way).finished_at is None
+
+
+def test_what_a_run_skips_makes_no_catch_up_of_what_it_bills(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(
+        engine,
+        account,
+        now=datetime(2026, 6, 5, tzinfo=UTC),
+        billing_cycle="monthly",
+        billing_starts_on=date(2026, 1, 1),
+        time_zone="Pacific/Auckland",
+    )
+    a_charge(engine, client, date(2026, 6, 10))
+
+    # Midnight of 1 July in Auckland; in the account's zone it is still June.
+    tick(engine, now=datetime(2026, 6, 30, 12, 1, tzinfo=UTC))
+
+    [invoice] = invoices_of(engine, client)
+    assert (invoice.issued_on, invoice.due_on) == (date(2026, 7, 1), date(2026, 7, 15))
+    assert [one.state for one in periods_of(engine, client)] == ["skipped"] * 5 + ["billed", "open"]
