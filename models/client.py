@@ -15,7 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
     select,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.cycles import BillingCycle
 from billing.dates import MAX_NET_DAYS
@@ -61,8 +61,6 @@ class Client(Base):
     billing_starts_on: Mapped[date | None]
     activated_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
-
-    account: Mapped[Account] = relationship(lazy="raise")
 
     def zone(self, account: Account) -> ZoneInfo:
         """The zone whose midnights bound this client's periods."""
