@@ -1,10 +1,21 @@
 """Process configuration, read once from the environment."""
 
+import binascii
+import re
 import sys
+from collections.abc import Callable
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,6 +33,53 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _web_address(text: str) -> str:
+    """An address that paths are added to."""
+    if not _is_address(text, "http", "https") or not urlsplit(text).hostname:
+        raise PydanticCustomError("url", "must look like https://host or http://host:8000")
+    return text.rstrip("/")
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text):
+        raise PydanticCustomError("email", "must be an email address, such as billing@example.com")
+    return text
+
+
+def _beginning_with(*beginnings: str) -> Callable[[SecretStr | None], SecretStr | None]:
+    """A check of a secret, which tells what one looks like and nothing of the one it was given."""
+
+    def check(secret: SecretStr | None) -> SecretStr | None:
+        if secret is None:
+            return None
+        text = secret.get_secret_value()
+        if not text.startswith(beginnings):
+            raise PydanticCustomError(
+                "secret", "must begin with {beginning}", {"beginning": " or ".join(beginnings)}
+            )
+        if not _ONE_WORD.fullmatch(text):
+            raise PydanticCustomError("secret", "must be one word: no spaces or line breaks")
+        return secret
+
+    return check
+
+
+def _public_key(text: str) -> str:
+    try:
+        binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        raise PydanticCustomError(
+            "key", "must be the verification key that SendGrid shows: base64 in one line"
+        ) from None
+    return text
+
+
+def _is_stripes_own(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "https" and (host == "stripe.com" or host.endswith(".stripe.com"))
+
+
 def _is_address(text: str, *schemes: str) -> bool:
     """Whether it has one of the schemes, says where, and has a port that can be one.
 
@@ -33,6 +91,26 @@ def _is_address(text: str, *schemes: str) -> bool:
     except ValueError:
         return False
 
+
+_EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
+_ONE_WORD = re.compile(r"[!-~]+")
+_LIVE_KEYS = ("sk_live_", "rk_live_")
+
+# A setting that is there and empty, as deployments leave those they have no value for.
+_NoneIfEmpty = BeforeValidator(lambda value: value or None)
+
+_StripeKey = Annotated[
+    SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("sk_", "rk_"))
+]
+_StripeWebhookSecret = Annotated[
+    SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("whsec_"))
+]
+_SendGridKey = Annotated[SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("SG."))]
+_VendorAddress = Annotated[Annotated[str, AfterValidator(_web_address)] | None, _NoneIfEmpty]
+_PublicKey = Annotated[Annotated[str, AfterValidator(_public_key)] | None, _NoneIfEmpty]
+
+PUBLIC_URL = "http://127.0.0.1:8000"
+MAIL_FROM = "billing@duecourse.example"
 
 # For people who run the system; pydantic's own words are for people who program it.
 _WORDINGS = {
@@ -48,7 +126,11 @@ _WORDINGS = {
 
 
 class Settings(BaseSettings):
-    """Every knob of the system. Durations are in seconds."""
+    """Every knob of the system. Durations are in seconds.
+
+    Of Stripe and SendGrid, an address that is ``None`` means their own, and a key that is ``None``
+    means that nothing is asked of them.
+    """
 
     model_config = SettingsConfigDict(frozen=True, populate_by_name=True)
 
@@ -56,6 +138,20 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(alias="REDIS_URL")
     host: str = Field(default="127.0.0.1", alias="DUECOURSE_HOST")
     port: int = Field(default=8000, ge=1, le=65535, alias="PORT")
+    # Where clients and vendors reach the HTTP API: what links in mails begin with.
+    public_url: Annotated[
+        str, BeforeValidator(lambda value: value or PUBLIC_URL), AfterValidator(_web_address)
+    ] = Field(default=PUBLIC_URL, alias="PUBLIC_URL")
+    stripe_secret_key: _StripeKey = Field(default=None, alias="STRIPE_SECRET_KEY")
+    stripe_webhook_secret: _StripeWebhookSecret = Field(default=None, alias="STRIPE_WEBHOOK_SECRET")
+    stripe_api_base: _VendorAddress = Field(default=None, alias="STRIPE_API_BASE")
+    sendgrid_api_key: _SendGridKey = Field(default=None, alias="SENDGRID_API_KEY")
+    sendgrid_api_base: _VendorAddress = Field(default=None, alias="SENDGRID_API_BASE")
+    # Public: it verifies what SendGrid signs.
+    sendgrid_webhook_key: _PublicKey = Field(default=None, alias="SENDGRID_WEBHOOK_KEY")
+    mail_from: Annotated[
+        str, BeforeValidator(lambda value: value or MAIL_FROM), AfterValidator(_email)
+    ] = Field(default=MAIL_FROM, alias="DUECOURSE_MAIL_FROM")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", alias="DUECOURSE_LOG_LEVEL"
     )
@@ -68,6 +164,19 @@ class Settings(BaseSettings):
     # and leaves order, pause and fairness to SQL.
     dispatch_window: int = Field(default=64, ge=1, le=10_000, alias="DUECOURSE_DISPATCH_WINDOW")
     poll_seconds: float = Field(default=0.25, gt=0, le=10, alias="DUECOURSE_POLL_SECONDS")
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _live_keys_are_for_stripe(cls, url: str | None, info: ValidationInfo) -> str | None:
+        """Elsewhere money would seem to move, and somebody else would have the key."""
+        key: SecretStr | None = info.data.get("stripe_secret_key")
+        is_live = key is not None and key.get_secret_value().startswith(_LIVE_KEYS)
+        if is_live and url is not None and not _is_stripes_own(url):
+            raise PydanticCustomError(
+                "live",
+                "must be https at stripe.com, or not set, while STRIPE_SECRET_KEY is a live key",
+            )
+        return url
 
 
 def settings_or_exit() -> Settings:

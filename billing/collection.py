@@ -5,6 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from billing.errors import RuleViolation
+from billing.invoice_states import InvoiceStatus
 
 
 class Collection(StrEnum):
@@ -92,3 +93,32 @@ def settle(state: AttemptState, to: AttemptState) -> AttemptState:
         return to
     code = "attempt_settled" if state in SETTLED else "attempt_moved_on"
     raise RuleViolation(code, f"an attempt that is {state} cannot become {to}")
+
+
+def collection_of(
+    *,
+    status: InvoiceStatus,
+    is_automatic: bool,
+    attempt: AttemptState | None,
+    has_next_try: bool,
+    has_card: bool,
+) -> Collection:
+    """How an invoice is being collected.
+
+    Args:
+        status: The invoice's.
+        is_automatic: Whether it is charged without being asked.
+        attempt: Its attempt that has no outcome yet, if there is one.
+        has_next_try: Whether an automatic try has its time.
+        has_card: Whether its client has a billing method.
+    """
+    if status != InvoiceStatus.OPEN:
+        return Collection.NONE
+    if attempt is not None:
+        waits = attempt == AttemptState.NEEDS_ACTION
+        return Collection.NEEDS_ACTION if waits else Collection.IN_FLIGHT
+    if not is_automatic:
+        return Collection.MANUAL
+    if has_next_try:
+        return Collection.SCHEDULED
+    return Collection.EXHAUSTED if has_card else Collection.NO_BILLING_METHOD

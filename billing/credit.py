@@ -18,6 +18,8 @@ class CreditEntryKind(StrEnum):
     NEGATIVE_INVOICE = "negative_invoice"
     # Below zero: a remainder too small for a card, left for the next invoice.
     CARRIED = "carried"
+    # Above zero: more was paid than was due, on purpose.
+    OVERPAYMENT = "overpayment"
     # Above zero: money that arrived where none was due.
     UNEXPECTED = "unexpected"
 

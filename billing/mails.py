@@ -1,6 +1,7 @@
 """The mails a client gets: whether one is sent, and what is known of it."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -16,7 +17,9 @@ class MailKind(StrEnum):
 class MailState(StrEnum):
     """What is known of one mail."""
 
-    # Written down, before it is handed over; nobody else sends it.
+    # To be sent.
+    QUEUED = "queued"
+    # About to be handed over, or just handed over: nobody else sends it.
     CLAIMED = "claimed"
     # SendGrid took it.
     ACCEPTED = "accepted"
@@ -40,8 +43,10 @@ _TOLD_BY_EVENTS = frozenset(
 
 MAIL_TRANSITIONS: Mapping[MailState, frozenset[MailState]] = MappingProxyType(
     {
-        # An event may be faster than the reply.
-        MailState.CLAIMED: _TOLD_BY_EVENTS | {MailState.REFUSED, MailState.UNKNOWN},
+        MailState.QUEUED: frozenset({MailState.CLAIMED, MailState.SUPPRESSED}),
+        # An event may be faster than the reply. One that was certainly not taken waits again.
+        MailState.CLAIMED: _TOLD_BY_EVENTS
+        | {MailState.QUEUED, MailState.REFUSED, MailState.UNKNOWN},
         MailState.UNKNOWN: _TOLD_BY_EVENTS,
         MailState.ACCEPTED: _TOLD_BY_EVENTS - {MailState.ACCEPTED},
         # A server may take a mail and send it back later.
@@ -52,6 +57,9 @@ MAIL_TRANSITIONS: Mapping[MailState, frozenset[MailState]] = MappingProxyType(
     }
 )
 """From each state, those that news may lead to."""
+
+REPLY_AWAITED_FOR = timedelta(minutes=30)
+"""How long a mail whose reply was lost waits for an event that tells of it."""
 
 DEFAULTS: Mapping[MailKind, bool] = MappingProxyType(
     {

@@ -7,11 +7,17 @@ from enum import StrEnum
 
 
 class LedgerAccount(StrEnum):
-    """Where money is booked: receivable by invoice, credit by client."""
+    """Where money is booked: receivable by invoice, credit by client.
+
+    ``stripe`` is what Stripe has collected, gross; ``outside`` what came in any other way.
+    """
 
     RECEIVABLE = "receivable"
     REVENUE = "revenue"
     CREDIT = "credit"
+    ADJUSTMENT = "adjustment"
+    STRIPE = "stripe"
+    OUTSIDE = "outside"
 
 
 class LedgerEvent(StrEnum):
@@ -19,6 +25,17 @@ class LedgerEvent(StrEnum):
 
     FINALIZE = "finalize"
     VOID = "void"
+    APPLY_CREDIT = "apply_credit"
+    # What is too little for a card, left for the next invoice.
+    CARRY = "carry"
+    CARD_PAYMENT = "card_payment"
+    OUTSIDE_PAYMENT = "outside_payment"
+    DEPOSIT = "deposit"
+    ADJUSTMENT = "adjustment"
+
+
+ONCE_AN_INVOICE = frozenset({LedgerEvent.FINALIZE, LedgerEvent.VOID})
+"""Events that an invoice has once at most; it may use credit or be paid several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +59,53 @@ def postings_for_finalizing(total: int) -> tuple[Posting, ...]:
     return (Posting(LedgerAccount.RECEIVABLE, total), Posting(LedgerAccount.REVENUE, -total))
 
 
-def postings_for_voiding(total: int) -> tuple[Posting, ...]:
+def postings_for_voiding(total: int, credit_applied: int) -> tuple[Posting, ...]:
     """What voiding an open invoice of ``total`` minor units posts: its finalizing, reversed.
+
+    The credit that it had used, signed, goes back to the client.
 
     Raises:
         ValueError: ``total`` is not above zero: such an invoice was paid at once, never open.
     """
     if total <= 0:
         raise ValueError("an invoice without anything due is never open")
-    return (Posting(LedgerAccount.REVENUE, total), Posting(LedgerAccount.RECEIVABLE, -total))
+    return _without_zeros(
+        Posting(LedgerAccount.REVENUE, total),
+        Posting(LedgerAccount.RECEIVABLE, credit_applied - total),
+        Posting(LedgerAccount.CREDIT, -credit_applied),
+    )
+
+
+def postings_for_applying_credit(amount: int) -> tuple[Posting, ...]:
+    """What an invoice that uses ``amount`` of its client's credit posts.
+
+    Below zero, a debit comes in: the sides are swapped. A remainder that is carried to the next
+    invoice posts the same, and takes the balance below zero.
+    """
+    return _without_zeros(
+        Posting(LedgerAccount.CREDIT, amount), Posting(LedgerAccount.RECEIVABLE, -amount)
+    )
+
+
+def postings_for_payment(
+    received_by: LedgerAccount, amount: int, applied: int
+) -> tuple[Posting, ...]:
+    """What ``amount`` received posts, of which ``applied`` settles an invoice.
+
+    The rest, all of it where none was due, is the client's credit.
+    """
+    return _without_zeros(
+        Posting(received_by, amount),
+        Posting(LedgerAccount.RECEIVABLE, -applied),
+        Posting(LedgerAccount.CREDIT, applied - amount),
+    )
+
+
+def postings_for_adjusting(amount: int) -> tuple[Posting, ...]:
+    """What a correction of a credit balance by ``amount``, signed, posts."""
+    return _without_zeros(
+        Posting(LedgerAccount.ADJUSTMENT, amount), Posting(LedgerAccount.CREDIT, -amount)
+    )
 
 
 def credit_applied_when_finalized(total: int) -> int:
@@ -59,3 +114,7 @@ def credit_applied_when_finalized(total: int) -> int:
     A negative total is handed to the client's credit balance: all of it is applied, none is due.
     """
     return min(total, 0)
+
+
+def _without_zeros(*postings: Posting) -> tuple[Posting, ...]:
+    return tuple(posting for posting in postings if posting.amount != 0)

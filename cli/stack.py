@@ -3,6 +3,7 @@
 import fcntl
 import http.client
 import os
+import secrets
 import shlex
 import signal
 import socket
@@ -25,7 +26,10 @@ from cli.liveness import alive_processes
 from gateways.sandbox.postgres import EmbeddedPostgres
 from gateways.sandbox.processes import LocalServerError, hold, spawn
 from gateways.sandbox.redis import EmbeddedRedis
+from gateways.sandbox.sendgrid.events import EventKind
+from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.server import HOST, LocalServer, free_port
+from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, ApiKey, Scope
 from models.api_key import key_with_prefix, split_key
 from models.database import connect
@@ -39,6 +43,18 @@ DEMO_ACCOUNT = "Demo"
 API_KEY = "DUECOURSE_API_KEY"
 CODE = Path(cli.__file__).resolve().parents[1]
 """Where processes start: `python -m` looks in the working directory first."""
+
+STRIPE = ("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_API_BASE")
+SENDGRID = ("SENDGRID_API_KEY", "SENDGRID_WEBHOOK_KEY", "SENDGRID_API_BASE")
+VENDORS = (STRIPE, SENDGRID)
+"""The settings of each vendor: our key, what verifies its events, where it is.
+
+Without a key of the environment's a local server takes the vendor's place, and they are its.
+"""
+
+# The local servers take any key of this form; what they sign has a secret of its own.
+LOCAL_STRIPE_KEY = "sk_test_local"
+LOCAL_SENDGRID_KEY = "SG.local"
 
 # In place of what is known only once it runs, so that all other settings can be checked before.
 _TO_COME = {
@@ -76,6 +92,9 @@ PARTS = (
     Part("scheduler", ("-m", "scheduler.main")),
     Part("dispatcher", ("-m", "workers.dispatcher")),
     Part("worker", ("-m", "workers.main", "--queues", "billing,ops", "--threads", "8")),
+    # Fewer threads than the Procfile's: all share one PostgreSQL of 200 connections.
+    Part("payments", ("-m", "workers.main", "--queues", "payments", "--threads", "8")),
+    Part("mail", ("-m", "workers.main", "--queues", "mail", "--threads", "4")),
 )
 
 
@@ -132,14 +151,25 @@ def check_environment(environment: Mapping[str, str]) -> Settings:
     """The settings of a stack to be started, with made-up addresses for its own servers.
 
     Raises:
-        SettingsProblem: Some are wrong.
+        SettingsProblem: Some are wrong, or are for a vendor whose key is not set.
     """
     given = {name: environment.get(name) or stand_in for name, stand_in in _TO_COME.items()}
+    for key, *others in VENDORS:
+        given |= {name: environment.get(name, "") for name in (key, *others)}
+        without_key = [name for name in others if given[name] and not given[key]]
+        if without_key:
+            raise SettingsProblem(
+                f"settings from the environment: {' and '.join(without_key)} without {key}: set "
+                "it too, or none of them for a local server in the vendor's place"
+            )
     return settings_from(given, "the environment")
 
 
 class Stack:
-    """PostgreSQL, Redis, and every process, in ``directory``; what is given is not started.
+    """The servers and every process, in ``directory``; what is given is not started.
+
+    The servers are PostgreSQL, Redis, and a local Stripe and SendGrid, which tell the HTTP API
+    what they do as the real ones would.
 
     Start it from the main thread, call ``tend`` often, and stop it. All of it also ends when we
     are killed.
@@ -147,8 +177,8 @@ class Stack:
     Args:
         directory: Holds the servers' data, the logs and, while all is ready, ``duecourse.env``.
         port: Of the HTTP API; when ``None``, ``PORT`` of the environment, else any free one.
-        environment: What processes get; ``DATABASE_URL`` and ``REDIS_URL`` in it are used
-            instead of servers of our own.
+        environment: What processes get; ``DATABASE_URL``, ``REDIS_URL``, ``STRIPE_SECRET_KEY``
+            and ``SENDGRID_API_KEY`` in it are used instead of servers of our own.
         stopping: Ends a start that is under way.
         say: Hears, in one line each, what is worth telling while the stack runs.
     """
@@ -164,15 +194,18 @@ class Stack:
     ) -> None:
         self.directory = directory.absolute()
         self.logs = self.directory / "logs"
+        self.mails = self.directory / "sendgrid" / "mails"
         self.api_key = ""
         self._port: int | None = None
-        self._given = {name: environment.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
+        self._given = frozenset(name for name, value in environment.items() if value)
         self._environment = dict(environment)
         if port is not None:
             self._environment["PORT"] = str(port)
         self._stopping = stopping
         self._say = say
         self._servers: list[LocalServer] = []
+        self._stripe: StripeSandbox | None = None
+        self._sendgrid: SendGridSandbox | None = None
         self._children: list[_Child] = []
         self._lock = -1
         self._ends = ExitStack()
@@ -199,9 +232,16 @@ class Stack:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What another command needs to talk to this stack."""
-        names = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PORT", API_KEY)
-        return {name: self._environment[name] for name in names}
+        """What another command needs to talk to this stack; a vendor's key may be a real one."""
+        ours = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PORT", API_KEY)
+        vendors = (name for names in VENDORS for name in names if self._environment.get(name))
+        return {name: self._environment[name] for name in (*ours, *vendors)}
+
+    @property
+    def printable_settings(self) -> dict[str, str]:
+        """The settings without the vendors' secrets that we were given: those are not ours to show."""
+        hidden = self._given & {STRIPE[0], STRIPE[1], SENDGRID[0]}
+        return {name: value for name, value in self.settings.items() if name not in hidden}
 
     @property
     def url(self) -> str:
@@ -270,10 +310,10 @@ class Stack:
         with engine.begin() as connection:
             migrate(connection)
         self._environment[API_KEY] = self.api_key = self._key(engine)
-        ends.callback(self._stop_children, settings.drain_seconds + STOP_MARGIN_SECONDS)
-        for part in PARTS[1:]:
-            self._children.append(self._child(part))
-        self._start_web(engine)
+        limit = settings.drain_seconds + STOP_MARGIN_SECONDS
+        ends.callback(self._stop_children, limit)
+        self._start_processes(limit)
+        self._expect_events()
         self._wait_for_heartbeats(engine)
         self._write_settings(ends)
 
@@ -299,15 +339,50 @@ class Stack:
         self._lock = lock
 
     def _start_servers(self, ends: ExitStack) -> None:
-        for setting, server in (
-            ("DATABASE_URL", EmbeddedPostgres(self.directory / "postgres")),
-            ("REDIS_URL", EmbeddedRedis(self.directory / "redis")),
-        ):
-            if self._given[setting]:
-                continue
-            self._servers.append(server)
-            ends.callback(server.stop)
-            self._environment[setting] = server.start()
+        if "DATABASE_URL" not in self._given:
+            postgres = EmbeddedPostgres(self.directory / "postgres")
+            self._environment["DATABASE_URL"] = self._start_server(postgres, ends)
+        if "REDIS_URL" not in self._given:
+            redis = EmbeddedRedis(self.directory / "redis")
+            self._environment["REDIS_URL"] = self._start_server(redis, ends)
+        if "STRIPE_SECRET_KEY" not in self._given:
+            self._stripe = StripeSandbox(self.directory / "stripe")
+            base = self._start_server(self._stripe, ends)
+            # Kept with its data: what it signed before a restart is still to be trusted after.
+            secret = self._stripe.control.settings()["webhook_secret"]
+            secret = secret or f"whsec_{secrets.token_urlsafe(24)}"
+            self._stripe.control.set(webhook_secret=secret)
+            self._environment |= zip(STRIPE, (LOCAL_STRIPE_KEY, secret, base), strict=True)
+        if "SENDGRID_API_KEY" not in self._given:
+            self._sendgrid = SendGridSandbox(self.directory / "sendgrid")
+            base = self._start_server(self._sendgrid, ends)
+            with closing(self._sendgrid.control()) as control:
+                values = (LOCAL_SENDGRID_KEY, control.public_key(), base)
+            self._environment |= zip(SENDGRID, values, strict=True)
+
+    def _start_server(self, server: LocalServer, ends: ExitStack) -> str:
+        if self._stopping.is_set():
+            raise LocalServerError("stopped before it was ready")
+        self._servers.append(server)
+        ends.callback(server.stop)
+        return server.start()
+
+    def _expect_events(self) -> None:
+        """Have the local vendors tell the API what they do; they keep trying until it listens."""
+        if self._stripe is not None:
+            self._stripe.control.set_webhook(
+                f"{self.url}/webhooks/stripe", self._environment["STRIPE_WEBHOOK_SECRET"]
+            )
+        elif "STRIPE_WEBHOOK_SECRET" not in self._given:
+            self._say("STRIPE_WEBHOOK_SECRET is not set: what Stripe reports is not taken")
+        if self._sendgrid is not None:
+            with closing(self._sendgrid.control()) as control:
+                control.set_webhook(
+                    f"{self.url}/webhooks/sendgrid",
+                    automatic=(EventKind.PROCESSED, EventKind.DELIVERED),
+                )
+        elif "SENDGRID_WEBHOOK_KEY" not in self._given:
+            self._say("SENDGRID_WEBHOOK_KEY is not set: what SendGrid reports is not taken")
 
     def _key(self, engine: Engine) -> str:
         """A key of the first account; the same one at every start, so that callers can keep it."""
@@ -346,24 +421,32 @@ class Stack:
                 environment={**self._environment, "PYTHONUNBUFFERED": "1"},
             )
 
-    def _start_web(self, engine: Engine) -> None:
-        """Start the API and wait for it; on another port when somebody took ours meanwhile."""
-        web = PARTS[0]
+    def _start_processes(self, limit: float) -> None:
+        """Start all, and wait for the API; on another port when somebody took ours meanwhile.
+
+        Every process knows the public address, which has the port in it: with the port they are
+        all started anew.
+
+        Args:
+            limit: How many seconds they may take to stop for that.
+        """
         given_url = self._environment.get("PUBLIC_URL")
         for _ in range(PORT_TRIES):
             port = self._port or free_port()
             self._environment["PORT"] = str(port)
             self._environment["PUBLIC_URL"] = given_url or f"http://{HOST}:{port}"
-            child = self._child(web)
-            self._children.insert(0, child)
+            for part in PARTS:
+                self._children.append(self._child(part))
+            web = self._children[0]
             for _ in self._patiently("the API"):
-                if child.process.poll() is not None or _answers(port):
+                if web.process.poll() is not None or _answers(port):
                     break
-            if child.process.poll() is None:
+            if web.process.poll() is None:
                 return
             if self._port is not None or _is_free(port):
-                raise _ended_early(child)
-            self._children.remove(child)
+                raise _ended_early(web)
+            self._stop_children(limit)
+            self._children.clear()
         raise LocalServerError("the API found no free port")
 
     def _wait_for_heartbeats(self, engine: Engine) -> None:

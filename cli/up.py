@@ -35,7 +35,8 @@ def up(
 ) -> None:
     """Start everything, and keep it running until Ctrl-C or SIGTERM.
 
-    PostgreSQL and Redis are started too, each unless DATABASE_URL or REDIS_URL is set.
+    PostgreSQL, Redis and a local Stripe and SendGrid are started too, each unless DATABASE_URL,
+    REDIS_URL, STRIPE_SECRET_KEY or SENDGRID_API_KEY is set.
     """
     output = Output(as_json=as_json)
     stopping = stop_on_signals()
@@ -49,7 +50,7 @@ def up(
         say=lambda text: output.note(f"[yellow]{escape(text)}"),
     )
     try:
-        with output.status("starting PostgreSQL, Redis, web, scheduler, dispatcher, worker"):
+        with output.status("starting servers and processes"):
             stack.start()
     except LocalServerError:
         if stopping.is_set():
@@ -57,7 +58,12 @@ def up(
         raise
     try:
         output.document(
-            {**stack.settings, "url": stack.url, "directory": stack.directory, "pids": stack.pids}
+            {
+                **stack.printable_settings,
+                "url": stack.url,
+                "directory": stack.directory,
+                "pids": stack.pids,
+            }
         )
         output.show(_addresses(stack))
         while not stopping.wait(TEND_EVERY_SECONDS):
@@ -71,16 +77,27 @@ def _addresses(stack: Stack) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.title = "[bold green]Duecourse runs[/]"
     rows.title_justify = "left"
-    public_url = stack.settings["PUBLIC_URL"]
+    settings = stack.printable_settings
+    public_url = settings["PUBLIC_URL"]
     for name, value in (
         ("HTTP API", f"{stack.url}  [dim](/openapi.json, /readyz, /metrics)"),
         *([("known as", public_url)] if public_url != stack.url else ()),
-        ("API key", stack.settings[API_KEY]),
-        ("PostgreSQL", stack.settings["DATABASE_URL"]),
-        ("Redis", stack.settings["REDIS_URL"]),
+        ("API key", settings[API_KEY]),
+        ("PostgreSQL", settings["DATABASE_URL"]),
+        ("Redis", settings["REDIS_URL"]),
+        ("Stripe", _vendor(stack, "stripe", "STRIPE_API_BASE", "local: no money moves")),
+        (
+            "SendGrid",
+            _vendor(stack, "sendgrid", "SENDGRID_API_BASE", f"local: mails stay in {stack.mails}"),
+        ),
         ("settings", str(settings_file(stack.directory))),
         ("logs", str(stack.logs)),
         ("stop", "Ctrl-C; the data stays and is there again at the next start"),
     ):
         rows.add_row(f"[dim]{name}", value)
     return rows
+
+
+def _vendor(stack: Stack, server: str, setting: str, while_local: str) -> str:
+    address = stack.settings.get(setting, "the real one")
+    return f"{address}  [dim]({escape(while_local)})" if server in stack.pids else address

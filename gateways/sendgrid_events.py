@@ -13,7 +13,8 @@ from sendgrid.helpers.eventwebhook import (  # type: ignore[import-untyped]  # N
     EventWebhookHeader,
 )
 
-from gateways.mail_events import MailEvent, MalformedEvents, UntrustedEvents
+from gateways.mail_events import MailEvent
+from gateways.webhooks import MalformedEvents, UntrustedEvents
 
 # SendGrid tries for a day to deliver events; what is repeated within it is known by its id.
 MAX_AGE = timedelta(hours=25)

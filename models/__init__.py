@@ -3,28 +3,37 @@
 from models.account import Account
 from models.api_key import ApiKey, Scope
 from models.base import Base
+from models.billing_method import BillingMethod
 from models.billing_period import BillingPeriod
 from models.billing_run import BillingRun
 from models.charge import Charge, ChargeState
 from models.client import Client
+from models.credit import CreditBalance, CreditEntry
 from models.idempotency_key import IdempotencyKey
 from models.invoice import Invoice, InvoiceLine
 from models.job import Job, JobAttempt
 from models.ledger import LedgerEntry, LedgerPosting
+from models.mail import Mail
 from models.number_series import NumberSeries
+from models.payment import Payment, PaymentSource
+from models.payment_attempt import PaymentAttempt
 from models.process import Process
 from models.queue import Queue
 from models.schedule import Schedule, ScheduleFire
+from models.webhook_event import WebhookEvent
 
 __all__ = [
     "Account",
     "ApiKey",
     "Base",
+    "BillingMethod",
     "BillingPeriod",
     "BillingRun",
     "Charge",
     "ChargeState",
     "Client",
+    "CreditBalance",
+    "CreditEntry",
     "IdempotencyKey",
     "Invoice",
     "InvoiceLine",
@@ -32,10 +41,15 @@ __all__ = [
     "JobAttempt",
     "LedgerEntry",
     "LedgerPosting",
+    "Mail",
     "NumberSeries",
+    "Payment",
+    "PaymentAttempt",
+    "PaymentSource",
     "Process",
     "Queue",
     "Schedule",
     "ScheduleFire",
     "Scope",
+    "WebhookEvent",
 ]

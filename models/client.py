@@ -20,13 +20,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 from billing.cycles import BillingCycle
 from billing.dates import MAX_NET_DAYS
 from models.account import Account
-from models.base import Base, CreatedAt, JsonList, PrimaryKey, is_currency, one_of
+from models.base import Base, CreatedAt, JsonList, JsonObject, PrimaryKey, is_currency, one_of
 
 
 class Client(Base):
     """One party that an account bills.
 
-    ``time_zone``, ``currency`` and ``net_days`` fall back to the account's when NULL.
+    ``time_zone``, ``currency``, ``net_days`` and ``auto_collect`` fall back to the account's when
+    NULL; so does each mail that ``notifications`` does not switch.
     ``activated_at`` is when the client was last put on a cycle: the scheduler bills only
     periods that end after it. The row's lock is what serialises everything that drafts.
     """
@@ -56,6 +57,8 @@ class Client(Base):
     currency: Mapped[str | None]
     time_zone: Mapped[str | None]
     net_days: Mapped[int | None]
+    auto_collect: Mapped[bool | None]
+    notifications: Mapped[JsonObject]
     billing_cycle: Mapped[str] = mapped_column(server_default=BillingCycle.MANUAL)
     anchor_day: Mapped[int] = mapped_column(server_default="1")
     billing_starts_on: Mapped[date | None]

@@ -35,7 +35,9 @@ class Invoice(Base):
 
     A draft's lines are its charges; finalizing copies them into ``InvoiceLine`` and freezes the
     row (trigger ``invoices_locked``). ``credit_applied`` is signed: positive credit lowers what
-    is due; a negative invoice carries its own total, which became credit.
+    is due; a negative invoice carries its own total, which became credit. ``auto_collect`` says
+    that it is charged without being asked, at ``next_attempt_at``; ``failures`` counts such tries
+    that were declined since the last new card, ``attempt_count`` all tries.
     """
 
     __tablename__ = "invoices"
@@ -71,6 +73,22 @@ class Invoice(Base):
             "status <> 'paid' OR (paid_at IS NOT NULL AND amount_due = 0)", name="paid"
         ),
         CheckConstraint("status NOT IN ('open', 'uncollectible') OR amount_due > 0", name="owed"),
+        CheckConstraint(
+            "next_attempt_at IS NULL OR (status = 'open' AND auto_collect)", name="next_attempt_at"
+        ),
+        CheckConstraint("attempt_count >= 0 AND failures >= 0", name="attempts"),
+        Index(
+            "ix_invoices_open",
+            "client_id",
+            "currency",
+            "due_on",
+            postgresql_where="status = 'open'",
+        ),
+        Index(
+            "ix_invoices_next_attempt_at",
+            "next_attempt_at",
+            postgresql_where="next_attempt_at IS NOT NULL",
+        ),
     )
 
     id: Mapped[PrimaryKey]
@@ -91,6 +109,10 @@ class Invoice(Base):
     due_on: Mapped[date | None]
     bill_from: Mapped[dict[str, Any] | None]
     bill_to: Mapped[dict[str, Any] | None]
+    auto_collect: Mapped[bool] = mapped_column(server_default="false")
+    next_attempt_at: Mapped[datetime | None]
+    attempt_count: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[CreatedAt]
     finalized_at: Mapped[datetime | None]
     paid_at: Mapped[datetime | None]
@@ -103,6 +125,7 @@ class Invoice(Base):
             IllegalTransition: The table has no such edge.
         """
         self.status = transition(InvoiceStatus(self.status), event)
+        self.next_attempt_at = None
         setattr(self, _STAMPS[event], at)
 
 

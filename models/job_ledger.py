@@ -117,34 +117,35 @@ SELECT COALESCE(%(id)s::uuid, uuid7()), %(account_id)s, %(kind)s, %(queue)s, %(a
 
 # A conflict locks the row, so a claim of it waits for the caller's commit and sees its work. One
 # that already runs may have read the state from before: it is asked to run again.
-_ENQUEUE = (
-    _INSERT
-    + f"""
+_ON_CONFLICT = f"""
     ON CONFLICT (unique_key) WHERE state NOT IN {FINAL_STATES}
        DO UPDATE SET rerun = jobs.rerun OR jobs.state = 'running',
                      run_at = CASE WHEN jobs.state = 'scheduled' AND jobs.children_pending = 0
                                    THEN LEAST(jobs.run_at, EXCLUDED.run_at)
                                    ELSE jobs.run_at END
-RETURNING id, xmax = 0 AS created
 """
-)
+
+_ENQUEUE = _INSERT + _ON_CONFLICT + "RETURNING id, xmax = 0 AS created"
 
 _ADOPT = _INSERT + "ON CONFLICT (id) DO NOTHING RETURNING id"
 
-# Ready at once, and none that could be there already.
-_ENQUEUE_MANY = """
+_INSERT_MANY = """
 INSERT INTO jobs (account_id, kind, queue, args, priority, state, max_attempts, requested_by,
-                  subject_type, subject_id)
+                  unique_key, subject_type, subject_id)
 SELECT wanted.account_id, wanted.kind, wanted.queue, wanted.args, wanted.priority, 'ready',
-       wanted.max_attempts, wanted.requested_by, wanted.subject_type, wanted.subject_id
+       wanted.max_attempts, wanted.requested_by, wanted.unique_key, wanted.subject_type,
+       wanted.subject_id
   FROM unnest(%(account_id)s::uuid[], %(kind)s::text[], %(queue)s::text[], %(args)s::jsonb[],
               %(priority)s::smallint[], %(max_attempts)s::int[], %(requested_by)s::text[],
-              %(subject_type)s::text[], %(subject_id)s::uuid[])
+              %(unique_key)s::text[], %(subject_type)s::text[], %(subject_id)s::uuid[])
        AS wanted (account_id, kind, queue, args, priority, max_attempts, requested_by,
-                  subject_type, subject_id),
+                  unique_key, subject_type, subject_id),
        (SELECT count(pg_notify(%(channel)s, name))
           FROM (SELECT DISTINCT unnest(%(queue)s::text[]) AS name) AS queues) AS told
+ ORDER BY wanted.unique_key
 """
+
+_ENQUEUE_MANY = _INSERT_MANY + _ON_CONFLICT
 
 _PROMOTE = """
 UPDATE jobs SET state = 'ready'
@@ -262,6 +263,11 @@ SELECT id, %(attempt)s, %(outcome)s, worker, %(error)s, started_at, clock_timest
 RETURNING job_id
 """
 
+_HOLDS = """
+SELECT id FROM jobs
+ WHERE id = %(id)s AND lease_token = %(lease_token)s AND state = 'running' FOR UPDATE
+"""
+
 _RESCUE = """
 WITH expired AS (
     SELECT id, worker, attempt, started_at, rescues + 1 >= %(max_rescues)s AS poison
@@ -320,13 +326,13 @@ def enqueue(connection: Connection, job: NewJob) -> Enqueued:
 
 
 def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> None:
-    """Write jobs down that are ready at once and bear no unique key, in one statement."""
+    """Write jobs down that are ready at once, in one statement; no two with one unique key."""
     if not jobs:
         return
     rows = [_columns(job) for job in jobs]
     names = (
         *("account_id", "kind", "queue", "args", "priority", "max_attempts", "requested_by"),
-        *("subject_type", "subject_id"),
+        *("unique_key", "subject_type", "subject_id"),
     )
     columns = {name: [row[name] for row in rows] for name in names}
     connection.exec_driver_sql(_ENQUEUE_MANY, {"channel": NOTIFY_CHANNEL, **columns})
@@ -427,6 +433,12 @@ def finish(connection: Connection, claim: Claim, ending: Ending) -> bool:
         "error": None if ending.error is None else Jsonb(ending.error),
     }
     return connection.exec_driver_sql(_FINISH, parameters).first() is not None
+
+
+def holds(connection: Connection, claim: Claim) -> bool:
+    """Whether the lease still holds; if so, nobody can take the job before the caller's commit."""
+    parameters = {"id": claim.job_id, "lease_token": claim.lease_token}
+    return connection.exec_driver_sql(_HOLDS, parameters).first() is not None
 
 
 def park(connection: Connection, job_id: UUID, *, reason: str, message: str) -> None:

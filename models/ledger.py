@@ -14,8 +14,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from billing.postings import LedgerAccount, LedgerEvent
+from billing.postings import ONCE_AN_INVOICE, LedgerAccount, LedgerEvent
 from models.base import Base, CreatedAt, MinorUnits, PrimaryKey, is_currency, one_of
+
+_ONCE_AN_INVOICE_SQL = ", ".join(sorted(repr(event.value) for event in ONCE_AN_INVOICE))
 
 
 class LedgerEntry(Base):
@@ -25,7 +27,16 @@ class LedgerEntry(Base):
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
         UniqueConstraint("id", "currency"),
-        Index("uq_ledger_entries_invoice_event", "invoice_id", "event", unique=True),
+        Index(
+            "uq_ledger_entries_invoice_event",
+            "invoice_id",
+            "event",
+            unique=True,
+            postgresql_where=f"event IN ({_ONCE_AN_INVOICE_SQL})",
+        ),
+        Index("ix_ledger_entries_invoice_id", "invoice_id"),
+        # Money received is booked once.
+        Index("uq_ledger_entries_payment_id", "payment_id", unique=True),
         Index("ix_ledger_entries_account_id_effective_on", "account_id", "effective_on"),
         CheckConstraint(one_of("event", LedgerEvent), name="event"),
         CheckConstraint(is_currency(), name="currency"),
@@ -35,6 +46,7 @@ class LedgerEntry(Base):
     account_id: Mapped[UUID]
     client_id: Mapped[UUID]
     invoice_id: Mapped[UUID | None] = mapped_column(ForeignKey("invoices.id"))
+    payment_id: Mapped[UUID | None] = mapped_column(ForeignKey("payments.id"))
     event: Mapped[str]
     currency: Mapped[str]
     effective_on: Mapped[date]

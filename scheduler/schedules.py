@@ -10,6 +10,7 @@ from cronsim import CronSim
 
 from tasks.audits import audit_books
 from tasks.billing_runs import start_due_runs
+from tasks.due_collections import collect_due
 from tasks.kinds import JobKind
 from tasks.pruning import prune
 
@@ -43,6 +44,12 @@ SCHEDULES = (
         kind=start_due_runs,
         takes_fire_at=True,
         description="Bill every client whose period has ended",
+    ),
+    CronLine(
+        name="collect-due",
+        cron="* * * * *",
+        kind=collect_due,
+        description="Charge cards whose try is due, and ask after charges without an answer",
     ),
     CronLine(
         name="audit-books",

@@ -192,7 +192,13 @@ def _bill(
     )
     # Last: once it has taken numbers, all that finalizes for this account waits for the commit,
     # of a failing page for the tries of its other halves as well.
-    finalize_invoices(session, account, [draft.invoice_id for draft in drafts], now=now)
+    finalize_invoices(
+        session,
+        account,
+        [draft.invoice_id for draft in drafts],
+        now=now,
+        requested_by=f"billing_run:{run.id}",
+    )
 
 
 def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[ClientPeriod]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, literal, select, true, update
+from sqlalchemy import DateTime, literal, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from tasks.enqueueing import enqueue, enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome
 from tasks.previews import preview
+from tasks.run_conclusions import conclude_run
 from tasks.run_reports import progress_of
 
 PAGE_SIZE = 1_000
@@ -99,9 +100,10 @@ def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
     billing_run = session.get(BillingRun, run_id, with_for_update=True)
     if billing_run is None:
         raise NotFound("billing_run", str(run_id))
+    asked_by = f"job:{run.job_id}"
     if billing_run.dry_run:
         billing_run.preview = preview(session, billing_run, now=run.now)
-        billing_run.finished_at = run.now
+        conclude_run(session, billing_run, now=run.now, requested_by=asked_by)
         return Done(billing_run.preview["totals"])
     lost = session.scalar(
         select(Job.id).where(
@@ -110,19 +112,18 @@ def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
     )
     if lost is not None:
         # Going on would fan the same boundary out for ever. The next run takes what is left.
-        billing_run.finished_at = run.now
+        conclude_run(session, billing_run, now=run.now, requested_by=asked_by)
         return Fail(PageUnfinished(f"page {lost} was not finished"), "page_unfinished")
     pages = _next_pages(session, billing_run)
     if not pages:
-        billing_run.finished_at = run.now
-        session.flush()
+        conclude_run(session, billing_run, now=run.now, requested_by=asked_by)
         return Done(progress_of(session, billing_run).as_json())
     for page in pages:
         enqueue(
             session,
             bill_page,
             account_id=run.account_id,
-            requested_by=f"job:{run.job_id}",
+            requested_by=asked_by,
             parent_id=run.job_id,
             run_id=run_id,
             boundary=page.boundary,
@@ -198,9 +199,10 @@ def _close_abandoned_runs(session: Session, now: datetime) -> None:
     job_goes_on = (
         select(Job.id).where(Job.subject_id == BillingRun.id, Job.finished_at.is_(None)).exists()
     )
-    session.execute(
-        update(BillingRun)
+    abandoned = session.scalars(
+        select(BillingRun)
         .where(BillingRun.finished_at.is_(None), ~job_goes_on)
-        .values(finished_at=now)
-        .execution_options(synchronize_session=False)
+        .with_for_update(skip_locked=True)
     )
+    for run in abandoned.all():
+        conclude_run(session, run, now=now, requested_by=f"billing_run:{run.id}")

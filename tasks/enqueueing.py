@@ -1,6 +1,6 @@
 """Transactional enqueueing: a job exists if, and only if, its caller's transaction commits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -63,11 +63,14 @@ def enqueue(
 def enqueue_for_each(
     session: Session,
     kind: JobKind,
-    rows: Sequence[tuple[UUID, Mapping[str, Any]]],
+    rows: Sequence[tuple[UUID | None, Mapping[str, Any]]],
     *,
     requested_by: str,
+    unique_key: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> None:
     """Write a job down for each account and its arguments, ready at once, in one statement.
+
+    ``unique_key`` makes each job's key of its arguments, no two alike; see ``enqueue``.
 
     Raises:
         pydantic.ValidationError: The arguments of one do not fit the kind.
@@ -84,6 +87,7 @@ def enqueue_for_each(
                 requested_by=requested_by,
                 account_id=account_id,
                 priority=kind.priority,
+                unique_key=None if unique_key is None else unique_key(one),
                 subject_type=kind.subject,
                 subject_id=_subject_id(kind, one),
             )

@@ -1,4 +1,4 @@
-"""Finalizing: numbers, frozen lines and parties, and the entry in the books."""
+"""Finalizing: numbers, frozen lines and parties, the entry in the books, and credit applied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
+from billing.credit import CreditEntryKind
 from billing.cycles import local_date
 from billing.dates import due_on, issued_on
 from billing.errors import NotFound
@@ -20,15 +21,25 @@ from billing.postings import (
     credit_applied_when_finalized,
     postings_for_finalizing,
 )
-from models import Account
+from models import Account, Invoice
+from models.client import clients_for_update
 from models.number_series import take_numbers
+from tasks.collecting import wake_collection
+from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.kinds import Run, job
+from tasks.mailing import announce_invoice
 from tasks.outcomes import Done, Outcome
-from tasks.posting import InvoiceEntry, post
+from tasks.posting import Entry, post
 
 _LOCK = text("""
-SELECT invoices.id, invoices.status, invoices.total, periods.period_end AS boundary,
+SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invoices.total,
+       periods.period_end AS boundary,
        COALESCE(clients.net_days, accounts.net_days) AS net_days,
+       invoices.period_id IS NOT NULL AND COALESCE(clients.auto_collect, accounts.auto_collect)
+       AS auto_collect,
+       EXISTS (SELECT FROM billing_methods AS method
+                WHERE method.client_id = invoices.client_id AND method.stopped_for IS NULL)
+       AS has_card,
        (SELECT min(earlier.period_end) FROM billing_periods AS earlier
          WHERE earlier.client_id = invoices.client_id AND earlier.run_id = invoices.run_id
            AND earlier.state <> 'skipped')
@@ -64,6 +75,9 @@ UPDATE invoices
    SET status = final.status, number = final.number, issued_on = final.issued_on,
        due_on = final.due_on, credit_applied = final.credit_applied, finalized_at = :now,
        paid_at = CASE WHEN final.status = 'paid' THEN :now ::timestamptz END,
+       auto_collect = final.auto_collect,
+       next_attempt_at = CASE WHEN final.status = 'open' AND final.charges_card
+                              THEN :now ::timestamptz END,
        bill_from = jsonb_build_object(
            'name', accounts.name, 'legal_name', accounts.legal_name,
            'address', accounts.address, 'tax_ids', accounts.tax_ids),
@@ -71,8 +85,10 @@ UPDATE invoices
            'name', clients.name, 'legal_name', clients.legal_name, 'email', clients.email,
            'address', clients.address, 'tax_ids', clients.tax_ids)
   FROM unnest(:ids ::uuid[], :statuses ::text[], :numbers ::text[], :issued ::date[],
-              :due ::date[], :credits ::bigint[])
-       AS final (id, status, number, issued_on, due_on, credit_applied),
+              :due ::date[], :credits ::bigint[], :collected ::boolean[],
+              :charged ::boolean[])
+       AS final (id, status, number, issued_on, due_on, credit_applied, auto_collect,
+                 charges_card),
        clients, accounts
  WHERE invoices.id = final.id AND clients.id = invoices.client_id
    AND accounts.id = invoices.account_id
@@ -84,16 +100,37 @@ class _Final:
     """What finalizing decides for one invoice, but for its number."""
 
     id: UUID
+    client_id: UUID
+    currency: str
     status: InvoiceStatus
     issued_on: date
     due_on: date
     total: int
+    auto_collect: bool
+    has_card: bool
 
 
 def finalize_invoices(
-    session: Session, account: Account, ids: Sequence[UUID], *, now: datetime
+    session: Session,
+    account: Account,
+    ids: Sequence[UUID],
+    *,
+    now: datetime,
+    requested_by: str,
+    collect: bool = False,
 ) -> int:
     """Number, freeze and post drafts of one account, in a constant number of statements.
+
+    Credit that their clients have is applied at once. The caller holds the clients' locks, so
+    that a deposit meanwhile waits for the invoice, or the invoice finds the deposit.
+
+    Args:
+        session: The transaction to do it in.
+        account: Whose drafts they are.
+        ids: The drafts.
+        now: When they are finalized.
+        requested_by: Who asks.
+        collect: Charge also those automatically that were drafted by hand.
 
     Returns:
         How many were finalized; one that owes nothing is paid at once.
@@ -103,15 +140,11 @@ def finalize_invoices(
     """
     today = local_date(now, ZoneInfo(account.time_zone))
     drafts = session.execute(_LOCK, {"account": account.id, "ids": list(ids)})
-    finals = [_decide(draft, today) for draft in drafts]
+    finals = [_decide(draft, today, collect=collect) for draft in drafts]
     if not finals:
         return 0
     session.execute(_FREEZE_LINES, {"ids": [final.id for final in finals]})
-    entries = [
-        InvoiceEntry(final.id, final.issued_on, postings_for_finalizing(final.total))
-        for final in finals
-    ]
-    post(session, LedgerEvent.FINALIZE, entries)
+    post(session, LedgerEvent.FINALIZE, [_entry(account, final) for final in finals])
     # The series stays locked from here to the commit, so all that needs no number comes before.
     first = take_numbers(session, account.id, DocumentType.INVOICE, len(finals))
     numbers = range(first, first + len(finals))
@@ -124,13 +157,65 @@ def finalize_invoices(
             "issued": [final.issued_on for final in finals],
             "due": [final.due_on for final in finals],
             "credits": [credit_applied_when_finalized(final.total) for final in finals],
+            "collected": [final.auto_collect for final in finals],
+            "charged": [final.auto_collect and final.has_card for final in finals],
             "now": now,
         },
     )
+    _use_credit(session, account, finals, now=now, requested_by=requested_by)
     return len(finals)
 
 
-def _decide(draft: Row[Any], today: date) -> _Final:
+def _use_credit(
+    session: Session,
+    account: Account,
+    finals: Sequence[_Final],
+    *,
+    now: datetime,
+    requested_by: str,
+) -> None:
+    """Apply credit and debits to new invoices; what negative ones give, to older ones as well."""
+    apply_credit(
+        session,
+        account,
+        [final.client_id for final in finals],
+        invoice_ids=[final.id for final in finals],
+        takes_debits=True,
+        now=now,
+        requested_by=requested_by,
+    )
+    negative = [final for final in finals if final.total < 0]
+    if negative:
+        given = [_credit_of(account, final, requested_by) for final in negative]
+        move_credit(session, given)
+        clients = [final.client_id for final in negative]
+        apply_credit(session, account, clients, now=now, requested_by=requested_by)
+
+
+def _credit_of(account: Account, final: _Final, requested_by: str) -> CreditMove:
+    return CreditMove(
+        account_id=account.id,
+        client_id=final.client_id,
+        currency=final.currency,
+        kind=CreditEntryKind.NEGATIVE_INVOICE,
+        amount=-final.total,
+        invoice_id=final.id,
+        requested_by=requested_by,
+    )
+
+
+def _entry(account: Account, final: _Final) -> Entry:
+    return Entry(
+        account_id=account.id,
+        client_id=final.client_id,
+        currency=final.currency,
+        effective_on=final.issued_on,
+        invoice_id=final.id,
+        postings=postings_for_finalizing(final.total),
+    )
+
+
+def _decide(draft: Row[Any], today: date, *, collect: bool) -> _Final:
     status = InvoiceStatus(draft.status)
     for event in events_when_finalized(draft.total):
         status = transition(status, event)
@@ -142,17 +227,37 @@ def _decide(draft: Row[Any], today: date) -> _Final:
     )
     return _Final(
         id=draft.id,
+        client_id=draft.client_id,
+        currency=draft.currency,
         status=status,
         issued_on=issued,
         due_on=due_on(issued_on=issued, finalized_on=today, net_days=draft.net_days),
         total=draft.total,
+        auto_collect=draft.auto_collect or collect,
+        has_card=draft.has_card,
     )
 
 
 @job(queue="billing", subject="invoice")
-def finalize_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
-    """Finalize and lock one draft."""
+def finalize_invoice(
+    run: Run, session: Session, *, invoice_id: UUID, collect: bool | None = None
+) -> Outcome:
+    """Finalize and lock one draft: its client is told, and charged where ``collect`` says so."""
     account = None if run.account_id is None else session.get(Account, run.account_id)
-    if account is None or finalize_invoices(session, account, [invoice_id], now=run.now) == 0:
+    client_id = session.scalar(select(Invoice.client_id).where(Invoice.id == invoice_id))
+    if account is None or client_id is None:
         raise NotFound("invoice", str(invoice_id))
+    session.scalars(clients_for_update([client_id])).one()
+    finalized = finalize_invoices(
+        session,
+        account,
+        [invoice_id],
+        now=run.now,
+        requested_by=run.requested_by,
+        collect=bool(collect),
+    )
+    if finalized == 0:
+        raise NotFound("invoice", str(invoice_id))
+    announce_invoice(session, account, invoice_id, requested_by=f"job:{run.job_id}")
+    wake_collection(session, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
     return Done({"invoice": str(invoice_id)})

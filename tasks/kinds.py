@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, create_model
 from sqlalchemy.orm import Session
 
-from tasks.outcomes import Outcome
+from tasks.calls import Step
 
 DEFAULT_MAX_ATTEMPTS = 8
 
@@ -43,8 +43,8 @@ class Body(Protocol):
 
     __name__: str
 
-    def __call__(self, run: Run, session: Session, /, **arguments: Any) -> Outcome:
-        """Do the work in ``session``'s transaction, and say what came of it."""
+    def __call__(self, run: Run, session: Session, /, **arguments: Any) -> Step:
+        """Do the work in ``session``'s transaction, and say what came of it, or what to ask."""
         ...
 
 
@@ -99,10 +99,10 @@ def job(
     subject: str | None = None,
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     priority: int = DEFAULT_PRIORITY,
-) -> Callable[[Callable[..., Outcome]], JobKind]:
+) -> Callable[[Callable[..., Step]], JobKind]:
     """Make a function a kind of job, under the function's own name."""
 
-    def register(body: Callable[..., Outcome]) -> JobKind:
+    def register(body: Callable[..., Step]) -> JobKind:
         kind = JobKind(
             body.__name__, queue, subject, max_attempts, priority, body, _arguments(body)
         )
@@ -113,7 +113,7 @@ def job(
     return register
 
 
-def _arguments(body: Callable[..., Outcome]) -> type[BaseModel]:
+def _arguments(body: Callable[..., Step]) -> type[BaseModel]:
     """A model of what ``body`` takes after its run and session."""
     hints = get_type_hints(body)
     parameters = list(inspect.signature(body).parameters.values())[2:]

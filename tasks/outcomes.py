@@ -22,9 +22,10 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Not now: run again after a while. Uses up no attempt."""
+    """Not now: run again after a while. Uses up no attempt; ``error`` says what it waits out."""
 
     after: timedelta
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Writing entries into the books, for any number of invoices at once."""
+"""Writing entries into the books, any number at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,47 +11,62 @@ from sqlalchemy.orm import Session
 from billing.postings import LedgerEvent, Posting
 
 
-@dataclass(frozen=True, slots=True)
-class InvoiceEntry:
-    """What one event of one invoice posts, and the date it counts for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What one event posts, in ``currency``'s minor units, and the date it counts for."""
 
-    invoice_id: UUID
+    account_id: UUID
+    client_id: UUID
+    currency: str
     effective_on: date
     postings: tuple[Posting, ...]
+    invoice_id: UUID | None = None
+    payment_id: UUID | None = None
 
 
 # One statement: the database checks the balance of every entry that a statement touches.
 _POST = text("""
 WITH wanted AS (
-    SELECT * FROM unnest(:invoices ::uuid[], :dates ::date[]) AS wanted (invoice_id, effective_on)
+    SELECT uuid7() AS id, wanted.*
+      FROM unnest(:numbers ::int[], :accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
+                  :dates ::date[], :invoices ::uuid[], :payments ::uuid[])
+           AS wanted (number, account_id, client_id, currency, effective_on, invoice_id, payment_id)
 ), entries AS (
-    INSERT INTO ledger_entries (account_id, client_id, invoice_id, event, currency, effective_on)
-    SELECT account_id, client_id, invoices.id, :event, currency, effective_on
-      FROM wanted JOIN invoices ON invoices.id = wanted.invoice_id
-    RETURNING id, invoice_id, currency
+    INSERT INTO ledger_entries (id, account_id, client_id, currency, effective_on, invoice_id,
+                                payment_id, event)
+    SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id, :event
+      FROM wanted
 )
 INSERT INTO ledger_postings (entry_id, ledger_account, currency, amount)
-SELECT entries.id, side.ledger_account, entries.currency, side.amount
-  FROM unnest(:sides ::uuid[], :ledger_accounts ::text[], :amounts ::bigint[])
-       AS side (invoice_id, ledger_account, amount)
-  JOIN entries USING (invoice_id)
+SELECT wanted.id, side.ledger_account, wanted.currency, side.amount
+  FROM unnest(:sides ::int[], :ledger_accounts ::text[], :amounts ::bigint[])
+       AS side (number, ledger_account, amount)
+  JOIN wanted USING (number)
 """)
 
 
-def post(session: Session, event: LedgerEvent, entries: Sequence[InvoiceEntry]) -> None:
-    """Post ``event`` for each invoice; one that moves no money posts nothing.
+def post(session: Session, event: LedgerEvent, entries: Sequence[Entry]) -> None:
+    """Post ``event`` for each; one that moves no money posts nothing.
 
-    The same event of the same invoice cannot be posted twice: a unique index refuses it.
+    Neither can an invoice be finalized or voided in the books twice, nor a payment be booked
+    twice: unique indexes refuse it.
     """
     entries = [entry for entry in entries if entry.postings]
-    sides = [(entry.invoice_id, side) for entry in entries for side in entry.postings]
+    if not entries:
+        return
+    sides = [(number, side) for number, entry in enumerate(entries) for side in entry.postings]
     session.execute(
         _POST,
         {
             "event": event,
-            "invoices": [entry.invoice_id for entry in entries],
+            "numbers": list(range(len(entries))),
+            "accounts": [entry.account_id for entry in entries],
+            "clients": [entry.client_id for entry in entries],
+            "currencies": [entry.currency for entry in entries],
             "dates": [entry.effective_on for entry in entries],
-            "sides": [invoice_id for invoice_id, _ in sides],
+            "invoices": [entry.invoice_id for entry in entries],
+            "payments": [entry.payment_id for entry in entries],
+            "sides": [number for number, _ in sides],
             "ledger_accounts": [side.account.value for _, side in sides],
             "amounts": [side.amount for _, side in sides],
         },

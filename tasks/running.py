@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.job_states import JobState, retry_delay
 from models import job_ledger
 from models.job_ledger import Claim, Ending
+from tasks.calls import Call, Gateways, Step
 from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome, Retry, Skip, Snooze, described
@@ -33,7 +35,8 @@ class LeaseLost(Exception):  # noqa: N818 - named as the fact it states
 class Runner:
     """Runs jobs for one worker process, from any number of threads.
 
-    ``clock`` gives the runs' ``now`` in place of the database, to tell a story by its calendar.
+    ``gateways`` is what the jobs' calls are made through. ``clock`` gives the runs' ``now`` in
+    place of the database, to tell a story by its calendar.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Runner:
         *,
         worker: str,
         lease: timedelta,
+        gateways: Gateways | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._engine = engine
@@ -51,6 +55,7 @@ class Runner:
         self._leases = leases
         self._worker = worker
         self._lease = lease
+        self._gateways = gateways or Gateways()
         self._clock = clock
 
     def run(self, kind: JobKind, job_id: UUID) -> None:
@@ -99,7 +104,7 @@ class Runner:
             _tell(outcome)
 
     def _work(self, kind: JobKind, claim: Claim, arguments: dict[str, Any]) -> Outcome:
-        """The work and the job's end, in one transaction."""
+        """The work, call after call if it has any; its last part and the job's end are one."""
         run = Run(
             job_id=claim.job_id,
             account_id=claim.account_id,
@@ -107,12 +112,28 @@ class Runner:
             now=self._clock() if self._clock else claim.started_at,
             requested_by=claim.requested_by,
         )
+        step = self._commit(claim, lambda session: kind.body(run, session, **arguments))
+        while isinstance(step, Call):
+            answer = step.ask(self._gateways)
+            step = self._commit(claim, partial(_record, step, answer))
+        return step
+
+    def _commit(self, claim: Claim, part: Callable[[Session], Step]) -> Step:
+        """One part of the work, committed only while the job is still this run's.
+
+        The last part commits together with the job's end.
+        """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            outcome = _within_attempts(kind.body(run, session, **arguments), claim)
+            step = part(session)
             session.flush()
-            if not job_ledger.finish(session.connection(), claim, _ending(outcome)):
+            if isinstance(step, Call):
+                kept = job_ledger.holds(session.connection(), claim)
+            else:
+                step = _within_attempts(step, claim)
+                kept = job_ledger.finish(session.connection(), claim, _ending(step))
+            if not kept:
                 raise LeaseLost
-        return outcome
+        return step
 
     def _record(self, claim: Claim, outcome: Outcome) -> None:
         """End a run whose own transaction is gone."""
@@ -129,10 +150,16 @@ class Runner:
         _tell(outcome)
 
 
+def _record(call: Call, answer: Any, session: Session) -> Step:  # noqa: ANN401 - the call's own type
+    return call.record(session, answer)
+
+
 def _tell(outcome: Outcome) -> None:
     match outcome:
         case Retry(error, after):
             _log.warning("job failed, will retry", after=str(after), exc_info=error)
+        case Snooze(after, error) if error is not None:
+            _log.warning("job waits", after=str(after), error=described(error)["message"])
         case Fail(error, reason):
             _log.error("job is dead", reason=reason, exc_info=error)
         case _:
@@ -170,12 +197,13 @@ def _ending(outcome: Outcome) -> Ending:
                 reason=reason,
                 result={"message": message},
             )
-        case Snooze(after):
+        case Snooze(after, error):
             return Ending(
                 state=JobState.SCHEDULED,
                 outcome="snoozed",
                 after=after,
                 gives_attempt_back=True,
+                error=None if error is None else described(error),
             )
         case AwaitChildren(children):
             return Ending(

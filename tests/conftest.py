@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -14,11 +15,22 @@ from sqlalchemy.orm import Session
 
 from gateways.sandbox.postgres import EmbeddedPostgres
 from gateways.sandbox.redis import EmbeddedRedis
+from gateways.sandbox.sendgrid.client import SendGridControl
+from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
+from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sendgrid_mail import SendGridMail
+from gateways.stripe_cards import StripeCards
+from gateways.typst_documents import TypstDocuments
 from models import Account
 from models.database import connect
 from models.schema import migrate
 from tasks.accounts import create_account
+from tasks.calls import Gateways
 from tests.processes import Stack
+
+MAIL_FROM = "billing@bluebird-prep.example"
+STRIPE_KEY = "sk_test_tests"
+SENDGRID_KEY = "SG.tests"
 
 _numbers = count(1)
 
@@ -111,3 +123,67 @@ def stack(database_url: str, tmp_path: Path, directory: Path) -> Iterator[Stack]
         Stack(database_url, redis_server, logs=tmp_path) as stack,
     ):
         yield stack
+
+
+@pytest.fixture
+def stripe_sandbox(directory: Path) -> Iterator[StripeSandbox]:
+    """A local Stripe of the test's own, since what goes wrong and who listens is set for all of it.
+
+    It starts in 0.2 s. Its ``control`` steers it.
+    """
+    with (
+        tempfile.TemporaryDirectory(dir=directory) as path,
+        StripeSandbox(Path(path) / "stripe") as sandbox,
+    ):
+        yield sandbox
+        sandbox.kill()  # It takes 0.2 s to stop when asked.
+
+
+@pytest.fixture
+def sendgrid_sandbox(directory: Path) -> Iterator[SendGridSandbox]:
+    """A local SendGrid of the test's own, as with Stripe; ``sendgrid_control`` steers it."""
+    with (
+        tempfile.TemporaryDirectory(dir=directory) as path,
+        SendGridSandbox(Path(path) / "sendgrid") as sandbox,
+    ):
+        yield sandbox
+        sandbox.kill()
+
+
+@pytest.fixture
+def sendgrid_control(sendgrid_sandbox: SendGridSandbox) -> Iterator[SendGridControl]:
+    """What steers the test's SendGrid, and shows the mails it took."""
+    with closing(sendgrid_sandbox.control()) as control:
+        yield control
+
+
+@pytest.fixture
+def vendors(stripe_sandbox: StripeSandbox, sendgrid_sandbox: SendGridSandbox) -> Iterator[Gateways]:
+    """The real adapters, on the test's own Stripe and SendGrid."""
+    with (
+        StripeCards(STRIPE_KEY, base_url=stripe_sandbox.url) as cards,
+        SendGridMail(SENDGRID_KEY, host=sendgrid_sandbox.url) as mail,
+    ):
+        yield Gateways(cards=cards, mail=mail, mail_sender=MAIL_FROM, documents=TypstDocuments())
+
+
+@pytest.fixture
+def vendor_settings(
+    stripe_sandbox: StripeSandbox,
+    sendgrid_sandbox: SendGridSandbox,
+    sendgrid_control: SendGridControl,
+) -> dict[str, str]:
+    """The environment in which processes call, and believe, the test's own Stripe and SendGrid.
+
+    Where events go is up to the test: it knows the port of its API.
+    """
+    secret = "whsec_tests"
+    stripe_sandbox.control.set(webhook_secret=secret)
+    return {
+        "STRIPE_SECRET_KEY": STRIPE_KEY,
+        "STRIPE_WEBHOOK_SECRET": secret,
+        "STRIPE_API_BASE": stripe_sandbox.url,
+        "SENDGRID_API_KEY": SENDGRID_KEY,
+        "SENDGRID_WEBHOOK_KEY": sendgrid_control.public_key(),
+        "SENDGRID_API_BASE": sendgrid_sandbox.url,
+    }

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,27 +16,47 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "dispatcher": ["-m", "workers.dispatcher"],
     "worker": ["-m", "workers.main", "--queues", "billing,ops", "--threads", "4"],
+    "payments": ["-m", "workers.main", "--queues", "payments", "--threads", "4"],
+    "mail": ["-m", "workers.main", "--queues", "mail", "--threads", "4"],
     "scheduler": ["-m", "scheduler.main"],
     "web": ["-m", "api.main"],
 }
+
+
+def without_vendors(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without anybody's settings of Stripe and SendGrid: tests call no real one."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("STRIPE_", "SENDGRID_"))
+    }
 
 
 class Stack:
     """Starts, kills and stops real processes; stops all that are left when the test ends.
 
     Leases are short (2 s), so that a killed worker's job starts again within a test's patience.
+    ``environment`` is what all of them get besides; vendors are never this machine's own.
     """
 
-    def __init__(self, database_url: str, redis_server: EmbeddedRedis, *, logs: Path) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        redis_server: EmbeddedRedis,
+        *,
+        logs: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.redis = redis_server
         self._logs = logs
         self._running: list[subprocess.Popen[bytes]] = []
         self._environment = {
-            **os.environ,
+            **without_vendors(os.environ),
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_server.url,
             "DUECOURSE_LEASE_SECONDS": "2",
             "PYTHONWARNINGS": "error",
+            **(environment or {}),
         }
 
     def start(self, name: str, **environment: str) -> subprocess.Popen[bytes]:

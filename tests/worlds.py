@@ -15,31 +15,42 @@ from sqlalchemy.orm import Session
 from models import Account, BillingPeriod, BillingRun, Client, Invoice, Queue, job_ledger
 from tasks.audits import Difference, audit
 from tasks.billing_runs import request_run, start_due_runs
+from tasks.calls import Gateways, Step
 from tasks.catalogue import KINDS
 from tasks.charges import NewCharge, Recorded, record_charges
 from tasks.clients import NewClient, change_client, create_clients
 from tasks.enqueueing import enqueue
 from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
-from tasks.outcomes import Outcome
 from tasks.running import Runner
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
 
 
-def work(engine: Engine, *, now: datetime | None = None, limit: int = 10_000) -> int:
+def work(
+    engine: Engine,
+    *,
+    now: datetime | None = None,
+    gateways: Gateways | None = None,
+    queues: Sequence[str] = (),
+    limit: int = 10_000,
+) -> int:
     """Run ready jobs in this thread, with the real runner, until none is ready; how many ran.
 
-    With ``now``, every run believes that this is the time.
+    With ``now``, every run believes that this is the time. Only jobs of ``queues`` are run, if
+    any are named; without ``gateways``, those of ``billing`` and ``ops``.
     """
     clock = None if now is None else lambda: now
     leases = LeaseKeeper(engine, lease=LEASE, run_limit=timedelta(minutes=10))
-    runner = Runner(engine, leases, worker="test", lease=LEASE, clock=clock)
+    runner = Runner(engine, leases, worker="test", lease=LEASE, gateways=gateways, clock=clock)
     ran = 0
-    while True:
+    if not queues and gateways is None:
+        queues = ("billing", "ops")
+    elif not queues:
         with engine.begin() as connection:
             queues = connection.scalars(select(Queue.name)).all()
+    while True:
         bells = []
         for queue in queues:
             with engine.begin() as connection:
@@ -115,7 +126,7 @@ def perform(
     *,
     now: datetime = NOW,
     **arguments: Any,
-) -> Outcome:
+) -> Step:
     """Do one job's work in a committed transaction; what it raises is raised here."""
     owner = None if account is None else account.id
     run = Run(job_id=uuid4(), account_id=owner, attempt=1, now=now, requested_by="test")

@@ -10,8 +10,9 @@ import structlog
 from dramatiq.worker import Worker
 
 from models.database import connect
-from settings import settings_or_exit
+from settings import Settings, settings_or_exit
 from tasks.actors import ForeignMessages, declare_actors
+from tasks.calls import Gateways
 from tasks.catalogue import KINDS
 from tasks.leases import LeaseKeeper
 from tasks.running import Runner
@@ -19,6 +20,7 @@ from workers.broker import build_broker
 from workers.logs import configure_logging
 from workers.presence import Presence
 from workers.stopping import stop_on_signals
+from workers.vendors import open_vendors
 
 # An idle consumer polls Redis this often at least; dramatiq's default second is most of the
 # latency of a quiet queue.
@@ -45,44 +47,52 @@ def main() -> None:
         parser.error("--threads: must be at least 1")
 
     settings = settings_or_exit()
+    with open_vendors(settings, queues, connections=options.threads) as gateways:
+        healthy = _serve(settings, queues, options.threads, gateways)
+    if not healthy:
+        raise SystemExit(1)
+
+
+def _serve(settings: Settings, queues: set[str], threads: int, gateways: Gateways) -> bool:
+    """Work until told to stop; whether that, and no dead thread, was the end."""
     configure_logging(settings.log_level, process="worker")
     stopping = stop_on_signals()
     # A connection for every thread, one for the leases, one for the heartbeat.
     engine = connect(
-        settings.database_url,
-        process="worker",
-        connections=options.threads + 2,
-        pre_ping=False,
+        settings.database_url, process="worker", connections=threads + 2, pre_ping=False
     )
     lease = timedelta(seconds=settings.lease_seconds)
     leases = LeaseKeeper(
         engine, lease=lease, run_limit=timedelta(seconds=settings.run_limit_seconds)
     )
-    runner = Runner(engine, leases, worker=f"{socket.gethostname()}:{os.getpid()}", lease=lease)
+    runner = Runner(
+        engine,
+        leases,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        lease=lease,
+        gateways=gateways,
+    )
     broker = build_broker(settings.redis_url, ForeignMessages(engine))
     declare_actors(broker, runner, engine)
     presence = Presence(
         engine,
         "worker",
         queues=sorted(queues),
-        threads=options.threads,
+        threads=threads,
         busy_threads=lambda: leases.held,
     )
-    worker = Worker(
-        broker, queues=queues, worker_threads=options.threads, worker_timeout=IDLE_POLL_MS
-    )
+    worker = Worker(broker, queues=queues, worker_threads=threads, worker_timeout=IDLE_POLL_MS)
     leases.start()
     presence.start()
     worker.start()
-    _log.info("worker started", queues=sorted(queues), threads=options.threads)
+    _log.info("worker started", queues=sorted(queues), threads=threads)
     healthy = _watch(worker, leases, stopping)
     worker.stop(timeout=int(settings.drain_seconds * 1000))
     leases.stop()
     presence.stop()
     engine.dispose()
     _log.info("worker stopped", unfinished=leases.held)
-    if not healthy:
-        raise SystemExit(1)
+    return healthy
 
 
 def _watch(worker: Worker, leases: LeaseKeeper, stopping: threading.Event) -> bool:

@@ -62,7 +62,7 @@ def test_the_books_show_what_is_due_and_what_was_earned(total: int) -> None:
 
 @given(st.integers(1, 10**18))
 def test_voiding_undoes_finalizing(total: int) -> None:
-    both = [*postings_for_finalizing(total), *postings_for_voiding(total)]
+    both = [*postings_for_finalizing(total), *postings_for_voiding(total, 0)]
 
     assert set(balances(both).values()) == {0}
 
@@ -70,4 +70,4 @@ def test_voiding_undoes_finalizing(total: int) -> None:
 @pytest.mark.parametrize("total", [0, -1])
 def test_what_was_never_open_cannot_be_voided(total: int) -> None:
     with pytest.raises(ValueError, match="never open"):
-        postings_for_voiding(total)
+        postings_for_voiding(total, 0)

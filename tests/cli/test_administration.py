@@ -3,6 +3,8 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
+from cli.stack import SENDGRID, STRIPE
+from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, ApiKey, Process, Schedule
 from models.api_key import split_key
 from scheduler.firing import write_schedules
@@ -92,13 +94,21 @@ def alive(session: Session, *kinds: str) -> None:
     session.commit()
 
 
+@pytest.fixture(autouse=True)
+def no_vendors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None but a test's own."""
+    for name in (*STRIPE, *SENDGRID):
+        monkeypatch.delenv(name, raising=False)
+
+
 def test_a_healthy_stack_passes_every_check(
-    command: Command, session: Session, redis_url: str
+    command: Command, session: Session, redis_url: str, vendor_settings: dict[str, str]
 ) -> None:
     alive(session, "web", "scheduler", "dispatcher", "worker")
-    answer = command("doctor", "--json", REDIS_URL=redis_url)
+    answer = command("doctor", "--json", REDIS_URL=redis_url, **vendor_settings)
     assert answer.code == 0
     assert answer.document["ok"] is True
+    assert not any(check["missed"] for check in answer.document["checks"])
     names = {check["name"] for check in answer.document["checks"]}
     assert names == {
         "settings",
@@ -111,6 +121,10 @@ def test_a_healthy_stack_passes_every_check(
         "scheduler",
         "dispatcher",
         "worker",
+        "stripe",
+        "stripe events",
+        "sendgrid",
+        "sendgrid events",
     }
 
 
@@ -134,7 +148,7 @@ def test_servers_that_are_down_are_told_by_their_settings(command: Command) -> N
     answer = command("doctor", "--json", DATABASE_URL="postgresql://x@127.0.0.1:1/x")
     assert answer.code == 1
     wrong = {one["name"]: one for one in answer.document["checks"] if not one["ok"]}
-    assert set(wrong) == {"database", "redis"}
+    assert set(wrong) == {"database", "redis"}  # A vendor that is not set is only missed.
     assert wrong["database"]["advice"] == "start it, or correct DATABASE_URL"
     assert wrong["redis"]["advice"] == "start it, or correct REDIS_URL"
 
@@ -145,3 +159,41 @@ def test_an_old_schema_is_told(command: Command, engine: Engine, redis_url: str)
     answer = command("doctor", "--json", REDIS_URL=redis_url)
     (wrong,) = [one for one in answer.document["checks"] if not one["ok"]]
     assert (wrong["name"], wrong["advice"]) == ("schema", "run duecourse migrate")
+
+
+def test_a_vendor_that_is_not_set_is_missed_by_its_workers_alone(
+    command: Command, session: Session, redis_url: str
+) -> None:
+    alive(session, "web", "scheduler", "dispatcher", "worker")
+    answer = command("doctor", REDIS_URL=redis_url)
+    assert answer.code == 0
+    assert "! stripe          STRIPE_SECRET_KEY is not set" in answer.stdout
+    assert "set it for the workers of payments, which do not start without it" in answer.stdout
+    assert "set it for the workers of mail, which do not start without it" in answer.stdout
+
+
+def test_a_vendor_that_cannot_be_used_is_told_with_what_to_do(
+    command: Command, redis_url: str, stripe_sandbox: StripeSandbox
+) -> None:
+    vendors = {
+        "STRIPE_SECRET_KEY": "rk_test_unknown",
+        "STRIPE_API_BASE": stripe_sandbox.url,
+        "SENDGRID_API_KEY": "SG.hush",
+        "SENDGRID_API_BASE": "http://127.0.0.1:1",
+    }
+    answer = command("doctor", "--json", REDIS_URL=redis_url, **vendors)
+    assert answer.code == 1
+    assert "hush" not in answer.stdout
+    checks = {one["name"]: one for one in answer.document["checks"]}
+    assert not checks["stripe"]["ok"]
+    assert checks["stripe"]["found"].endswith("does not know the key")
+    assert checks["stripe"]["advice"].endswith("correct STRIPE_SECRET_KEY")
+    assert not checks["sendgrid"]["ok"]
+    assert checks["sendgrid"]["advice"].endswith("correct SENDGRID_API_BASE")
+    assert checks["sendgrid events"]["missed"]
+
+    stripe_sandbox.control.add_fault("server_error", method="GET")
+    vendors["STRIPE_SECRET_KEY"] = "sk_test_x"
+    answer = command("doctor", "--json", REDIS_URL=redis_url, **vendors)
+    (stripe,) = [one for one in answer.document["checks"] if one["name"] == "stripe"]
+    assert (stripe["ok"], stripe["found"].rpartition(" answers ")[2]) == (False, "with status 500")

@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateways.mail import Accepted, Mail, Mailbox
-from gateways.mail_events import MalformedEvents, UntrustedEvents
 from gateways.sandbox.sendgrid.client import SendGridControl, SentMail
 from gateways.sandbox.sendgrid.events import EventKind
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.sendgrid.signing import SigningKey
 from gateways.sendgrid_events import SendGridEvents
 from gateways.sendgrid_mail import SendGridMail
+from gateways.webhooks import MalformedEvents, UntrustedEvents
 from tests.gateways.conftest import Listener
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -92,7 +92,7 @@ def test_one_that_is_no_draft_keeps_all_the_others_from_being_finalized(
     perform(engine, finalize_invoice, account, invoice_id=done.id)
 
     with pytest.raises(IllegalTransition):
-        finalize_invoices(session, account, [waiting.id, done.id], now=NOW)
+        finalize_invoices(session, account, [waiting.id, done.id], now=NOW, requested_by="test")
     session.rollback()
 
     assert [one.status for one in invoices_of(engine, client)] == ["open", "draft"]
@@ -116,7 +116,7 @@ def test_a_rolled_back_finalizing_gives_its_number_back(
 ) -> None:
     client = a_client(engine, account)
     first, second = (a_draft(engine, account, client) for _ in range(2))
-    finalize_invoices(session, account, [first.id], now=NOW)
+    finalize_invoices(session, account, [first.id], now=NOW, requested_by="test")
     session.rollback()
 
     perform(engine, finalize_invoice, account, invoice_id=second.id)
@@ -134,7 +134,7 @@ def test_drafts_finalized_at_once_are_numbered_by_client_and_currency(
         perform(engine, draft_invoice, account, client_id=client.id)
     ids = [one.id for one in invoices_of(engine, account)]
 
-    assert finalize_invoices(session, account, ids[::-1], now=NOW) == 4
+    assert finalize_invoices(session, account, ids[::-1], now=NOW, requested_by="test") == 4
     session.commit()
 
     found = invoices_of(engine, account)

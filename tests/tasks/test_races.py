@@ -355,7 +355,11 @@ def test_numbers_stay_gapless_under_twenty_finalizers_of_which_some_give_up(
     def finalize(index: int) -> None:
         with Session(engine) as session:
             finalize_invoices(
-                session, session.get_one(Account, account.id), [drafts[index]], now=NOW
+                session,
+                session.get_one(Account, account.id),
+                [drafts[index]],
+                now=NOW,
+                requested_by="test",
             )
             if index % 3:
                 session.commit()

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from uuid import UUID
 
 import dramatiq
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 
 import workers.main
 from models import Account, IdempotencyKey, Job
+from tasks.catalogue import KINDS
 from tasks.leases import LeaseKeeper
 from tests.jobs import LEASE, a_job, job_of, runs_of
 from tests.processes import ROOT, Stack
@@ -255,6 +257,23 @@ def test_wrong_settings_are_named_without_what_they_hold(told: Told) -> None:
 def test_a_worker_that_could_never_work_does_not_start(told: Told) -> None:
     assert "no kind of job is in opps" in told("--queues", "ops,opps")
     assert "must be at least 1" in told("--queues", "ops", "--threads", "0")
+
+
+@pytest.mark.parametrize("queue", ["payments", "mail"])
+def test_a_worker_whose_vendor_key_is_not_set_does_not_start(
+    told: Told, monkeypatch: pytest.MonkeyPatch, queue: str
+) -> None:
+    kinds = {**KINDS, "of_that_queue": replace(next(iter(KINDS.values())), queue=queue)}
+    monkeypatch.setattr(workers.main, "KINDS", kinds)
+    error = told(
+        *("--queues", f"ops,{queue}"),
+        DATABASE_URL="postgresql://127.0.0.1:1/nowhere",
+        REDIS_URL="redis://127.0.0.1:1",
+        STRIPE_SECRET_KEY="",
+        SENDGRID_API_KEY="",
+    )
+    assert len(error.splitlines()) == 1
+    assert f"is not set, and a worker of {queue} needs it" in error
 
 
 def test_every_line_of_every_process_is_json_and_tells_no_secret(

@@ -1,0 +1,147 @@
+"""Card payments, as the rest of the system sees them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from billing.errors import DuecourseError, TransientFailure
+
+
+class ChargeOutcomeUnknown(DuecourseError):  # noqa: N818 - named as the fact it states.
+    """The card may have been charged: never make a new charge for it unasked.
+
+    Ask again, under the same key or by ``look_up``. Not a ``TransientFailure``, so that nobody who
+    repeats those repeats this one.
+    """
+
+
+class CardsUnavailable(TransientFailure):
+    """This call charged nothing: not reached, too much at once, the key in use or not accepted.
+
+    What an earlier call under the same idempotency key did is no clearer than it was.
+
+    Attributes:
+        retry_after: How long to wait, where the other side said so.
+    """
+
+    def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ChargeRefused(DuecourseError):  # noqa: N818 - named as the fact it states.
+    """This request will never be taken as it is, and nothing was charged.
+
+    Attributes:
+        code: The reason for programs ("resource_missing", "amount_too_small"); may be "invalid".
+        message: The reason, for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class CardStatus(StrEnum):
+    """How a payment stands; those that have, or may yet have, the money come first."""
+
+    SUCCEEDED = "succeeded"
+    # A bank debit under way: it takes days, and ends as succeeded or declined.
+    PROCESSING = "processing"
+    # The client must authenticate. Until then nothing is charged.
+    NEEDS_ACTION = "needs_action"
+    DECLINED = "declined"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardCharge:
+    """What to charge, with nobody present.
+
+    Attributes:
+        amount: In our minor units.
+        customer: Stripe's id of whom the payment method belongs to.
+        idempotency_key: One for all calls that mean this charge, and not empty.
+        metadata: Comes back in every report and event; holds at least "attempt", which no other
+            charge has.
+        sent_since: Not later than the first call; ``look_up`` looks no further back, but for an
+            hour.
+    """
+
+    amount: int
+    currency: str
+    customer: str
+    payment_method: str
+    idempotency_key: str
+    description: str
+    metadata: Mapping[str, str]
+    sent_since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardReport:
+    """How a payment stands.
+
+    Attributes:
+        payment_intent: Stripe's id of it.
+        amount_received: In our minor units; 0 unless it succeeded.
+        decline_code: Why it was declined, or needs action after a decline: Stripe's decline code,
+            else its error code. As ``billing.declines`` takes it.
+        message: The same for people.
+    """
+
+    payment_intent: str
+    status: CardStatus
+    amount_received: int
+    currency: str
+    decline_code: str | None = None
+    message: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class CardGateway(Protocol):
+    """Charges cards and bank accounts. Safe to use from many threads."""
+
+    def charge(self, order: CardCharge) -> CardReport:
+        """Charge, once however often it is called with the same idempotency key.
+
+        A decline is a report. Under a key used before, the report is how the payment stood then.
+
+        Raises:
+            CardsUnavailable: This call charged nothing; make it again later.
+            ChargeOutcomeUnknown: The card may have been charged.
+            ChargeRefused: It cannot be charged like this.
+        """
+        ...
+
+    def look_up(self, order: CardCharge) -> CardReport | None:
+        """How the charge stands, found by its ``metadata["attempt"]``; ``None`` if Stripe has none.
+
+        A call of ``charge`` that is still under way may yet make one.
+
+        Raises:
+            CardsUnavailable: It could not be asked; asking again harms nothing.
+            ChargeOutcomeUnknown: There is one, in a state that says neither paid nor not.
+        """
+        ...
+
+    def retrieve(self, payment_intent: str) -> CardReport:
+        """How a payment stands.
+
+        Raises:
+            CardsUnavailable: It could not be asked; asking again harms nothing.
+            ChargeOutcomeUnknown: It is in a state that says neither paid nor not.
+        """
+        ...
+
+    def cancel(self, payment_intent: str) -> CardReport:
+        """Give a payment up, if it is not too late; returns how it stands after.
+
+        Raises:
+            CardsUnavailable: It may be cancelled or not; doing it again harms nothing.
+            ChargeOutcomeUnknown: It is in a state that says neither paid nor not.
+        """
+        ...

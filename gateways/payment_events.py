@@ -1,0 +1,48 @@
+"""What became of payments, told by events, as the rest of the system sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from gateways.cards import CardReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentEvent:
+    """One thing that happened at Stripe.
+
+    Events come more than once and in any order: ``id`` tells the repeated ones.
+
+    Attributes:
+        type: As Stripe names it: "payment_intent.succeeded", "charge.dispute.created".
+        created_at: In UTC, to the second.
+        report: How the payment stood at that time, in an event that says it: a payment intent's
+            success, failure, processing, need for action or cancellation. Otherwise ``None``, also
+            where the payment is in none of the states of ``CardStatus``.
+        payload: The whole event, as it came.
+    """
+
+    id: str
+    type: str
+    created_at: datetime
+    report: CardReport | None
+    payload: Mapping[str, Any]
+
+
+class PaymentEvents(Protocol):
+    """Reads the events that a vendor posts to us."""
+
+    def read(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> PaymentEvent:
+        """The event of one request.
+
+        Args:
+            body: As it came, to the byte.
+            headers: The request's, under names in any case.
+            now: When it came.
+
+        Raises:
+            UntrustedEvents: The signature is missing, wrong or too old.
+            MalformedEvents: The signed body is no event.
+        """
+        ...

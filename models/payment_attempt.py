@@ -1,0 +1,137 @@
+"""Payment attempts: each try at a card, written down before the call that makes it."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKeyConstraint,
+    Index,
+    Select,
+    UniqueConstraint,
+    select,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
+
+from billing.collection import UNSETTLED, AttemptState, Origin, settle
+from billing.declines import DeclineClass
+from models.base import Base, CreatedAt, MinorUnits, PrimaryKey, is_currency, one_of
+
+STILL_OPEN = UNSETTLED | {AttemptState.NEEDS_ACTION}
+
+
+def _listed(states: Iterable[AttemptState]) -> str:
+    return ", ".join(sorted(repr(state.value) for state in states))
+
+
+_STILL_OPEN_SQL, _ASKED_SQL = _listed(STILL_OPEN), _listed(UNSETTLED)
+
+
+class PaymentAttempt(Base):
+    """One try at a card for what an invoice owes, in the invoice's minor units.
+
+    What the call needs is frozen here, so that asking again asks the same under the same
+    ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a
+    day later. ``payment_method`` is Stripe's, as it was when the attempt was made. ``job_id`` made
+    the attempt: run again after a crash, that job goes on with it.
+    """
+
+    __tablename__ = "payment_attempts"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        # Of this client, and in this currency.
+        ForeignKeyConstraint(
+            ["client_id", "invoice_id", "currency"],
+            ["invoices.client_id", "invoices.id", "invoices.currency"],
+        ),
+        UniqueConstraint("invoice_id", "ordinal"),
+        UniqueConstraint("idempotency_key"),
+        Index("uq_payment_attempts_payment_intent", "payment_intent", unique=True),
+        # Never two at once for one debt.
+        Index(
+            "uq_payment_attempts_still_open",
+            "invoice_id",
+            unique=True,
+            postgresql_where=f"state IN ({_STILL_OPEN_SQL})",
+        ),
+        Index(
+            "ix_payment_attempts_unsettled_client_id",
+            "client_id",
+            postgresql_where=f"state IN ({_ASKED_SQL})",
+        ),
+        Index(
+            "ix_payment_attempts_next_ask_at",
+            "next_ask_at",
+            postgresql_where="next_ask_at IS NOT NULL",
+        ),
+        CheckConstraint(one_of("state", AttemptState), name="state"),
+        CheckConstraint(one_of("origin", Origin), name="origin"),
+        CheckConstraint(one_of("decline_class", DeclineClass), name="decline_class"),
+        CheckConstraint(is_currency(), name="currency"),
+        CheckConstraint("amount > 0", name="amount"),
+        CheckConstraint(f"(next_ask_at IS NOT NULL) = (state IN ({_ASKED_SQL}))", name="next_ask"),
+    )
+
+    id: Mapped[PrimaryKey]
+    account_id: Mapped[UUID]
+    client_id: Mapped[UUID]
+    invoice_id: Mapped[UUID]
+    job_id: Mapped[UUID]
+    ordinal: Mapped[int]
+    origin: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=AttemptState.PENDING)
+    amount: Mapped[MinorUnits]
+    currency: Mapped[str]
+    customer: Mapped[str]
+    payment_method: Mapped[str]
+    idempotency_key: Mapped[str]
+    payment_intent: Mapped[str | None]
+    decline_code: Mapped[str | None]
+    decline_class: Mapped[str | None]
+    message: Mapped[str | None]
+    asks: Mapped[int] = mapped_column(server_default="0")
+    first_asked_at: Mapped[datetime | None]
+    next_ask_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+    settled_at: Mapped[datetime | None]
+
+    def move(self, to: AttemptState, at: datetime, *, ask_at: datetime | None = None) -> None:
+        """Go to a state the table allows; the only writer of it. Hold the row's lock.
+
+        ``ask_at`` is when to ask again about one whose outcome is still out.
+
+        Raises:
+            RuleViolation: The news is older than what is known.
+        """
+        self.state = settle(AttemptState(self.state), to)
+        self.next_ask_at = ask_at if to in UNSETTLED else None
+        if to not in STILL_OPEN:
+            self.settled_at = at
+
+
+def attempt_for_update(attempt_id: UUID) -> Select[PaymentAttempt]:
+    """One attempt, locked, as the last writer left it. Lock its invoice first."""
+    return (
+        select(PaymentAttempt)
+        .where(PaymentAttempt.id == attempt_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def open_attempts_of(invoice_ids: Sequence[UUID]) -> Select[PaymentAttempt]:
+    """The attempts of invoices that have no outcome yet; one an invoice at most."""
+    return select(PaymentAttempt).where(
+        PaymentAttempt.invoice_id.in_(invoice_ids), PaymentAttempt.state.in_(STILL_OPEN)
+    )
+
+
+def is_open_for(invoice_id: InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
+    """Whether an invoice has an attempt without an outcome."""
+    return (
+        select(PaymentAttempt.id)
+        .where(PaymentAttempt.invoice_id == invoice_id, PaymentAttempt.state.in_(STILL_OPEN))
+        .exists()
+    )

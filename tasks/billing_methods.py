@@ -1,0 +1,74 @@
+"""The card that a client is charged on, and what a new one means for what is open."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from billing.errors import NotFound
+from billing.invoice_states import InvoiceStatus
+from models import BillingMethod, Client, Invoice
+from models.client import clients_for_update
+from tasks.collecting import wake_collection
+
+
+def set_billing_method(
+    session: Session,
+    account_id: UUID,
+    client_id: UUID,
+    *,
+    stripe_customer: str,
+    payment_method: str,
+    now: datetime,
+    requested_by: str,
+) -> BillingMethod:
+    """Put a client on a card. A new one is tried at once, with a fresh schedule.
+
+    The same card again changes nothing, so that repeating a request tries nothing twice.
+
+    Raises:
+        NotFound: The account has no such client.
+    """
+    _lock(session, account_id, client_id)
+    method = session.get(BillingMethod, client_id, with_for_update=True)
+    card = stripe_customer, payment_method
+    if method is not None and (method.stripe_customer, method.payment_method) == card:
+        return method
+    if method is None:
+        method = BillingMethod(client_id=client_id, account_id=account_id, created_at=now)
+        session.add(method)
+    method.stripe_customer, method.payment_method = card
+    method.stopped_for, method.created_at = None, now
+    session.flush()
+    session.execute(
+        update(Invoice)
+        .where(
+            Invoice.client_id == client_id,
+            Invoice.status == InvoiceStatus.OPEN,
+            Invoice.auto_collect,
+        )
+        .values(next_attempt_at=now, failures=0)
+    )
+    wake_collection(session, [client_id], now=now, requested_by=requested_by)
+    return method
+
+
+def remove_billing_method(session: Session, account_id: UUID, client_id: UUID) -> None:
+    """Charge no card of this client any more; a charge under way is not taken back.
+
+    Raises:
+        NotFound: The account has no such client, or the client has no card.
+    """
+    _lock(session, account_id, client_id)
+    method = session.get(BillingMethod, client_id, with_for_update=True)
+    if method is None:
+        raise NotFound("billing_method", f"of client {client_id}")
+    session.delete(method)
+    session.flush()
+
+
+def _lock(session: Session, account_id: UUID, client_id: UUID) -> None:
+    find = clients_for_update([client_id]).where(Client.account_id == account_id)
+    if session.scalars(find).one_or_none() is None:
+        raise NotFound("client", str(client_id))

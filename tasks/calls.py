@@ -1,0 +1,75 @@
+"""Network calls of a job: made between two transactions, never inside one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from gateways.cards import CardGateway
+from gateways.documents import DocumentRenderer
+from gateways.mail import MailGateway
+from tasks.outcomes import Outcome
+
+
+class GatewayMissing(Exception):  # noqa: N818 - named as the fact it states
+    """This process was not given what the job needs: it serves a queue that it is not set up for."""
+
+
+class Gateways:
+    """The outside world, as far as this process was given access to it.
+
+    ``mail_sender`` is the address that mails come from.
+    """
+
+    def __init__(
+        self,
+        *,
+        cards: CardGateway | None = None,
+        mail: MailGateway | None = None,
+        mail_sender: str = "",
+        documents: DocumentRenderer | None = None,
+    ) -> None:
+        self._cards = cards
+        self._mail = mail
+        self.mail_sender = mail_sender
+        self._documents = documents
+
+    @property
+    def cards(self) -> CardGateway:
+        """Where cards are charged."""
+        if self._cards is None:
+            raise GatewayMissing("cards: only a worker that serves `payments` has them")
+        return self._cards
+
+    @property
+    def mail(self) -> MailGateway:
+        """Where mail goes out."""
+        if self._mail is None:
+            raise GatewayMissing("mail: only a worker that serves `mail` has it")
+        return self._mail
+
+    @property
+    def documents(self) -> DocumentRenderer:
+        """Where documents are set."""
+        if self._documents is None:
+            raise GatewayMissing("documents: only a worker that serves `mail` has them")
+        return self._documents
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a job has to ask outside before it can end.
+
+    What the job has written so far is committed first, if the job is still this run's. Then
+    ``ask`` is made, with no transaction open. ``record`` writes down the answer, in a transaction
+    that ends the job as well; it may have something more to ask. What ``ask`` raises is the run's
+    outcome, so whatever must be written down of a failure, ``ask`` returns.
+    """
+
+    ask: Callable[[Gateways], Any]
+    record: Callable[[Session, Any], "Outcome | Call"]
+
+
+Step = Outcome | Call
+"""What a job's function says at its end: what came of it, or what it has to ask first."""

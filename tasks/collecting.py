@@ -1,0 +1,177 @@
+"""Automatic collection: a client's due invoices are charged one after another, oldest first."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, or_, select, update
+from sqlalchemy.orm import Session
+
+from billing.collection import UNSETTLED, AttemptState, Origin
+from billing.errors import NotFound, RuleViolation
+from models import Account, BillingMethod, BillingRun, Invoice, PaymentAttempt
+from models.client import clients_for_update
+from models.invoice import invoices_for_update
+from models.payment_attempt import open_attempts_of
+from tasks.attempts import as_result, ask_for, begin_attempt, withdraw
+from tasks.calls import Step
+from tasks.credit_balances import apply_credit
+from tasks.enqueueing import enqueue_for_each
+from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.outcomes import Done
+
+MAX_FOUND_AT_ONCE = 10_000
+
+
+def due_to_collect(now: datetime) -> Select[Invoice]:
+    """The invoices whose automatic try is due.
+
+    Those of a run wait for its end: until then, older ones of the same client may be added. Those
+    of a client with a charge that is not settled wait for that.
+    """
+    unsettled = select(PaymentAttempt.id).where(
+        PaymentAttempt.client_id == Invoice.client_id, PaymentAttempt.state.in_(UNSETTLED)
+    )
+    return (
+        select(Invoice)
+        .outerjoin(BillingRun, BillingRun.id == Invoice.run_id)
+        .where(
+            Invoice.next_attempt_at <= now,
+            or_(Invoice.run_id.is_(None), BillingRun.finished_at.is_not(None)),
+            ~unsettled.exists(),
+        )
+    )
+
+
+def wake_collection(
+    session: Session, client_ids: Sequence[UUID], *, now: datetime, requested_by: str
+) -> None:
+    """Charge those of these clients who have something due, without waiting for the next sweep."""
+    due = due_to_collect(now).where(Invoice.client_id.in_(client_ids))
+    start_collections(session, due, requested_by=requested_by)
+
+
+def start_collections(session: Session, due: Select[Invoice], *, requested_by: str) -> int:
+    """Enqueue one job for each client of these invoices; how many."""
+    owners = session.execute(
+        due.with_only_columns(Invoice.account_id, Invoice.client_id)
+        .distinct()
+        .limit(MAX_FOUND_AT_ONCE)
+    ).all()
+    enqueue_for_each(
+        session,
+        collect_client,
+        [(account_id, {"client_id": client_id}) for account_id, client_id in owners],
+        requested_by=requested_by,
+        # A second one beside it would only wait for the client's lock.
+        unique_key=lambda arguments: f"collect:{arguments['client_id']}",
+    )
+    return len(owners)
+
+
+@job(queue="payments", subject="client", priority=BULK_PRIORITY)
+def collect_client(run: Run, session: Session, client_id: UUID) -> Step:
+    """Charge a client's card for what is due, invoice after invoice, until one is not paid."""
+    return _collect_next(run, client_id, [], session)
+
+
+def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session: Session) -> Step:
+    """Go on with the client's oldest invoice that is due; ``done`` tells of those before."""
+    client = session.scalars(clients_for_update([client_id])).one_or_none()
+    if client is None:
+        raise NotFound("client", str(client_id))
+    under_way = session.scalars(
+        select(PaymentAttempt).where(
+            PaymentAttempt.client_id == client_id, PaymentAttempt.state.in_(UNSETTLED)
+        )
+    ).all()
+    for attempt in under_way:
+        if attempt.job_id == run.job_id and attempt.state == AttemptState.PENDING:
+            # An earlier run of this job died with the question on its way, or was told to wait.
+            return ask_for(session, run, attempt, partial(_ended, run, client_id, done))
+    if under_way:
+        return Done({"attempts": done, "waits_for": str(under_way[0].id)})
+    account = session.get_one(Account, client.account_id)
+    apply_credit(session, account, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
+    invoice = _oldest_due(session, client_id, run.now)
+    if invoice is None:
+        return Done({"attempts": done})
+    return _charge(run, session, invoice, done)
+
+
+def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, Any]]) -> Step:
+    """Charge one invoice, once nothing of an earlier try is in the way."""
+    client_id = invoice.client_id
+    method = session.get(BillingMethod, client_id, with_for_update=True)
+    if method is None or method.stopped_for is not None:
+        _stop(session, client_id)
+        return Done({"attempts": done, "stopped": _why_not(method)})
+    waiting = session.scalars(open_attempts_of([invoice.id])).one_or_none()
+    if waiting is not None:
+        # It waits for a client who has got a new card instead, or another day.
+        return withdraw(run, waiting, partial(_withdrawn, run, client_id, done))
+    try:
+        return begin_attempt(
+            session,
+            run,
+            invoice,
+            method,
+            origin=Origin.AUTOMATIC,
+            ended=partial(_ended, run, client_id, done),
+        )
+    except RuleViolation as refusal:
+        invoice.next_attempt_at = None
+        told = {"invoice": str(invoice.id), "refused": refusal.code}
+        return _collect_next(run, client_id, [*done, told], session)
+
+
+def _ended(
+    run: Run,
+    client_id: UUID,
+    done: list[dict[str, Any]],
+    session: Session,
+    attempt: PaymentAttempt | None,
+) -> Step:
+    """Go on after an invoice that is paid; anything else holds the rest."""
+    told = [*done, *([] if attempt is None else [as_result(attempt)])]
+    if attempt is None or attempt.state == AttemptState.SUCCEEDED:
+        return _collect_next(run, client_id, told, session)
+    return Done({"attempts": told})
+
+
+def _withdrawn(
+    run: Run,
+    client_id: UUID,
+    done: list[dict[str, Any]],
+    session: Session,
+    attempt: PaymentAttempt | None,
+) -> Step:
+    if attempt is not None and attempt.state == AttemptState.NEEDS_ACTION:
+        return Done({"attempts": done, "waits_for": str(attempt.id)})
+    return _collect_next(run, client_id, done, session)
+
+
+def _oldest_due(session: Session, client_id: UUID, now: datetime) -> Invoice | None:
+    oldest = session.scalar(
+        due_to_collect(now)
+        .where(Invoice.client_id == client_id)
+        .order_by(Invoice.due_on, Invoice.id)
+        .with_only_columns(Invoice.id)
+        .limit(1)
+    )
+    return None if oldest is None else session.scalars(invoices_for_update([oldest])).one()
+
+
+def _stop(session: Session, client_id: UUID) -> None:
+    """No try without a card: none is used up, and a new card starts them again."""
+    session.execute(
+        update(Invoice)
+        .where(Invoice.client_id == client_id, Invoice.next_attempt_at.is_not(None))
+        .values(next_attempt_at=None)
+    )
+
+
+def _why_not(method: BillingMethod | None) -> str:
+    return "no_billing_method" if method is None else str(method.stopped_for)

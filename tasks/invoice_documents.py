@@ -1,0 +1,165 @@
+"""What the document of an invoice says: read from what finalizing froze, in English."""
+
+import re
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from billing.currencies import decimals
+from billing.invoice_states import InvoiceStatus
+from billing.money import format_amount
+from gateways.documents import DocumentLine, InvoiceDocument, Labels, Party, TaxTotal
+from models import BillingPeriod, Invoice, InvoiceLine
+
+# JSONB does not keep the order of an object's keys.
+_ADDRESS_ORDER = ("line1", "line2", "city", "state", "postal_code", "country")
+
+# Not calendar.month_name, which speaks the language of the process.
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
+
+def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
+    """What a finalized invoice shows; one whose total is negative is a credit note.
+
+    A void one asks for nothing: it says that it is void, and leaves out what had settled it.
+
+    Raises:
+        ValueError: The invoice is a draft, which nobody outside may see.
+    """
+    if (
+        invoice.issued_on is None
+        or invoice.due_on is None
+        or invoice.number is None
+        or invoice.bill_from is None
+        or invoice.bill_to is None
+    ):
+        raise ValueError("a draft has no document")
+    currency = invoice.currency
+    is_void = invoice.status == InvoiceStatus.VOID
+    is_credit_note = invoice.total < 0
+    period = (
+        None if invoice.period_id is None else session.get_one(BillingPeriod, invoice.period_id)
+    )
+    lines = session.scalars(
+        select(InvoiceLine)
+        .where(InvoiceLine.invoice_id == invoice.id)
+        .order_by(InvoiceLine.position)
+    )
+    return InvoiceDocument(
+        title="Credit note" if is_credit_note else "Invoice",
+        number=invoice.number,
+        issuer=_party(invoice.bill_from),
+        client=_party(invoice.bill_to),
+        issued_on=invoice.issued_on,
+        issued=written_date(invoice.issued_on),
+        due=None if is_credit_note or is_void else written_date(invoice.due_on),
+        period=None if period is None else written_period(period),
+        lines=tuple(_line(line, currency) for line in lines),
+        subtotal=format_amount(invoice.subtotal, currency) if invoice.tax else None,
+        taxes=(TaxTotal("Tax", format_amount(invoice.tax, currency)),) if invoice.tax else (),
+        total=format_amount(invoice.total, currency),
+        credit=None if is_void else _taken_off(invoice.credit_applied, currency),
+        paid=None if is_void else _taken_off(invoice.amount_paid, currency),
+        amount_due=format_amount(invoice.amount_due, currency),
+        currency=currency.upper(),
+        notes=(_void_note(is_credit_note=is_credit_note),) if is_void else (),
+        labels=Labels(credit=_credit_label(invoice)),
+    )
+
+
+def filename(invoice: Invoice) -> str:
+    """What its PDF is called ("INV-000042.pdf"): letters, digits, hyphens and underscores only."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", invoice.number or "").strip("-")
+    return f"{name or 'invoice'}.pdf"
+
+
+def written_date(day: date) -> str:
+    """A date for people: ``1 June 2026``."""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def written_period(period: BillingPeriod) -> str:
+    """A period's first and last day for people, saying month and year once where they agree.
+
+    ``1 - 31 May 2026``, ``16 May - 15 June 2026``, ``16 December 2025 - 15 January 2026``.
+    """
+    first, last = period.period_start, period.period_end - timedelta(days=1)
+    if first == last:
+        return written_date(last)
+    if first.year != last.year:
+        start = written_date(first)
+    elif first.month != last.month:
+        start = f"{first.day} {_MONTHS[first.month - 1]}"
+    else:
+        start = str(first.day)
+    return f"{start} - {written_date(last)}"
+
+
+def _party(frozen: dict[str, Any]) -> Party:
+    name, legal_name = frozen["name"], frozen["legal_name"]
+    return Party(
+        name=name,
+        legal_name=None if legal_name == name else legal_name,
+        address=_address(frozen["address"] or {}),
+        tax_id=", ".join(frozen["tax_ids"]) or None,
+        email=frozen.get("email"),
+    )
+
+
+def _address(lines: dict[str, str]) -> tuple[str, ...]:
+    order = {key: place for place, key in enumerate(_ADDRESS_ORDER)}
+    keys = sorted(lines, key=lambda key: order.get(key, len(order)))
+    return tuple(lines[key] for key in keys if lines[key])
+
+
+def _line(line: InvoiceLine, currency: str) -> DocumentLine:
+    price = line.unit_price
+    return DocumentLine(
+        date=written_date(line.charged_on),
+        description=line.description,
+        quantity=_plain(line.quantity),
+        # None where the charge's amount was given outright.
+        unit_price="" if price is None else _plain(price, at_least=decimals(currency)),
+        amount=format_amount(line.amount, currency),
+    )
+
+
+def _plain(value: Decimal, at_least: int = 0) -> str:
+    """``value`` without the zeros that only its column adds, but with ``at_least`` decimals."""
+    whole, _, fraction = format(value, "f").partition(".")
+    fraction = fraction.rstrip("0").ljust(at_least, "0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def _taken_off(amount: int, currency: str) -> str | None:
+    """``amount`` as it changes what is due; None where it changes nothing."""
+    return format_amount(-amount, currency) if amount else None
+
+
+def _credit_label(invoice: Invoice) -> str:
+    if invoice.credit_applied >= 0:
+        return "Credit applied"
+    # Below zero a credit note gave the client credit, or an invoice took in an earlier debit.
+    return "Added to your credit" if invoice.total < 0 else "Brought forward"
+
+
+def _void_note(*, is_credit_note: bool) -> str:
+    if is_credit_note:
+        return "This credit note is void."
+    return "This invoice is void. Nothing is to be paid on it."

@@ -1,0 +1,182 @@
+"""Mails to clients: written down together with their cause, each sent by a job of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from billing.invoice_states import InvoiceStatus
+from billing.mails import MailKind, MailState, switched_on
+from models import Account, BillingMethod, Client, Invoice, Mail, Payment, PaymentAttempt
+from tasks.enqueueing import enqueue_for_each
+from tasks.sending import send_mail
+
+SWITCHED_OFF, NO_EMAIL = "switched_off", "no_email"
+"""Why a mail was not sent, on purpose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMail:
+    """A mail to be written down.
+
+    ``subject_key`` names what it is about: the same kind about the same thing goes to the same
+    address once. ``wanted_by_staff`` sends it again, whatever is switched off.
+    """
+
+    client: Client
+    kind: MailKind
+    subject_key: str
+    invoice_ids: Sequence[UUID]
+    payment_id: UUID | None = None
+    attempt_id: UUID | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    wanted_by_staff: bool = False
+
+
+def write_mails(
+    session: Session, account: Account, mails: Sequence[NewMail], *, requested_by: str
+) -> list[UUID]:
+    """Write mails down and enqueue their sending; also those that are not sent, and why.
+
+    Returns:
+        The mails that were not there yet.
+    """
+    if not mails:
+        return []
+    rows = [_row(session, account, mail, requested_by) for mail in mails]
+    written = session.execute(
+        insert(Mail).on_conflict_do_nothing().returning(Mail.id, Mail.state), rows
+    ).all()
+    enqueue_for_each(
+        session,
+        send_mail,
+        [
+            (account.id, {"mail_id": mail_id})
+            for mail_id, state in written
+            if state == MailState.QUEUED
+        ],
+        requested_by=requested_by,
+    )
+    return [mail_id for mail_id, _ in written]
+
+
+def _row(session: Session, account: Account, mail: NewMail, requested_by: str) -> dict[str, object]:
+    client = mail.client
+    on = mail.wanted_by_staff or switched_on(mail.kind, account.notifications, client.notifications)
+    reason = None if on and client.email else (NO_EMAIL if on else SWITCHED_OFF)
+    return {
+        "account_id": account.id,
+        "client_id": client.id,
+        "kind": mail.kind,
+        "subject_key": mail.subject_key,
+        "recipient": client.email or "",
+        "sending": _next_sending(session, mail) if mail.wanted_by_staff else 1,
+        "state": MailState.QUEUED if reason is None else MailState.SUPPRESSED,
+        "reason": reason,
+        "invoice_ids": list(mail.invoice_ids),
+        "payment_id": mail.payment_id,
+        "attempt_id": mail.attempt_id,
+        "told": dict(mail.told),
+        "requested_by": requested_by,
+    }
+
+
+def _next_sending(session: Session, mail: NewMail) -> int:
+    last = session.scalar(
+        select(func.max(Mail.sending)).where(
+            Mail.kind == mail.kind, Mail.subject_key == mail.subject_key
+        )
+    )
+    return (last or 0) + 1
+
+
+def announcement(
+    client: Client,
+    invoices: Sequence[Invoice],
+    method: BillingMethod | None,
+    *,
+    subject_key: str,
+    wanted_by_staff: bool = False,
+) -> NewMail | None:
+    """The mail that tells a client of new invoices; ``None`` when they ask for nothing.
+
+    What is due, and whether a card will be charged for it, is told as it stands now: the charge
+    may be faster than the mail. A receipt instead when credit has paid everything.
+    """
+    due = {
+        str(invoice.id): invoice.amount_due
+        for invoice in invoices
+        if invoice.status == InvoiceStatus.OPEN
+    }
+    if not due and not any(invoice.total > 0 for invoice in invoices):
+        return None
+    charges_card = (
+        method is not None
+        and method.stopped_for is None
+        and any(invoice.next_attempt_at is not None for invoice in invoices)
+    )
+    return NewMail(
+        client=client,
+        kind=MailKind.INVOICE_READY if due else MailKind.RECEIPT,
+        subject_key=subject_key,
+        invoice_ids=[invoice.id for invoice in invoices],
+        told={"due": due, "charges_card": charges_card} if due else {},
+        wanted_by_staff=wanted_by_staff,
+    )
+
+
+def announce_invoice(
+    session: Session,
+    account: Account,
+    invoice_id: UUID,
+    *,
+    requested_by: str,
+    wanted_by_staff: bool = False,
+) -> list[UUID]:
+    """Tell a client of one invoice; the mails written down."""
+    invoice = session.get_one(Invoice, invoice_id, populate_existing=True)
+    mail = announcement(
+        session.get_one(Client, invoice.client_id),
+        [invoice],
+        session.get(BillingMethod, invoice.client_id),
+        subject_key=f"invoice:{invoice_id}",
+        wanted_by_staff=wanted_by_staff,
+    )
+    return [] if mail is None else write_mails(session, account, [mail], requested_by=requested_by)
+
+
+def tell_receipt(
+    session: Session, account: Account, client: Client, payment: Payment, *, requested_by: str
+) -> None:
+    """Tell a client that its money came."""
+    mail = NewMail(
+        client=client,
+        kind=MailKind.RECEIPT,
+        subject_key=f"payment:{payment.id}",
+        invoice_ids=[] if payment.invoice_id is None else [payment.invoice_id],
+        payment_id=payment.id,
+    )
+    write_mails(session, account, [mail], requested_by=requested_by)
+
+
+def tell_payment_failed(
+    session: Session,
+    account: Account,
+    client: Client,
+    attempt: PaymentAttempt,
+    *,
+    requested_by: str,
+) -> None:
+    """Tell a client that its card was not charged."""
+    mail = NewMail(
+        client=client,
+        kind=MailKind.PAYMENT_FAILED,
+        subject_key=f"attempt:{attempt.id}",
+        invoice_ids=[attempt.invoice_id],
+        attempt_id=attempt.id,
+    )
+    write_mails(session, account, [mail], requested_by=requested_by)

@@ -1,0 +1,80 @@
+"""Charges without an answer: asked after until Stripe's word is known, never guessed."""
+
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from billing.collection import UNSETTLED, AttemptState
+from billing.unknown_outcomes import ask_by, believed_never_arrived, next_ask
+from gateways.cards import (
+    CardCharge,
+    CardReport,
+    CardsUnavailable,
+    ChargeOutcomeUnknown,
+    ChargeRefused,
+)
+from tasks.attempts import Answer, answered, as_result, lock_attempt, order_of, settle_attempt
+from tasks.calls import Call, Gateways, Step
+from tasks.collecting import wake_collection
+from tasks.kinds import Run, job
+from tasks.outcomes import Done, Skip
+
+NEVER_ARRIVED = "Stripe does not know of it after a day of asking: it never arrived"
+
+
+@job(queue="payments")
+def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
+    """Ask what became of an attempt: by its key while that lives, by its metadata after."""
+    attempt = lock_attempt(session, attempt_id)
+    if attempt.state not in UNSETTLED:
+        return Skip("attempt_settled", f"the attempt is {attempt.state}")
+    since = attempt.first_asked_at or attempt.created_at
+    attempt.asks += 1
+    attempt.next_ask_at = next_ask(0, run.now, since)
+    order = order_of(session, attempt)
+    record = partial(_record, run, attempt_id)
+    if attempt.state == AttemptState.PROCESSING and attempt.payment_intent is not None:
+        intent = attempt.payment_intent
+        return Call(lambda gateways: answered(lambda: gateways.cards.retrieve(intent)), record)
+    if ask_by(since, run.now) == "key":
+        return Call(partial(_ask_by_key, order), record)
+    return Call(partial(_look_up, order), record)
+
+
+def _ask_by_key(order: CardCharge, gateways: Gateways) -> Answer | None:
+    """Send it again under its key; where that replays a failure of Stripe's, look it up."""
+    answer = answered(lambda: gateways.cards.charge(order))
+    if not isinstance(answer, ChargeOutcomeUnknown):
+        return answer
+    return _look_up(order, gateways) or answer
+
+
+def _look_up(order: CardCharge, gateways: Gateways) -> Answer | None:
+    try:
+        return gateways.cards.look_up(order)
+    except (CardsUnavailable, ChargeOutcomeUnknown) as answer:
+        return answer
+
+
+def _record(run: Run, attempt_id: UUID, session: Session, answer: Answer | None) -> Step:
+    if isinstance(answer, CardReport | ChargeRefused):
+        attempt = settle_attempt(
+            session, attempt_id, answer, now=run.now, requested_by=f"job:{run.job_id}"
+        )
+        if attempt.state not in UNSETTLED:
+            # Whatever of this client's waited for the answer goes on.
+            wake_collection(
+                session, [attempt.client_id], now=run.now, requested_by=f"job:{run.job_id}"
+            )
+        return Done(as_result(attempt))
+    attempt = lock_attempt(session, attempt_id)
+    since = attempt.first_asked_at or attempt.created_at
+    if attempt.state in UNSETTLED:
+        if answer is None and believed_never_arrived(since, run.now):
+            attempt.message = NEVER_ARRIVED
+            attempt.move(AttemptState.CANCELED, run.now)
+        elif isinstance(answer, ChargeOutcomeUnknown) and attempt.state == AttemptState.PENDING:
+            attempt.message = str(answer)
+            attempt.move(AttemptState.UNKNOWN, run.now, ask_at=attempt.next_ask_at)
+    return Done(as_result(attempt))

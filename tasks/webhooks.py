@@ -1,0 +1,146 @@
+"""What vendors tell us: stored before it is handled, then handled by a job, in any order."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from billing.errors import NotFound
+from billing.mails import MailState, state_after
+from gateways.cards import CardReport
+from gateways.mail_events import MailEvent
+from gateways.payment_events import PaymentEvent
+from gateways.stripe_events import event_from
+from models import Mail, PaymentAttempt, WebhookEvent
+from models.mail import mail_for_update
+from tasks.attempts import settle_attempt
+from tasks.collecting import wake_collection
+from tasks.enqueueing import enqueue_for_each
+from tasks.kinds import JobKind, Run, job
+from tasks.outcomes import Done, Outcome, Skip
+
+STRIPE, SENDGRID = "stripe", "sendgrid"
+
+_MAIL_NEWS = {
+    "processed": MailState.ACCEPTED,
+    "delivered": MailState.DELIVERED,
+    "bounce": MailState.BOUNCED,
+    "dropped": MailState.SUPPRESSED,
+}
+_BAD_NEWS = frozenset({MailState.BOUNCED, MailState.SUPPRESSED})
+
+
+def store_payment_event(session: Session, event: PaymentEvent, *, requested_by: str) -> int:
+    """Keep an event of Stripe's, and enqueue its handling; how many are new: one, or none."""
+    row = {"event_id": event.id, "type": event.type, "payload": dict(event.payload)}
+    return _store(session, STRIPE, [row], handle_payment_event, requested_by)
+
+
+def store_mail_events(session: Session, events: Sequence[MailEvent], *, requested_by: str) -> int:
+    """Keep events of SendGrid's, and enqueue the handling of each; how many are new."""
+    rows = [
+        {
+            "event_id": event.id,
+            "type": event.kind,
+            "payload": {
+                "message_id": event.message_id,
+                "mail": event.custom_args.get("mail"),
+                "at": event.at.isoformat(),
+                "reason": event.reason,
+            },
+        }
+        for event in events
+    ]
+    return _store(session, SENDGRID, rows, handle_mail_event, requested_by)
+
+
+def _store(
+    session: Session,
+    provider: str,
+    rows: Sequence[Mapping[str, Any]],
+    kind: JobKind,
+    requested_by: str,
+) -> int:
+    if not rows:
+        return 0
+    new = session.scalars(
+        insert(WebhookEvent).on_conflict_do_nothing().returning(WebhookEvent.id),
+        [{"provider": provider, **row} for row in rows],
+    ).all()
+    enqueue_for_each(
+        session, kind, [(None, {"event_id": one}) for one in new], requested_by=requested_by
+    )
+    return len(new)
+
+
+@job(queue="payments")
+def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
+    """Write down what an event says of one of our charges; the rest is kept, and left alone."""
+    event = _lock(session, event_id)
+    if event.handled_at is not None:
+        return Skip("event_handled", "the event was handled before")
+    event.handled_at = run.now
+    report = event_from(event.payload).report
+    attempt_id = None if report is None else _attempt_told_of(session, report)
+    if report is None or attempt_id is None:
+        event.outcome = "not_ours" if report else "not_needed"
+        return Done({"event": event.event_id, "outcome": event.outcome})
+    attempt = settle_attempt(
+        session, attempt_id, report, now=run.now, requested_by=f"{STRIPE}:{event.event_id}"
+    )
+    event.account_id, event.outcome = attempt.account_id, attempt.state
+    wake_collection(session, [attempt.client_id], now=run.now, requested_by=f"job:{run.job_id}")
+    return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
+
+
+def _attempt_told_of(session: Session, report: CardReport) -> UUID | None:
+    """The attempt that a report is about: its answer may not have been written down yet."""
+    known = PaymentAttempt.payment_intent == report.payment_intent
+    try:
+        named = UUID(report.metadata.get("attempt", ""))
+    except ValueError:
+        return session.scalar(select(PaymentAttempt.id).where(known))
+    return session.scalar(
+        select(PaymentAttempt.id).where(or_(known, PaymentAttempt.id == named)).limit(1)
+    )
+
+
+@job(queue="mail")
+def handle_mail_event(run: Run, session: Session, event_id: UUID) -> Outcome:
+    """Write down what an event says of one of our mails."""
+    event = _lock(session, event_id)
+    if event.handled_at is not None:
+        return Skip("event_handled", "the event was handled before")
+    event.handled_at = run.now
+    mail = _mail_told_of(session, event.payload)
+    news = _MAIL_NEWS.get(event.type)
+    if mail is None or news is None:
+        event.outcome = "not_needed" if mail else "not_ours"
+        return Done({"event": event.event_id, "outcome": event.outcome})
+    known = MailState(mail.state)
+    mail.state = state_after(known, news)
+    if mail.state != known:
+        mail.message_id = mail.message_id or event.payload["message_id"]
+        mail.reason = event.payload["reason"] if news in _BAD_NEWS else None
+        mail.sent_at = mail.sent_at or run.now
+        if news == MailState.DELIVERED:
+            mail.delivered_at = run.now
+    event.account_id, event.outcome = mail.account_id, mail.state
+    return Done({"event": event.event_id, "mail": str(mail.id), "outcome": event.outcome})
+
+
+def _mail_told_of(session: Session, payload: Mapping[str, Any]) -> Mail | None:
+    try:
+        return session.scalars(mail_for_update(UUID(payload["mail"] or ""))).one_or_none()
+    except ValueError:
+        return None
+
+
+def _lock(session: Session, event_id: UUID) -> WebhookEvent:
+    event = session.get(WebhookEvent, event_id, with_for_update=True)
+    if event is None:
+        raise NotFound("webhook_event", str(event_id))
+    return event

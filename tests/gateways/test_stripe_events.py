@@ -1,0 +1,298 @@
+import json
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+import stripe
+
+from gateways.cards import CardCharge, CardReport, CardStatus
+from gateways.sandbox.stripe.cardholders import make_cardholder
+from gateways.sandbox.stripe.control import StripeSandboxControl
+from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sandbox.stripe.webhooks import signature
+from gateways.stripe_cards import StripeCards
+from gateways.stripe_events import StripeEvents, event_from
+from gateways.webhooks import MalformedEvents, UntrustedEvents
+from tests.gateways.sandbox.stripe.paying import Receiver, client_of
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+SECRET = "whsec_unguessable"
+LIMIT_SECONDS = 20.0
+INTENT: Mapping[str, Any] = {
+    "id": "pi_1",
+    "object": "payment_intent",
+    "amount_received": 12_34,
+    "currency": "usd",
+    "last_payment_error": None,
+    "metadata": {"attempt": "7"},
+    "status": "succeeded",
+}
+
+
+def event(kind: str = "payment_intent.succeeded", **intent: object) -> dict[str, Any]:
+    return {
+        "id": "evt_1",
+        "object": "event",
+        "type": kind,
+        "created": 1_795_000_000,
+        "data": {"object": {**INTENT, **intent}},
+    }
+
+
+BODY = json.dumps(event()).encode()
+
+
+@pytest.fixture
+def events() -> StripeEvents:
+    return StripeEvents(SECRET)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def sandbox() -> Iterator[StripeSandbox]:
+    with (
+        tempfile.TemporaryDirectory(prefix="due course ") as directory,
+        StripeSandbox(Path(directory)) as sandbox,
+    ):
+        yield sandbox
+
+
+@pytest.fixture
+def control(sandbox: StripeSandbox) -> StripeSandboxControl:
+    sandbox.control.set(settle_after=None)
+    return sandbox.control
+
+
+def signed(body: bytes, at: datetime = NOW, secret: str = SECRET) -> Mapping[str, str]:
+    return {"Stripe-Signature": signature(body, secret, int(at.timestamp()))}
+
+
+def test_events_of_charges_report_what_the_gateway_reported(
+    sandbox: StripeSandbox, control: StripeSandboxControl, receiver: Receiver
+) -> None:
+    reader = StripeEvents(control.set_webhook(receiver.url))
+    reports = list[CardReport]()
+    with StripeCards("sk_test_local", base_url=sandbox.url) as cards:
+        for name in (
+            "pm_card_visa",
+            "pm_card_chargeDeclinedInsufficientFunds",
+            "pm_card_authenticationRequired",
+            "pm_usBankAccount_success",
+        ):
+            holder = make_cardholder(sandbox.url, payment_method=name)
+            attempt = secrets.token_hex(8)
+            order = CardCharge(
+                amount=12_34,
+                currency="usd",
+                customer=holder.customer,
+                payment_method=holder.payment_method,
+                idempotency_key=attempt,
+                description="INV-1",
+                metadata={"attempt": attempt},
+                sent_since=datetime.now(UTC),
+            )
+            reports.append(cards.charge(order))
+        reports.append(cards.cancel(reports[2].payment_intent))
+        waiting = client_of(sandbox.url).v1.payment_intents.create(
+            {
+                "amount": 500,
+                "currency": "usd",
+                "payment_method": "pm_card_authenticationRequired",
+                "confirm": True,
+                "return_url": "https://pay.example",
+            }
+        )
+        reports.append(cards.retrieve(waiting.id))
+        control.settle(reports[3].payment_intent)
+        reports.append(cards.retrieve(reports[3].payment_intent))
+    made = control.events()
+    deadline = monotonic() + LIMIT_SECONDS
+    while len(receiver.taken) < len(made):
+        assert monotonic() < deadline
+        sleep(0.01)
+    read = [
+        reader.read(body, {"stripe-signature": header}, now=datetime.now(UTC))
+        for body, header in receiver.taken
+    ]
+    assert {found.id for found in read} == {event["id"] for event in made}
+    reported = [found for found in read if found.report is not None]
+    assert {found.type.removeprefix("payment_intent.") for found in reported} == {
+        "succeeded",
+        "payment_failed",
+        "processing",
+        "requires_action",
+        "canceled",
+    }
+    assert {report.status for report in reports} == set(CardStatus)
+    for report in reports:
+        assert report in [found.report for found in reported]
+    assert len(reported) == len(reports)
+    assert [event_from(found.payload) for found in read] == read
+
+
+def test_an_event_is_read_with_its_parts(events: StripeEvents) -> None:
+    read = events.read(BODY, signed(BODY), now=NOW)
+    assert (read.id, read.type) == ("evt_1", "payment_intent.succeeded")
+    assert read.created_at == datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC)
+    assert read.report == CardReport(
+        payment_intent="pi_1",
+        status=CardStatus.SUCCEEDED,
+        amount_received=12_34,
+        currency="usd",
+        metadata={"attempt": "7"},
+    )
+    assert read.payload == event()
+    assert event_from(read.payload) == read
+
+
+def test_amounts_are_in_our_minor_units() -> None:
+    report = event_from(event(currency="isk", amount_received=50_000)).report
+    assert report is not None
+    assert report.amount_received == 500
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        event("payment_intent.created", status="requires_confirmation"),
+        event("charge.succeeded"),
+        event("charge.dispute.created", status="needs_response"),
+        event("payment_intent.payment_failed", status="requires_payment_method"),
+        event("payment_intent.succeeded", status="a new one"),
+        event(currency="isk", amount_received=5),
+    ],
+)
+def test_an_event_that_tells_no_status_of_ours_has_no_report(payload: dict[str, Any]) -> None:
+    read = event_from(payload)
+    assert read.report is None
+    assert read.payload == payload
+
+
+def test_headers_are_found_in_any_case(events: StripeEvents) -> None:
+    header = signed(BODY)["Stripe-Signature"]
+    for name in ("stripe-signature", "STRIPE-SIGNATURE"):
+        assert events.read(BODY, {name: header}, now=NOW).id == "evt_1"
+
+
+def test_while_a_secret_is_replaced_either_signature_will_do(events: StripeEvents) -> None:
+    old = signed(BODY, secret="whsec_old")["Stripe-Signature"]
+    new = signed(BODY)["Stripe-Signature"].split(",")[1]
+    assert events.read(BODY, {"Stripe-Signature": f"{old},{new}"}, now=NOW).id == "evt_1"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "t=1,v1=",
+        "what?",
+        "v1=00",
+        "t=,v1=00",
+        f"t={int(NOW.timestamp())}",
+        f"t={int(NOW.timestamp())},v1=\u00e9\u00e9",
+        f"t={'9' * 5000},v1=00",
+    ],
+)
+def test_an_event_without_a_right_signature_is_not_trusted(
+    events: StripeEvents, header: str | None
+) -> None:
+    with pytest.raises(UntrustedEvents):
+        events.read(BODY, {} if header is None else {"Stripe-Signature": header}, now=NOW)
+
+
+def test_changed_events_and_other_secrets_are_not_trusted(events: StripeEvents) -> None:
+    with pytest.raises(UntrustedEvents):
+        events.read(BODY.replace(b"1234", b"9999"), signed(BODY), now=NOW)
+    with pytest.raises(UntrustedEvents):
+        events.read(BODY, signed(BODY, secret="whsec_other"), now=NOW)
+    with pytest.raises(UntrustedEvents):
+        events.read(b"\xff\xfe", signed(b"\xff\xfe"), now=NOW)
+    later = signed(BODY)["Stripe-Signature"].replace("t=", "t=1")
+    with pytest.raises(UntrustedEvents):
+        events.read(BODY, {"Stripe-Signature": later}, now=NOW)
+
+
+@pytest.mark.parametrize("at", [10**11, 10**18])
+def test_a_signature_from_beyond_the_calendar_is_not_trusted(events: StripeEvents, at: int) -> None:
+    with pytest.raises(UntrustedEvents):
+        events.read(BODY, {"Stripe-Signature": signature(BODY, SECRET, at)}, now=NOW)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_signature_is_good_for_five_minutes_by_the_given_clock(
+    events: StripeEvents, sign: int
+) -> None:
+    near, far = timedelta(minutes=5), timedelta(minutes=5, seconds=1)
+    assert events.read(BODY, signed(BODY, NOW + sign * near), now=NOW).id == "evt_1"
+    with pytest.raises(UntrustedEvents, match="ago"):
+        events.read(BODY, signed(BODY, NOW + sign * far), now=NOW)
+    patient = StripeEvents(SECRET, tolerance=timedelta(hours=1))
+    assert patient.read(BODY, signed(BODY, NOW + sign * far), now=NOW).id == "evt_1"
+
+
+MALFORMED: Mapping[str, Any] = {
+    "a list": [],
+    "nothing": None,
+    "text": "event",
+    "empty": {},
+    "no id": {name: value for name, value in event().items() if name != "id"},
+    "created in words": {**event(), "created": "2026-11-22T12:00:00Z"},
+    "created beyond the calendar": {**event(), "created": 10**18},
+    "no object": {**event(), "data": {}},
+    "an object that is none": {**event(), "data": {"object": []}},
+    "no status": {**event(), "data": {"object": {"id": "pi_1"}}},
+    "an amount in words": event(amount_received="much"),
+    "metadata in a list": event(metadata=["attempt"]),
+    "an error in words": event(last_payment_error="declined", status="requires_payment_method"),
+}
+
+
+@pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED)
+def test_what_is_signed_and_no_event_is_malformed(
+    events: StripeEvents,
+    payload: Any,  # noqa: ANN401 - JSON of any shape.
+) -> None:
+    body = json.dumps(payload).encode()
+    with pytest.raises(MalformedEvents):
+        events.read(body, signed(body), now=NOW)
+    with pytest.raises(MalformedEvents):
+        event_from(payload)
+
+
+def test_what_is_signed_and_no_json_is_malformed(events: StripeEvents) -> None:
+    for body in (b"", b"{", b"event"):
+        with pytest.raises(MalformedEvents):
+            events.read(body, signed(body), now=NOW)
+
+
+def test_the_secret_and_the_unproven_body_are_in_no_error(events: StripeEvents) -> None:
+    with pytest.raises(UntrustedEvents) as untrusted:
+        events.read(BODY, signed(b"other"), now=NOW)
+    shown = str(untrusted.getrepr(chain=True)) + repr(events)
+    assert SECRET not in shown
+    assert untrusted.value.__cause__ is None
+
+
+@pytest.mark.parametrize("secret", ["", " \n"])
+def test_no_secret_is_told_at_once(secret: str) -> None:
+    with pytest.raises(ValueError, match="secret is empty"):
+        StripeEvents(secret)
+
+
+def test_it_agrees_with_the_sdk_s_own_reading(events: StripeEvents) -> None:
+    now = datetime.now(UTC)
+    headers = signed(BODY, now)
+    theirs = stripe.Webhook.construct_event(BODY, headers["Stripe-Signature"], SECRET)
+    ours = events.read(BODY, headers, now=now)
+    assert ours.payload == theirs.to_dict()

@@ -1,0 +1,256 @@
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from io import BytesIO
+from typing import Any
+
+import pytest
+from pypdf import PdfReader
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from gateways.documents import Party, TaxTotal
+from gateways.typst_documents import TypstDocuments
+from models import Account, BillingPeriod, Client, Invoice
+from tasks.accounts import change_account
+from tasks.drafting import draft_invoice
+from tasks.finalizing import finalize_invoice
+from tasks.invoice_documents import filename, invoice_document, written_period
+from tasks.voiding import void_invoice
+from tests.worlds import (
+    NOW,
+    a_charge,
+    a_client,
+    change,
+    charges,
+    invoices_of,
+    perform,
+    tick,
+)
+
+MAY = date(2026, 5, 1)
+
+
+def finalized(engine: Engine, account: Account, client: Client) -> Invoice:
+    """All of the client's open charges, on an invoice of 1 June."""
+    perform(engine, draft_invoice, account, client_id=client.id)
+    [invoice] = invoices_of(engine, client)
+    perform(engine, finalize_invoice, account, invoice_id=invoice.id)
+    return invoices_of(engine, client)[0]
+
+
+def text_of(pdf: bytes) -> str:
+    """What a reader can copy, without spaces and line breaks."""
+    return "".join("".join(page.extract_text().split()) for page in PdfReader(BytesIO(pdf)).pages)
+
+
+def unsaved(invoice: Invoice, **changes: Any) -> Invoice:
+    """The same with other values, in memory alone."""
+    columns = {column.name: getattr(invoice, column.name) for column in Invoice.__table__.columns}
+    return Invoice(**columns | changes)
+
+
+def test_a_cycles_invoice_is_set_with_its_number_parties_period_lines_and_amounts(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    address = {"line1": "1 Dock Street", "city": "Reno", "state": "NV", "country": "US"}
+    change_account(
+        session,
+        account.id,
+        {"legal_name": "Bluebird Prep LLC", "address": address, "tax_ids": ["93-1", "DE 2"]},
+        now=NOW,
+    )
+    session.commit()
+    client = a_client(
+        engine,
+        account,
+        billing_cycle="monthly",
+        billing_starts_on=MAY,
+        now=datetime(2026, 5, 2, tzinfo=UTC),
+        email="ada@example.com",
+    )
+    charges(engine, client, [(date(2026, 5, 20), "0.0825")], quantity=Decimal(1240))
+    a_charge(engine, client, date(2026, 5, 2), "1200.00", description="Storage")
+
+    tick(engine, now=NOW)
+    [invoice] = invoices_of(engine, client)
+    document = invoice_document(session, invoice)
+
+    assert (document.title, document.number) == ("Invoice", "INV-000001")
+    assert (document.issued, document.due) == ("1 June 2026", "15 June 2026")
+    assert document.period == "1 - 31 May 2026"
+    assert document.issuer == Party(
+        name="Bluebird Prep",
+        legal_name="Bluebird Prep LLC",
+        address=("1 Dock Street", "Reno", "NV", "US"),
+        tax_id="93-1, DE 2",
+    )
+    assert document.client == Party(name="Ada Imports", email="ada@example.com")
+    assert [(line.date, line.description, line.quantity) for line in document.lines] == [
+        ("2 May 2026", "Storage", "1"),
+        ("20 May 2026", "FNSKU labelling", "1240"),
+    ]
+    assert [(line.unit_price, line.amount) for line in document.lines] == [
+        ("1200.00", "1,200.00 USD"),
+        ("0.0825", "102.30 USD"),
+    ]
+    assert document.total == document.amount_due == "1,302.30 USD"
+    assert (document.credit, document.paid, document.subtotal) == (None, None, None)
+    text = text_of(TypstDocuments().render_invoice_pdf(document))
+    for shown in (
+        "INV-000001",
+        "BluebirdPrepLLC",
+        "AdaImports",
+        "1-31May2026",
+        "12400.0825102.30USD",
+        "Total1,302.30USD",
+        "Amountdue1,302.30USD",
+    ):
+        assert shown in text
+    assert "Creditapplied" not in text
+
+
+def test_a_negative_invoice_is_a_credit_note_that_asks_for_nothing(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY, "-40.00")
+    invoice = finalized(engine, account, client)
+
+    document = invoice_document(session, invoice)
+
+    assert (document.title, document.number) == ("Credit note", "INV-000001")
+    assert (document.total, document.amount_due) == ("-40.00 USD", "0.00 USD")
+    assert document.due is None
+    text = text_of(TypstDocuments().render_invoice_pdf(document))
+    for shown in ("Creditnote", "Total-40.00USD", "Addedtoyourcredit40.00USD", "Amountdue0.00USD"):
+        assert shown in text
+
+
+def test_what_was_settled_is_taken_off_the_total(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY, "100.00")
+    invoice = finalized(engine, account, client)
+
+    paid = invoice_document(
+        session, unsaved(invoice, credit_applied=2500, amount_paid=4000, amount_due=3500)
+    )
+    owed_before = invoice_document(session, unsaved(invoice, credit_applied=-30, amount_due=10030))
+
+    assert (paid.credit, paid.paid, paid.amount_due) == ("-25.00 USD", "-40.00 USD", "35.00 USD")
+    assert paid.labels.credit == "Credit applied"
+    assert (owed_before.credit, owed_before.amount_due) == ("0.30 USD", "100.30 USD")
+    assert owed_before.labels.credit == "Brought forward"
+
+
+def test_tax_stands_between_the_subtotal_and_the_total(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY, "100.00")
+    invoice = finalized(engine, account, client)
+
+    document = invoice_document(session, unsaved(invoice, tax=825, total=10825))
+
+    assert document.subtotal == "100.00 USD"
+    assert document.taxes == (TaxTotal("Tax", "8.25 USD"),)
+    assert document.total == "108.25 USD"
+
+
+def test_a_void_invoice_says_so_and_asks_for_nothing(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY)
+    invoice = finalized(engine, account, client)
+    perform(engine, void_invoice, account, invoice_id=invoice.id)
+    [void] = invoices_of(engine, client)
+
+    document = invoice_document(session, void)
+
+    assert (document.total, document.amount_due, document.due) == ("10.00 USD", "0.00 USD", None)
+    assert document.notes == ("This invoice is void. Nothing is to be paid on it.",)
+    note = invoice_document(session, unsaved(void, total=-1000, credit_applied=-1000))
+    assert (note.credit, note.notes) == (None, ("This credit note is void.",))
+
+
+def test_an_amount_given_outright_has_no_unit_price(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY, unit_price=None, amount=1234, quantity=Decimal("2.5"))
+    invoice = finalized(engine, account, client)
+
+    [line] = invoice_document(session, invoice).lines
+
+    assert (line.quantity, line.unit_price, line.amount) == ("2.5", "", "12.34 USD")
+
+
+def test_a_currency_without_a_minor_unit_has_no_decimals(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY, "1200", currency="jpy")
+    invoice = finalized(engine, account, client)
+
+    document = invoice_document(session, invoice)
+
+    assert (document.total, document.currency) == ("1,200 JPY", "JPY")
+    assert [line.unit_price for line in document.lines] == ["1200"]
+
+
+def test_names_and_addresses_are_those_of_the_day_it_was_finalized(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    old = {"line2": "Floor 2", "line1": "1 Quay", "postal_code": "89501", "city": "Reno"}
+    client = a_client(engine, account, legal_name="Ada Imports", address=old)
+    a_charge(engine, client, MAY)
+    invoice = finalized(engine, account, client)
+    change(engine, client, name="Renamed", address={"line1": "Elsewhere"})
+
+    document = invoice_document(session, invoice)
+
+    assert document.client == Party(
+        name="Ada Imports", address=("1 Quay", "Floor 2", "Reno", "89501")
+    )
+
+
+def test_a_draft_has_no_document(engine: Engine, session: Session, account: Account) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY)
+    perform(engine, draft_invoice, account, client_id=client.id)
+    [draft] = invoices_of(engine, client)
+
+    with pytest.raises(ValueError, match="draft"):
+        invoice_document(session, draft)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "written"),
+    [
+        ((2026, 5, 1), (2026, 6, 1), "1 - 31 May 2026"),
+        ((2026, 5, 16), (2026, 6, 16), "16 May - 15 June 2026"),
+        ((2025, 12, 16), (2026, 1, 16), "16 December 2025 - 15 January 2026"),
+        ((2025, 12, 1), (2026, 1, 1), "1 - 31 December 2025"),
+        ((2026, 5, 31), (2026, 6, 1), "31 May 2026"),
+    ],
+)
+def test_a_period_is_written_with_its_first_and_its_last_day(
+    start: tuple[int, int, int], end: tuple[int, int, int], written: str
+) -> None:
+    period = BillingPeriod(period_start=date(*start), period_end=date(*end))
+    assert written_period(period) == written
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        ("INV-000042", "INV-000042.pdf"),
+        ('../A/7 \n"é', "A-7.pdf"),
+        ("é", "invoice.pdf"),
+        (None, "invoice.pdf"),
+    ],
+)
+def test_a_file_is_named_by_safe_characters_of_its_number(number: str | None, name: str) -> None:
+    assert filename(Invoice(number=number)) == name

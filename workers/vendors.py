@@ -1,0 +1,58 @@
+"""The vendors that a worker calls for the queues it serves."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from pydantic import SecretStr
+
+from gateways.sendgrid_mail import HOST as SENDGRID_HOST
+from gateways.sendgrid_mail import SendGridMail
+from gateways.stripe_cards import StripeCards
+from gateways.typst_documents import TypstDocuments
+from settings import Settings
+from tasks.calls import Gateways
+
+PAYMENTS, MAIL = "payments", "mail"
+
+
+@contextmanager
+def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> Iterator[Gateways]:
+    """What the jobs in ``queues`` ask outside; closed when the block ends.
+
+    Ends the process with one line that names the setting, when a key that they need is not set.
+
+    Args:
+        settings: Where the vendors are, and our keys to them.
+        queues: Those that the worker serves.
+        connections: How many calls may be under way at each vendor: one for each thread.
+    """
+    with ExitStack() as ends:
+        cards, mail, documents = None, None, None
+        if PAYMENTS in queues:
+            cards = ends.enter_context(
+                StripeCards(
+                    _key(settings.stripe_secret_key, "STRIPE_SECRET_KEY", PAYMENTS),
+                    base_url=settings.stripe_api_base,
+                    connections=connections,
+                )
+            )
+        if MAIL in queues:
+            mail = ends.enter_context(
+                SendGridMail(
+                    _key(settings.sendgrid_api_key, "SENDGRID_API_KEY", MAIL),
+                    host=settings.sendgrid_api_base or SENDGRID_HOST,
+                    connections=connections,
+                )
+            )
+            documents = TypstDocuments()
+        yield Gateways(cards=cards, mail=mail, mail_sender=settings.mail_from, documents=documents)
+
+
+def _key(key: SecretStr | None, name: str, queue: str) -> str:
+    if key is None:
+        sys.stderr.write(
+            f"duecourse: settings: {name}: is not set, and a worker of {queue} needs it\n"
+        )
+        raise SystemExit(2)
+    return key.get_secret_value()
