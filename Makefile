@@ -10,7 +10,7 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types pytest bench screenshots lock clean
+.PHONY: help setup demo test lint types pytest chaos bench screenshots lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ types: setup ## mypy, strict
 
 pytest: setup ## The tests alone
 	@$(BIN)/pytest
+
+chaos: setup ## Break everything, twenty seeds in a row, and say what held
+	@$(BIN)/python -m tests.chaos
 
 bench: setup ## Measure throughput and latency
 	@$(BIN)/python -m benchmarks

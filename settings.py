@@ -28,7 +28,12 @@ def _database_url(text: str) -> str:
 
 
 def _redis_url(text: str) -> str:
-    if not _is_address(text, "redis", "rediss", "unix"):
+    if text.startswith("redis+sentinel:"):
+        if not _SENTINELS.fullmatch(text):
+            raise PydanticCustomError(
+                "url", "must look like redis+sentinel://:password@host:26379,host2:26379/name/0"
+            )
+    elif not _is_address(text, "redis", "rediss", "unix"):
         raise PydanticCustomError("url", "must look like redis://host:6379/0")
     return text
 
@@ -93,6 +98,9 @@ def _is_address(text: str, *schemes: str) -> bool:
 
 
 _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
+_SENTINELS = re.compile(
+    r"redis\+sentinel://([^@/]*@)?[^@/,:]+(:\d{1,5})?(,[^@/,:]+(:\d{1,5})?)*/[^/]+(/\d+)?"
+)
 _ONE_WORD = re.compile(r"[!-~]+")
 _LIVE_KEYS = ("sk_live_", "rk_live_")
 

@@ -1,6 +1,7 @@
 """The caller's own account, and the defaults its clients inherit."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -12,15 +13,19 @@ from api.fields import (
     FORBID_UNKNOWN,
     Address,
     CurrencyCode,
+    Dunning,
+    Flag,
     Name,
     NetDays,
     ShortText,
+    Switches,
     TaxIds,
     ZoneName,
 )
 from api.operations import reads, writes
 from api.shapes import AddressLines
 from api.transactions import Transaction
+from billing.mails import DEFAULTS, MailKind, switched_on
 from models import Account
 from models.database import database_now
 from tasks.accounts import change_account
@@ -42,10 +47,23 @@ class AccountChanges(TypedDict, total=False):
     time_zone: ZoneName
     currency: CurrencyCode
     net_days: NetDays
+    auto_collect: Flag
+    dunning: Dunning
+    notifications: Switches
+
+
+class DunningReport(BaseModel):
+    """Days from each declined automatic try of a card to the next; if empty, it is tried once."""
+
+    days: list[int]
 
 
 class AccountReport(BaseModel):
-    """The business that bills. Names and address are frozen into each finalized invoice."""
+    """The business that bills. Names and address are frozen into each finalized invoice.
+
+    `notifications` says of every mail whether clients get it who have no switch of their own;
+    `auto_collect` whether invoices of their billing periods are charged without being asked.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -59,6 +77,13 @@ class AccountReport(BaseModel):
                     "time_zone": "America/Los_Angeles",
                     "currency": "usd",
                     "net_days": 14,
+                    "auto_collect": True,
+                    "dunning": {"days": [3, 5, 7, 7]},
+                    "notifications": {
+                        "invoice_ready": True,
+                        "receipt": True,
+                        "payment_failed": False,
+                    },
                     "created_at": "2026-01-05T17:00:00Z",
                 }
             ]
@@ -73,18 +98,33 @@ class AccountReport(BaseModel):
     time_zone: str
     currency: str
     net_days: int
+    auto_collect: bool
+    dunning: DunningReport
+    notifications: dict[MailKind, bool]
     created_at: datetime
+
+    @classmethod
+    def of(cls, account: Account) -> "AccountReport":
+        """The account as it is shown."""
+        same = cls.model_fields.keys() - {"dunning", "notifications"}
+        return cls(
+            **{name: getattr(account, name) for name in same},
+            dunning=DunningReport(days=account.dunning_days),
+            notifications={kind: switched_on(kind, account.notifications, {}) for kind in DEFAULTS},
+        )
 
 
 @router.get("/v1/account", summary="Show the account", responses=reads())
 def show_account(caller: Reader, session: Transaction) -> AccountReport:
     """The account that the key belongs to."""
-    account = session.get_one(Account, caller.account_id)
-    return AccountReport.model_validate(account, from_attributes=True)
+    return AccountReport.of(session.get_one(Account, caller.account_id))
 
 
 @router.patch("/v1/account", summary="Change the account", responses=writes())
 def change(changes: AccountChanges, caller: Writer, session: Transaction) -> AccountReport:
     """A new zone moves the end of the open period of every client without a zone of its own."""
-    account = change_account(session, caller.account_id, changes, now=database_now(session))
-    return AccountReport.model_validate(account, from_attributes=True)
+    kept: dict[str, Any] = {**changes}
+    if "dunning" in changes:
+        kept["dunning_days"] = kept.pop("dunning")["days"]
+    account = change_account(session, caller.account_id, kept, now=database_now(session))
+    return AccountReport.of(account)

@@ -10,23 +10,31 @@ from typing_extensions import override
 from api import (
     account,
     api_keys,
+    billing_methods,
     billing_periods,
     billing_runs,
     books,
     charges,
     clients,
+    credit,
     health,
+    invoice_commands,
     invoices,
     jobs,
+    mails,
     metrics,
     pages,
+    payments,
     queues,
     schedules,
+    webhooks,
 )
 from api.body_limit import BodyLimit
 from api.idempotency import AnsweredBefore, answer_again
 from api.parameters import only_declared
 from api.problems import HANDLERS, Problem
+from api.webhooks import EventReaders
+from gateways.typst_documents import TypstDocuments
 
 CONCURRENT_REQUESTS = 16
 """Requests that hold a connection at once, by default; others wait for their turn."""
@@ -35,8 +43,8 @@ _DESCRIPTION = """\
 Records charges, bills them on each client's cycle or on demand, and keeps the books.
 
 Amounts are integers in the currency's minor unit; `unit_price` and `quantity` are decimal texts.
-Commands on invoices and runs answer 202 with a job; `Prefer: wait=N` waits for it. Every POST takes
-an `Idempotency-Key`. Refusals are problem documents (RFC 9457) with a stable `code`.
+Commands on invoices, credit and runs answer 202 with a job; `Prefer: wait=N` waits for it. Every POST
+takes an `Idempotency-Key`, but those of the vendors' webhooks. Refusals are problem documents (RFC 9457) with a stable `code`.
 """
 
 
@@ -54,8 +62,16 @@ class Api(FastAPI):
         return super().openapi()
 
 
-def create_app(engine: Engine, *, concurrent_requests: int = CONCURRENT_REQUESTS) -> FastAPI:
-    """The API on ``engine``, which needs some connections more than ``concurrent_requests``."""
+def create_app(
+    engine: Engine,
+    *,
+    concurrent_requests: int = CONCURRENT_REQUESTS,
+    event_readers: EventReaders | None = None,
+) -> FastAPI:
+    """The API on ``engine``, which needs some connections more than ``concurrent_requests``.
+
+    Without ``event_readers`` the vendors' webhooks are refused for now.
+    """
     app = Api(
         title="Duecourse",
         version=pages.VERSION,
@@ -69,12 +85,19 @@ def create_app(engine: Engine, *, concurrent_requests: int = CONCURRENT_REQUESTS
     )
     app.state.engine = engine
     app.state.turns = asyncio.Semaphore(concurrent_requests)
+    app.state.event_readers = event_readers or EventReaders()
+    app.state.documents = TypstDocuments()
     app.add_middleware(BodyLimit)
     for resource in (
         clients,
+        billing_methods,
         billing_periods,
+        credit,
         charges,
         invoices,
+        invoice_commands,
+        payments,
+        mails,
         billing_runs,
         jobs,
         queues,
@@ -84,6 +107,6 @@ def create_app(engine: Engine, *, concurrent_requests: int = CONCURRENT_REQUESTS
         books,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
-    for page in (health, metrics, pages):
+    for page in (webhooks, health, metrics, pages):
         app.include_router(page.router)
     return app

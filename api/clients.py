@@ -1,5 +1,6 @@
 """Clients: who is billed, and on which cycle."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,16 +12,19 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from api.auth import Caller, Reader, Writer
+from api.billing_methods import METHOD_EXAMPLE, MethodReport
 from api.fields import (
     FORBID_UNKNOWN,
     Address,
     AnchorDay,
     CurrencyCode,
     Email,
+    Flag,
     IsoDate,
     Name,
     NetDays,
     ShortText,
+    Switches,
     TaxIds,
     ZoneName,
 )
@@ -31,7 +35,8 @@ from api.shapes import AddressLines, Page
 from api.transactions import Transaction
 from billing.cycles import BillingCycle
 from billing.errors import NotFound
-from models import Account, Client
+from billing.mails import DEFAULTS, MailKind
+from models import Account, BillingMethod, Client
 from models.database import database_now
 from tasks.clients import NewClient, change_client, create_clients
 
@@ -63,6 +68,8 @@ class ClientCreation(BaseModel):
     address: Address | None = None
     tax_ids: TaxIds = []
     net_days: NetDays | None = None
+    auto_collect: Flag | None = None
+    notifications: Switches = {}
 
 
 class ClientChanges(TypedDict, total=False):
@@ -84,10 +91,15 @@ class ClientChanges(TypedDict, total=False):
     address: Address | None
     tax_ids: TaxIds
     net_days: NetDays | None
+    auto_collect: Flag | None
+    notifications: Switches
 
 
 class ClientReport(BaseModel):
-    """A client. `currency`, `time_zone` and `net_days` are the account's where null."""
+    """A client. `currency`, `time_zone`, `net_days` and `auto_collect` are the account's where null.
+
+    So is each of the `notifications`. `billing_method` is the card, null where there is none.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -102,6 +114,13 @@ class ClientReport(BaseModel):
                     "address": None,
                     "tax_ids": [],
                     "net_days": None,
+                    "auto_collect": None,
+                    "notifications": {
+                        "invoice_ready": None,
+                        "receipt": False,
+                        "payment_failed": None,
+                    },
+                    "billing_method": METHOD_EXAMPLE,
                     "created_at": "2026-06-01T12:00:00Z",
                 }
             ]
@@ -121,12 +140,20 @@ class ClientReport(BaseModel):
     address: AddressLines | None
     tax_ids: list[str]
     net_days: int | None
+    auto_collect: bool | None
+    notifications: dict[MailKind, bool | None]
+    billing_method: MethodReport | None
     created_at: datetime
 
     @classmethod
-    def of(cls, client: Client) -> "ClientReport":
-        """The client as it is shown."""
-        return cls.model_validate(client, from_attributes=True)
+    def of(cls, client: Client, method: BillingMethod | None) -> "ClientReport":
+        """The client as it is shown, with its card."""
+        same = cls.model_fields.keys() - {"notifications", "billing_method"}
+        return cls(
+            **{name: getattr(client, name) for name in same},
+            notifications={kind: client.notifications.get(kind) for kind in DEFAULTS},
+            billing_method=None if method is None else MethodReport.of(method),
+        )
 
 
 class ClientFilters(Paging):
@@ -151,7 +178,7 @@ def create_client(
         session, account, [NewClient(**new.model_dump())], now=database_now(session)
     )
     session.refresh(client)
-    return once.done(ClientReport.of(client), status=201, location=f"/v1/clients/{client.id}")
+    return once.done(ClientReport.of(client, None), status=201, location=f"/v1/clients/{client.id}")
 
 
 @router.get("/v1/clients", summary="List clients", responses=reads())
@@ -162,13 +189,16 @@ def list_clients(
     clients = select(Client).where(Client.account_id == caller.account_id)
     if filters.external_ref is not None:
         clients = clients.where(Client.external_ref == filters.external_ref)
-    return newest_first(session, clients, Client.id, filters, read=UUID).page(ClientReport.of)
+    found = newest_first(session, clients, Client.id, filters, read=UUID)
+    methods = methods_of(session, [client.id for client in found.rows])
+    return found.page(lambda client: ClientReport.of(client, methods.get(client.id)))
 
 
 @router.get("/v1/clients/{client_id}", summary="Show a client", responses=reads("client_not_found"))
 def show_client(client_id: UUID, caller: Reader, session: Transaction) -> ClientReport:
     """One client."""
-    return ClientReport.of(client_of(session, caller, client_id))
+    client = client_of(session, caller, client_id)
+    return ClientReport.of(client, session.get(BillingMethod, client_id))
 
 
 @router.patch(
@@ -182,7 +212,7 @@ def change(
     """A changed cycle or zone keeps the dates of the open billing period."""
     account = session.get_one(Account, caller.account_id)
     client = change_client(session, account, client_id, changes, now=database_now(session))
-    return ClientReport.of(client)
+    return ClientReport.of(client, session.get(BillingMethod, client_id))
 
 
 def client_of(session: Session, caller: Caller, client_id: UUID) -> Client:
@@ -195,3 +225,9 @@ def client_of(session: Session, caller: Caller, client_id: UUID) -> Client:
     if client is None or client.account_id != caller.account_id:
         raise NotFound("client", str(client_id))
     return client
+
+
+def methods_of(session: Session, client_ids: Sequence[UUID]) -> dict[UUID, BillingMethod]:
+    """The cards of those clients that have one, by client."""
+    methods = session.scalars(select(BillingMethod).where(BillingMethod.client_id.in_(client_ids)))
+    return {method.client_id: method for method in methods}

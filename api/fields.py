@@ -28,6 +28,7 @@ from billing.errors import InvalidInput
 from billing.instants import date_or_instant, instant, iso_date
 from billing.money import MAX_AMOUNT, decimal_from
 from billing.texts import MAX_LONG, MAX_SHORT
+from tasks.accounts import MAX_DUNNING_DAYS, MAX_TRIES_AGAIN
 
 FORBID_UNKNOWN = ConfigDict(extra="forbid")
 MAX_METADATA = 50
@@ -67,6 +68,12 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise refused("must not be empty")
     return text
+
+
+def _not_zero(amount: int) -> int:
+    if amount == 0:
+        raise refused("must not be zero")
+    return amount
 
 
 def _email(text: str) -> str:
@@ -120,6 +127,9 @@ Description = Annotated[
     AfterValidator(_storable),
     AfterValidator(_not_blank),
 ]
+Note = Description
+"""A few sentences for the books, not empty."""
+
 Email = Annotated[
     str,
     StringConstraints(max_length=MAX_EMAIL),
@@ -136,9 +146,23 @@ ZoneName = Annotated[
     AfterValidator(_by_rule(lambda name: time_zone(name).key)),
     WithJsonSchema({"type": "string", "description": "IANA time zone, such as America/Chicago"}),
 ]
+Flag = Annotated[bool, Field(strict=True)]
 AnchorDay = Annotated[int, Field(strict=True, ge=1, le=31)]
 NetDays = Annotated[int, Field(strict=True, ge=0, le=MAX_NET_DAYS)]
 Amount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+PositiveAmount = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
+SignedAmount = Annotated[
+    Amount,
+    AfterValidator(_not_zero),
+    WithJsonSchema(
+        {
+            "type": "integer",
+            "minimum": -MAX_AMOUNT,
+            "maximum": MAX_AMOUNT,
+            "not": {"const": 0},
+        }
+    ),
+]
 DecimalText = Annotated[
     Decimal,
     PlainValidator(_decimal),
@@ -184,6 +208,27 @@ class Address(TypedDict, total=False):
     state: ShortText
     postal_code: ShortText
     country: ShortText
+
+
+class Switches(TypedDict, total=False):
+    """Which mails to switch on or off; what is left out stays, null takes the switch away."""
+
+    __pydantic_config__ = FORBID_UNKNOWN  # type: ignore[misc]  # pydantic's way, as above.
+
+    invoice_ready: Flag | None
+    receipt: Flag | None
+    payment_failed: Flag | None
+
+
+class Dunning(TypedDict):
+    """When a declined card is tried again: days from each automatic try to the next."""
+
+    __pydantic_config__ = FORBID_UNKNOWN  # type: ignore[misc]  # pydantic's way, as above.
+
+    days: Annotated[
+        list[Annotated[int, Field(strict=True, ge=1, le=MAX_DUNNING_DAYS)]],
+        Field(max_length=MAX_TRIES_AGAIN),
+    ]
 
 
 class NoOptions(BaseModel):

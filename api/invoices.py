@@ -1,42 +1,59 @@
-"""Invoices: read at once; drafted, finalized, voided and deleted by jobs."""
+"""Invoices, read: in lists, each with its whole story, and as the PDF that the client gets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.auth import Caller, Reader, Writer
-from api.clients import client_of
-from api.fields import FORBID_UNKNOWN, NoOptions, plain
-from api.idempotency import Commanded, CommandedWithoutKey
-from api.operations import commands, reads
+from api.auth import Caller, Reader
+from api.clients import methods_of
+from api.credit import ENTRY_EXAMPLE, EntryReport
+from api.documents import DocumentsOf, PdfAnswer
+from api.fields import plain
+from api.invoice_stories import HistoryItem, NextReport, Story, history_of, next_of
+from api.mails import MAIL_EXAMPLE, MailReport
+from api.operations import Responses, reads
 from api.paging import Paging, newest_first
-from api.shapes import JobReport, Page
+from api.payments import PAYMENT_EXAMPLE, PaymentReport
+from api.shapes import Page
 from api.transactions import Transaction
+from billing.collection import AttemptState, Collection, Origin, collection_of
+from billing.declines import DeclineClass
 from billing.errors import NotFound, RuleViolation
-from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
-from models import BillingPeriod, Charge, Invoice, InvoiceLine
-from tasks.drafting import delete_draft, draft_invoice, require_draft, require_open
-from tasks.enqueueing import enqueue
-from tasks.finalizing import finalize_invoice
-from tasks.kinds import JobKind
-from tasks.voiding import void_invoice
+from billing.invoice_states import InvoiceStatus
+from models import (
+    BillingMethod,
+    BillingPeriod,
+    Charge,
+    CreditEntry,
+    Invoice,
+    InvoiceLine,
+    Mail,
+    Payment,
+    PaymentAttempt,
+)
+from models.payment_attempt import open_attempts_of
+from tasks.invoice_documents import filename, invoice_document
 
 router = APIRouter(tags=["invoices"])
 
-MAX_SELECTED = 1_000
+_ID = "019ae8a3-5c00-7000-8000-000000000003"
 
 _EXAMPLE: dict[str, Any] = {
-    "id": "019ae8a3-5c00-7000-8000-000000000003",
+    "id": _ID,
     "client": "019ae8a3-5c00-7000-8000-000000000001",
     "number": "INV-000042",
     "status": "open",
+    "collection": "scheduled",
+    "auto_collect": True,
+    "next_attempt_at": "2026-06-04T15:00:00Z",
+    "attempt_count": 1,
     "currency": "usd",
     "subtotal": 1100,
     "tax": 0,
@@ -55,33 +72,76 @@ _EXAMPLE: dict[str, Any] = {
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
     "links": {
-        "self": "/v1/invoices/019ae8a3-5c00-7000-8000-000000000003",
+        "self": f"/v1/invoices/{_ID}",
         "client": "/v1/clients/019ae8a3-5c00-7000-8000-000000000001",
+        "pdf": f"/v1/invoices/{_ID}/pdf",
     },
 }
-_EXAMPLE_LINE: dict[str, Any] = {
-    "charge": "019ae8a3-5c00-7000-8000-000000000004",
-    "charged_on": "2026-05-12",
-    "description": "FNSKU labelling",
-    "quantity": "40",
-    "unit_price": "0.275",
-    "amount": 1100,
+_EXAMPLE_STORY: dict[str, Any] = {
+    "lines": [
+        {
+            "charge": "019ae8a3-5c00-7000-8000-000000000004",
+            "charged_on": "2026-05-12",
+            "description": "FNSKU labelling",
+            "quantity": "40",
+            "unit_price": "0.275",
+            "amount": 1100,
+        }
+    ],
+    "payments": [PAYMENT_EXAMPLE],
+    "attempts": [
+        {
+            "id": "019ae8a3-5c00-7000-8000-00000000000e",
+            "ordinal": 1,
+            "origin": "automatic",
+            "state": "declined",
+            "amount": 1100,
+            "decline_code": "insufficient_funds",
+            "decline_class": "soft",
+            "message": "Your card has insufficient funds.",
+            "payment_intent": "pi_3MtwBwLkdIwHu7ix28a3tqPa",
+            "created_at": "2026-06-01T12:00:01Z",
+            "settled_at": "2026-06-01T12:00:01Z",
+        }
+    ],
+    "credit": [ENTRY_EXAMPLE],
+    "mails": [MAIL_EXAMPLE],
+    "next": {
+        "what": "charge",
+        "at": "2026-06-04T15:00:00Z",
+        "why": "The client's card is charged by itself. The last try was declined "
+        "(insufficient_funds).",
+    },
+    "history": [
+        {"at": "2026-06-01T12:00:00Z", "what": "drafted", "detail": "for a billing period"},
+        {
+            "at": "2026-06-01T12:00:00Z",
+            "what": "finalized",
+            "detail": "INV-000042: 11.00 USD, due on 2026-06-15",
+        },
+    ],
 }
 
-
-class InvoiceCreation(BaseModel):
-    """Whose charges to draft: all that are open, or the selected ones."""
-
-    model_config = FORBID_UNKNOWN | ConfigDict(
-        json_schema_extra={"examples": [{"client": "019ae8a3-5c00-7000-8000-000000000001"}]}
-    )
-
-    client: UUID
-    charge_ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_SELECTED)] | None = None
+_PDF: Responses = {
+    200: {
+        "description": "The document",
+        "content": {
+            "application/pdf": {
+                "schema": {"type": "string", "format": "binary"},
+                "example": "%PDF-1.7 ...",
+            }
+        },
+    }
+}
 
 
 class InvoiceSummary(BaseModel):
-    """An invoice without its lines. Amounts are in `currency`'s minor unit."""
+    """An invoice without its story. Amounts are in `currency`'s minor unit.
+
+    `collection` says how its card is charged, and `next_attempt_at` when that is tried again by
+    itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
+    how often it was tried.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -89,6 +149,10 @@ class InvoiceSummary(BaseModel):
     client: UUID
     number: str | None
     status: InvoiceStatus
+    collection: Collection
+    auto_collect: bool | None
+    next_attempt_at: datetime | None
+    attempt_count: int
     currency: str
     subtotal: int
     tax: int
@@ -120,14 +184,38 @@ class LineReport(BaseModel):
     amount: int
 
 
-class InvoiceReport(InvoiceSummary):
-    """An invoice. A draft's lines are its charges as they are now; later ones are frozen."""
+class AttemptReport(BaseModel):
+    """One try of a card. Only those whose `origin` is `automatic` count for the schedule."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{**_EXAMPLE, "lines": [_EXAMPLE_LINE]}]}
-    )
+    id: UUID
+    ordinal: int
+    origin: Origin
+    state: AttemptState
+    amount: int
+    decline_code: str | None
+    decline_class: DeclineClass | None
+    message: str | None
+    payment_intent: str | None
+    created_at: datetime
+    settled_at: datetime | None
+
+
+class InvoiceReport(InvoiceSummary):
+    """An invoice with all that is known of it, and what it waits for.
+
+    A draft's lines are its charges as they are now; later ones are frozen. `credit` are the
+    movements of the client's credit because of it.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_EXAMPLE, **_EXAMPLE_STORY}]})
 
     lines: list[LineReport]
+    payments: list[PaymentReport]
+    attempts: list[AttemptReport]
+    credit: list[EntryReport]
+    mails: list[MailReport]
+    next: NextReport
+    history: list[HistoryItem]
 
 
 class InvoiceFilters(Paging):
@@ -137,165 +225,158 @@ class InvoiceFilters(Paging):
     status: InvoiceStatus | None = None
 
 
-@router.post(
-    "/v1/invoices",
-    summary="Draft a client's open charges",
-    status_code=202,
-    response_model=JobReport,
-    responses=commands(
-        "client_not_found", "charge_not_found", "charge_already_invoiced", "nothing_to_bill"
-    ),
-)
-def draft(
-    new: InvoiceCreation, caller: Writer, session: Transaction, command: Commanded
-) -> Response:
-    """Charges in two currencies make two drafts; the job's result lists them."""
-    client = client_of(session, caller, new.client)
-    if new.charge_ids is not None:
-        require_open(session, client.id, new.charge_ids)
-    elif _has_no_open_charges(session, client.id):
-        raise RuleViolation("nothing_to_bill", "the client has no open charges")
-    job = enqueue(
-        session,
-        draft_invoice,
-        account_id=caller.account_id,
-        requested_by=caller.requested_by,
-        client_id=client.id,
-        charge_ids=new.charge_ids,
-    )
-    return command.accepted(job.id)
-
-
 @router.get("/v1/invoices", summary="List invoices", responses=reads())
 def list_invoices(
     filters: Annotated[InvoiceFilters, Query()], caller: Reader, session: Transaction
 ) -> Page[InvoiceSummary]:
-    """Newest first, without their lines."""
+    """Newest first, without their stories."""
     invoices = select(Invoice).where(Invoice.account_id == caller.account_id)
     if filters.client is not None:
         invoices = invoices.where(Invoice.client_id == filters.client)
     if filters.status is not None:
         invoices = invoices.where(Invoice.status == filters.status)
     found = newest_first(session, invoices, Invoice.id, filters, read=UUID)
-    periods = _periods(session, found.rows)
-    return found.page(lambda invoice: InvoiceSummary(**_fields(invoice, periods)))
+    beside = _Beside.of(session, found.rows)
+    return found.page(lambda invoice: InvoiceSummary(**beside.fields(invoice)))
 
 
 @router.get(
     "/v1/invoices/{invoice_id}", summary="Show an invoice", responses=reads("invoice_not_found")
 )
 def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> InvoiceReport:
-    """One invoice with its lines."""
-    invoice = _invoice_of(session, caller, invoice_id)
+    """One invoice: its lines, what was paid and tried, what the client was told, what comes next."""
+    invoice = invoice_of(session, caller, invoice_id)
+    beside = _Beside.of(session, [invoice])
+    story = _story(session, invoice, beside)
     return InvoiceReport(
-        **_fields(invoice, _periods(session, [invoice])), lines=_lines(session, invoice)
+        **beside.fields(invoice),
+        lines=_lines(session, invoice),
+        payments=[PaymentReport.of(payment) for payment in story.payments],
+        attempts=[
+            AttemptReport.model_validate(attempt, from_attributes=True)
+            for attempt in story.attempts
+        ],
+        credit=[EntryReport.of(entry) for entry in story.credit],
+        mails=[MailReport.of(mail) for mail in story.mails],
+        next=next_of(story),
+        history=history_of(story),
     )
 
 
-@router.delete(
-    "/v1/invoices/{invoice_id}",
-    summary="Delete a draft",
-    status_code=202,
-    response_model=JobReport,
-    responses=commands("invoice_not_found", "invoice_not_draft"),
+@router.get(
+    "/v1/invoices/{invoice_id}/pdf",
+    summary="Show an invoice as PDF",
+    response_class=Response,
+    responses={**_PDF, **reads("invoice_not_found", "invoice_not_finalized")},
 )
-def delete(
-    invoice_id: UUID, caller: Writer, session: Transaction, command: CommandedWithoutKey
+def show_pdf(
+    invoice_id: UUID, caller: Reader, session: Transaction, documents: DocumentsOf
 ) -> Response:
-    """Its charges are open again; nothing else remembers it."""
-    return command.accepted(_enqueue(session, caller, invoice_id, delete_draft, require_draft))
+    """As the client gets it by mail; what was paid or credited since is on it."""
+    invoice = invoice_of(session, caller, invoice_id)
+    if invoice.status == InvoiceStatus.DRAFT:
+        raise RuleViolation("invoice_not_finalized", "a draft has no document: finalize it first")
+    return PdfAnswer(documents, invoice_document(session, invoice), filename(invoice))
 
 
-@router.post(
-    "/v1/invoices/{invoice_id}/finalize",
-    summary="Finalize and lock a draft",
-    status_code=202,
-    response_model=JobReport,
-    responses=commands("invoice_not_found", "invoice_not_draft"),
-)
-def finalize(
-    invoice_id: UUID,
-    caller: Writer,
-    session: Transaction,
-    command: Commanded,
-    _options: NoOptions | None = None,
-) -> Response:
-    """It gets its number, its lines are frozen, and it is posted to the books."""
-    allowed = partial(transition, event=InvoiceEvent.FINALIZE)
-    return command.accepted(_enqueue(session, caller, invoice_id, finalize_invoice, allowed))
+def invoice_of(session: Session, caller: Caller, invoice_id: UUID) -> Invoice:
+    """An invoice of the caller's.
 
-
-@router.post(
-    "/v1/invoices/{invoice_id}/void",
-    summary="Void a finalized invoice",
-    status_code=202,
-    response_model=JobReport,
-    responses=commands("invoice_not_found", "invoice_not_open"),
-)
-def void(
-    invoice_id: UUID,
-    caller: Writer,
-    session: Transaction,
-    command: Commanded,
-    _options: NoOptions | None = None,
-) -> Response:
-    """It no longer requires payment. Its number and its charges stay with it."""
-    allowed = partial(transition, event=InvoiceEvent.VOID)
-    return command.accepted(_enqueue(session, caller, invoice_id, void_invoice, allowed))
-
-
-def _enqueue(
-    session: Session,
-    caller: Caller,
-    invoice_id: UUID,
-    kind: JobKind,
-    require_allowed: Callable[[InvoiceStatus], object],
-) -> UUID:
-    """The job that will do it, unless it is certain already that the status forbids it."""
-    invoice = _invoice_of(session, caller, invoice_id)
-    require_allowed(InvoiceStatus(invoice.status))
-    job = enqueue(
-        session,
-        kind,
-        account_id=caller.account_id,
-        requested_by=caller.requested_by,
-        invoice_id=invoice_id,
-    )
-    return job.id
-
-
-def _invoice_of(session: Session, caller: Caller, invoice_id: UUID) -> Invoice:
+    Raises:
+        NotFound: The caller's account has no such invoice.
+    """
     invoice = session.get(Invoice, invoice_id)
     if invoice is None or invoice.account_id != caller.account_id:
         raise NotFound("invoice", str(invoice_id))
     return invoice
 
 
-def _has_no_open_charges(session: Session, client_id: UUID) -> bool:
-    some = select(Charge.id).where(Charge.client_id == client_id, Charge.invoice_id.is_(None))
-    return session.scalar(some.limit(1)) is None
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What stands beside invoices in other tables and is shown with them."""
 
+    periods: dict[UUID, BillingPeriod]
+    open_attempts: dict[UUID, AttemptState]
+    methods: dict[UUID, BillingMethod]
 
-def _periods(session: Session, invoices: Iterable[Invoice]) -> dict[UUID, BillingPeriod]:
-    ids = [invoice.period_id for invoice in invoices if invoice.period_id is not None]
-    periods = session.scalars(select(BillingPeriod).where(BillingPeriod.id.in_(ids)))
-    return {period.id: period for period in periods}
+    @classmethod
+    def of(cls, session: Session, invoices: Sequence[Invoice]) -> "_Beside":
+        """Read for all invoices at once."""
+        periods = session.scalars(
+            select(BillingPeriod).where(
+                BillingPeriod.id.in_([one.period_id for one in invoices if one.period_id])
+            )
+        )
+        attempts = session.scalars(open_attempts_of([one.id for one in invoices]))
+        return cls(
+            {period.id: period for period in periods},
+            {attempt.invoice_id: AttemptState(attempt.state) for attempt in attempts},
+            methods_of(session, list({one.client_id for one in invoices})),
+        )
 
+    def collection(self, invoice: Invoice) -> Collection:
+        """How an invoice is being collected."""
+        return collection_of(
+            status=InvoiceStatus(invoice.status),
+            is_automatic=invoice.auto_collect,
+            attempt=self.open_attempts.get(invoice.id),
+            has_next_try=invoice.next_attempt_at is not None,
+            has_card=invoice.client_id in self.methods,
+        )
 
-def _fields(invoice: Invoice, periods: dict[UUID, BillingPeriod]) -> dict[str, Any]:
-    """What both reports of an invoice show."""
-    period = None if invoice.period_id is None else periods[invoice.period_id]
-    same = InvoiceSummary.model_fields.keys() - {"client", "period_start", "period_end", "links"}
-    return {
-        **{name: getattr(invoice, name) for name in same},
-        "client": invoice.client_id,
-        "period_start": period and period.period_start,
-        "period_end": period and period.period_end,
-        "links": {
+    def fields(self, invoice: Invoice) -> dict[str, Any]:
+        """What both reports of an invoice show."""
+        period = None if invoice.period_id is None else self.periods[invoice.period_id]
+        collection = self.collection(invoice)
+        is_draft = invoice.status == InvoiceStatus.DRAFT
+        links = {
             "self": f"/v1/invoices/{invoice.id}",
             "client": f"/v1/clients/{invoice.client_id}",
-        },
-    }
+        }
+        if not is_draft:
+            links["pdf"] = f"/v1/invoices/{invoice.id}/pdf"
+        return {
+            **{name: getattr(invoice, name) for name in _SAME},
+            "client": invoice.client_id,
+            "collection": collection,
+            # While a charge is under way, the time of its own try is still there.
+            "next_attempt_at": invoice.next_attempt_at
+            if collection is Collection.SCHEDULED
+            else None,
+            "auto_collect": None if is_draft else invoice.auto_collect,
+            "period_start": period and period.period_start,
+            "period_end": period and period.period_end,
+            "links": links,
+        }
+
+
+_SAME = InvoiceSummary.model_fields.keys() - {
+    "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end", "links",
+}  # fmt: skip
+
+
+def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
+    return Story(
+        invoice=invoice,
+        collection=beside.collection(invoice),
+        method=beside.methods.get(invoice.client_id),
+        attempts=session.scalars(
+            select(PaymentAttempt)
+            .where(PaymentAttempt.invoice_id == invoice.id)
+            .order_by(PaymentAttempt.ordinal)
+        ).all(),
+        payments=session.scalars(
+            select(Payment).where(Payment.invoice_id == invoice.id).order_by(Payment.id)
+        ).all(),
+        credit=session.scalars(
+            select(CreditEntry).where(CreditEntry.invoice_id == invoice.id).order_by(CreditEntry.id)
+        ).all(),
+        mails=session.scalars(
+            select(Mail)
+            .where(Mail.client_id == invoice.client_id, Mail.invoice_ids.contains([invoice.id]))
+            .order_by(Mail.id)
+        ).all(),
+    )
 
 
 def _lines(session: Session, invoice: Invoice) -> list[LineReport]:

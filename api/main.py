@@ -1,13 +1,17 @@
 """The web process: ``python -m api.main``."""
 
 import logging
+import sys
 
 import structlog
 import uvicorn
 
 from api.app import CONCURRENT_REQUESTS, create_app
+from api.webhooks import EventReaders
+from gateways.sendgrid_events import SendGridEvents
+from gateways.stripe_events import StripeEvents
 from models.database import connect
-from settings import settings_or_exit
+from settings import Settings, settings_or_exit
 from workers.logs import configure_logging
 from workers.presence import Presence
 from workers.stopping import stop_on_signals
@@ -31,7 +35,7 @@ def main() -> None:
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine),
+            create_app(engine, event_readers=event_readers(settings)),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -48,6 +52,24 @@ def main() -> None:
     finally:
         presence.stop()
     _log.info("web stopped")
+
+
+def event_readers(settings: Settings) -> EventReaders:
+    """What verifies the vendors' webhooks, as far as the settings say how.
+
+    Ends the process with one line when SendGrid's key is no key.
+    """
+    secret, key = settings.stripe_webhook_secret, settings.sendgrid_webhook_key
+    try:
+        mails = None if key is None else SendGridEvents(key)
+    except ValueError:
+        sys.stderr.write(
+            "duecourse: settings: SENDGRID_WEBHOOK_KEY: is not the verification key that SendGrid "
+            "shows\n"
+        )
+        raise SystemExit(2) from None
+    payments = None if secret is None else StripeEvents(secret.get_secret_value())
+    return EventReaders(payments=payments, mails=mails)
 
 
 if __name__ == "__main__":

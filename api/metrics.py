@@ -20,8 +20,9 @@ from typing_extensions import override
 from api.operations import Responses
 from api.transactions import EngineOf
 from billing.periods import PeriodState
-from models import BillingPeriod, BillingRun, Process, Schedule, ScheduleFire
+from models import BillingPeriod, BillingRun, PaymentAttempt, Process, Schedule, ScheduleFire
 from models.billing_period import UNDECIDED_STATES
+from models.payment_attempt import STILL_OPEN
 from tasks.queue_reports import queue_reports
 
 router = APIRouter(tags=["health"])
@@ -92,6 +93,7 @@ def _families(session: Session) -> Iterator[Metric]:
     yield from _processes(session)
     yield from _schedules(session)
     yield _periods(session)
+    yield _attempts(session)
 
 
 def _queues(session: Session) -> Iterator[Metric]:
@@ -168,6 +170,20 @@ def _periods(session: Session) -> Metric:
         if state is not PeriodState.OPEN:
             stages.add_metric([state.value], counts.get(state.value, 0))
     return stages
+
+
+def _attempts(session: Session) -> Metric:
+    """Tries of cards that have no outcome yet: one that stays ``unknown`` needs a look."""
+    attempts = _family("payment_attempts", "Tries of cards without an outcome yet", "state")
+    rows = session.execute(
+        select(PaymentAttempt.state, func.count())
+        .where(PaymentAttempt.state.in_(STILL_OPEN))
+        .group_by(PaymentAttempt.state)
+    )
+    counts = dict(rows.all())
+    for state in sorted(STILL_OPEN):
+        attempts.add_metric([state.value], counts.get(state.value, 0))
+    return attempts
 
 
 def _family(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:

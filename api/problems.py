@@ -28,10 +28,12 @@ STATUSES: Mapping[str, int] = MappingProxyType(
     {
         "malformed": 400,
         "unauthenticated": 401,
+        "untrusted_events": 401,
         "scope_missing": 403,
         "not_found": 404,
         "account_not_found": 404,
         "api_key_not_found": 404,
+        "billing_method_not_found": 404,
         "billing_run_not_found": 404,
         "charge_not_found": 404,
         "client_not_found": 404,
@@ -44,17 +46,26 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "charge_already_invoiced": 409,
         "charge_locked": 409,
         "external_ref_taken": 409,
+        "insufficient_credit": 409,
         "invoice_not_draft": 409,
+        "invoice_not_finalized": 409,
         "invoice_not_open": 409,
+        "invoice_partly_paid": 409,
         "job_not_cancellable": 409,
         "job_not_retryable": 409,
+        "no_billing_method": 409,
+        "no_email": 409,
         "nothing_to_bill": 409,
+        "nothing_to_send": 409,
+        "payment_in_flight": 409,
         "too_large": 413,
+        "amount_exceeds_due": 422,
         "idempotency_key_reused": 422,
         "invalid": 422,
         "internal_error": 500,
         "database_unavailable": 503,
         "not_ready": 503,
+        "webhooks_not_configured": 503,
     }
 )
 """Every code there is, with the HTTP status it goes with."""
@@ -160,7 +171,7 @@ async def _refused(_request: Request, refusal: Refusal) -> JSONResponse:
 
 async def _invalid_input(_request: Request, error: InvalidInput) -> JSONResponse:
     return problem_response(
-        "invalid", _INVALID, [FieldError(field=error.field, message=error.message)]
+        error.code, _INVALID, [FieldError(field=error.field, message=error.message)]
     )
 
 

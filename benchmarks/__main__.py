@@ -9,6 +9,7 @@ from rich.table import Table
 from benchmarks.billing_pages import measure_pages
 from benchmarks.job_engine import measure_engine
 from benchmarks.measurement import Measurement
+from benchmarks.vendor_calls import measure_vendor_calls
 from gateways.sandbox.postgres import EmbeddedPostgres
 from gateways.sandbox.redis import EmbeddedRedis
 
@@ -25,6 +26,10 @@ def main() -> None:
         console.print(_table("Billing", "clients", measure_pages(postgres.url)))
         console.print("Draining no-op jobs through real processes ...")
         console.print(_table("Jobs", "jobs", measure_engine(postgres.url, redis.url)))
+        console.print("Charging cards and sending mails, each call with a vendor's latency ...")
+        calls = measure_vendor_calls(postgres.url, redis.url, Path(directory))
+        console.print(_table("Cards", "charges", calls.charges))
+        console.print(_table("Mail", "mails", calls.mails))
 
 
 def _table(title: str, unit: str, measurements: list[Measurement]) -> Table:

@@ -1,12 +1,5 @@
 """Draining no-op jobs: the durable job ledger against stock dramatiq, on the same machine."""
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import redis
 from dramatiq.brokers.redis import RedisBroker
 from sqlalchemy import func, select
@@ -14,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from benchmarks.measurement import Measurement
 from benchmarks.no_ops import QUEUE, no_op
+from benchmarks.processes import processes, seconds_until
 from models import Job
 from models.database import connect
 from tasks.enqueueing import enqueue
@@ -21,7 +15,6 @@ from tasks.enqueueing import enqueue
 JOBS = 5_000
 PROCESSES = 2
 THREADS = 8
-LIMIT_SECONDS = 120.0
 
 
 def measure_engine(database_url: str, redis_url: str) -> list[Measurement]:
@@ -46,8 +39,8 @@ def _measure_ledger(database_url: str, redis_url: str) -> Measurement:
         with engine.connect() as connection:
             return connection.scalar(done) or 0
 
-    with _processes([worker] * PROCESSES + [["-m", "workers.dispatcher"]], environment):
-        seconds = _seconds_until(drained)
+    with processes([worker] * PROCESSES + [["-m", "workers.dispatcher"]], environment):
+        seconds = seconds_until(drained, JOBS)
     engine.dispose()
     return Measurement("Duecourse's job ledger", JOBS, seconds)
 
@@ -68,39 +61,6 @@ def _measure_stock(redis_url: str) -> Measurement:
     def drained() -> int:
         return JOBS - int(client.hlen(f"dramatiq:{actor.queue_name}.msgs"))
 
-    with client, _processes([command], {"REDIS_URL": redis_url}):
-        seconds = _seconds_until(drained)
+    with client, processes([command], {"REDIS_URL": redis_url}):
+        seconds = seconds_until(drained, JOBS)
     return Measurement("stock dramatiq (not durable)", JOBS, seconds)
-
-
-def _seconds_until(drained: Callable[[], int]) -> float:
-    """Wall time from the first finished job to the last: without the start of the processes."""
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while drained() == 0:
-        assert time.monotonic() < deadline, "no job was finished"
-        time.sleep(0.005)
-    started = time.perf_counter()
-    while drained() < JOBS:
-        assert time.monotonic() < deadline, "not all jobs were finished"
-        time.sleep(0.005)
-    return time.perf_counter() - started
-
-
-@contextmanager
-def _processes(commands: list[list[str]], environment: dict[str, str]) -> Iterator[None]:
-    running = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env={**os.environ, **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for command in commands
-    ]
-    try:
-        yield
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait(30)

@@ -43,7 +43,8 @@ _TOLD_BY_EVENTS = frozenset(
 
 MAIL_TRANSITIONS: Mapping[MailState, frozenset[MailState]] = MappingProxyType(
     {
-        MailState.QUEUED: frozenset({MailState.CLAIMED, MailState.SUPPRESSED}),
+        # An event tells of one that was thought not taken: it is not sent again.
+        MailState.QUEUED: _TOLD_BY_EVENTS | {MailState.CLAIMED},
         # An event may be faster than the reply. One that was certainly not taken waits again.
         MailState.CLAIMED: _TOLD_BY_EVENTS
         | {MailState.QUEUED, MailState.REFUSED, MailState.UNKNOWN},

@@ -1,7 +1,7 @@
 """Setting a stack up and looking after it: schema, health, accounts, keys, schedules."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -12,20 +12,21 @@ import urllib3
 from pydantic import SecretStr
 from rich.markup import escape
 from rich.text import Text
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from cli.context import AccountName, Context, StackDirectory, open_context
 from cli.failures import FOUND_A_PROBLEM, described
-from cli.liveness import NEEDED, alive_processes
+from cli.liveness import NEEDED, alive_processes, workers_of
 from cli.output import AsJson, Output, instant, table
 from gateways import sendgrid_mail
-from models import ApiKey, Schedule, ScheduleFire, Scope
+from models import ApiKey, Process, Schedule, ScheduleFire, Scope
 from models.schema import is_current
 from models.schema import migrate as migrate_schema
 from settings import Settings
 from tasks.accounts import create_account
+from tasks.catalogue import KINDS
 from workers.broker import connect_redis
 
 OLDEST_POSTGRESQL = 15
@@ -206,7 +207,7 @@ def _scopes(text_: str) -> set[Scope]:
 def _checks(context: Context) -> Iterator[Check]:
     yield Check("settings", ok=True, found=f"from {context.origin}")
     try:
-        yield from _of_the_database(context.engine)
+        yield from _of_the_database(context)
     except DBAPIError as error:
         yield Check(
             "database",
@@ -219,8 +220,8 @@ def _checks(context: Context) -> Iterator[Check]:
         yield from _of_vendor(vendor)
 
 
-def _of_the_database(engine: Engine) -> Iterator[Check]:
-    with Session(engine) as session:
+def _of_the_database(context: Context) -> Iterator[Check]:
+    with context.session() as session:
         version = session.execute(text("SHOW server_version")).scalar_one()
         yield Check(
             "database",
@@ -237,7 +238,9 @@ def _of_the_database(engine: Engine) -> Iterator[Check]:
             advice="run duecourse migrate",
         )
         if current:
-            yield from _of_processes(session)
+            alive = alive_processes(session)
+            yield from _of_processes(alive)
+            yield from _of_workers(alive, context.settings)
 
 
 def _clocks(session: Session) -> Check:
@@ -254,17 +257,33 @@ def _clocks(session: Session) -> Check:
     )
 
 
-def _of_processes(session: Session) -> Iterator[Check]:
-    alive = alive_processes(session)
+def _of_processes(alive: Sequence[Process]) -> Iterator[Check]:
     for kind in NEEDED:
         ours = [process for process in alive if process.kind == kind]
         yield Check(
             kind,
             ok=bool(ours),
-            found=", ".join(f"alive on {one.host}, pid {one.pid}" for one in ours)
-            or "no heartbeat",
+            found=_where(ours) or "no heartbeat",
             advice=f"start one: the line `{kind}` of the Procfile says how",
         )
+
+
+def _of_workers(alive: Sequence[Process], settings: Settings) -> Iterator[Check]:
+    """Whether every queue has its worker; those of a vendor that is not set may be missed."""
+    unset = {vendor.queue for vendor in _vendors(settings) if vendor.key is None}
+    for queue in sorted({kind.queue for kind in KINDS.values()}):
+        ours = workers_of(queue, alive)
+        yield Check(
+            f"worker {queue}",
+            ok=bool(ours) or queue in unset,
+            missed=not ours and queue in unset,
+            found=_where(ours) or f"no worker serves {queue}: its jobs wait",
+            advice=f"start one: the line of the Procfile with `{queue}` in its --queues says how",
+        )
+
+
+def _where(processes: Sequence[Process]) -> str:
+    return ", ".join(f"alive on {one.host}, pid {one.pid}" for one in processes)
 
 
 def _of_redis(url: str) -> Iterator[Check]:

@@ -18,26 +18,22 @@ from billing.instants import date_or_instant
 from billing.job_states import FINAL, JobState
 from billing.money import format_amount
 from billing.periods import PeriodState
-from cli import interrupts
 from cli.context import AccountName, Context, StackDirectory, open_context
 from cli.failures import FOUND_A_PROBLEM
-from cli.liveness import alive_processes
+from cli.following_up import FollowUp, follow_up, show_follow_up
 from cli.output import AsJson, Output, count, table
+from cli.patience import COUNTING_SHARE, JobFailed, Patience
 from models import BillingPeriod, BillingRun, Client, Job
 from models.billing_period import due_in
 from models.database import database_now
 from tasks.billing_runs import request_run
 from tasks.run_reports import RunProgress, progress_of
 
-POLL_SECONDS = 0.05
-# Counting a large run's periods costs the database as much as a page: not more than this share
-# of the time is spent on it.
-COUNTING_SHARE = 0.1
-# A stack that is just starting, or between two heartbeats, is not reported missing.
-WARN_AFTER_SECONDS = 2.0
 LISTED = 50
 """Rows of a table that people see; --json lists all."""
 INTERRUPTED = 130
+WORKED_IN = frozenset({"billing"})
+"""The queues of a run's jobs."""
 
 AsOf = datetime | date | None
 
@@ -103,49 +99,29 @@ def _by_state(periods: Counter[str]) -> dict[str, int]:
     return {state.value: periods[state] for state in _TOLD}
 
 
-class Waiter:
-    """Waits for runs with patience: shows how far they are, warns once, lets others work."""
-
-    def __init__(self, context: Context, output: Output, tend: Callable[[], None]) -> None:
-        self._context = context
-        self._output = output
-        self._tend = tend
-        self._warned = False
-
-    def wait(
-        self, run_id: UUID, job_id: UUID, on_progress: Callable[[int, int], None]
-    ) -> str | None:
-        """Wait until the run has ended; why it ended before its work did, if so."""
-        count_at = 0.0
-        warn_at = time.monotonic() + WARN_AFTER_SECONDS
-        while True:
-            with self._context.transaction() as session:
-                run = session.get_one(BillingRun, run_id)
-                job = session.get_one(Job, job_id)
-                if job.state in FINAL:
-                    return None if job.state == JobState.SUCCEEDED else _why(job)
-                now = time.monotonic()
-                if now >= count_at:
-                    progress = progress_of(session, run)
-                    done = sum(progress.periods.values())
-                    on_progress(done, done + progress.due)
-                    spent = time.monotonic() - now
-                    count_at = now + spent / COUNTING_SHARE
-                if now >= warn_at and not self._warned:
-                    self._warn(session)
-            interrupts.check()
-            self._tend()
-            time.sleep(POLL_SECONDS)
-
-    def _warn(self, session: Session) -> None:
-        alive = {process.kind for process in alive_processes(session)}
-        missing = [kind for kind in ("dispatcher", "worker") if kind not in alive]
-        if missing:
-            self._warned = True
-            self._output.note(
-                f"[yellow]no {' and no '.join(missing)} is alive[/]; the run waits until one "
-                "starts (`duecourse doctor` says more)"
-            )
+def _wait(
+    context: Context,
+    patience: Patience,
+    run_id: UUID,
+    job_id: UUID,
+    on_progress: Callable[[int, int], None],
+) -> str | None:
+    """Wait until a run has ended; why it ended before its work did, if so."""
+    count_at = 0.0
+    while True:
+        with context.transaction() as session:
+            run = session.get_one(BillingRun, run_id)
+            job = session.get_one(Job, job_id)
+            if job.state in FINAL:
+                return None if job.state == JobState.SUCCEEDED else str(JobFailed(job))
+            now = time.monotonic()
+            if now >= count_at:
+                progress = progress_of(session, run)
+                done = sum(progress.periods.values())
+                on_progress(done, done + progress.due)
+                spent = time.monotonic() - now
+                count_at = now + spent / COUNTING_SHARE
+        patience.wait(WORKED_IN)
 
 
 def bill_what_is_due(
@@ -165,7 +141,7 @@ def bill_what_is_due(
     """
     began = time.monotonic()
     report = BillReport()
-    waiter = Waiter(context, output, tend)
+    patience = Patience(context, output, tend)
     before = 0
     with output.progress() as bars:
         while report.unfinished is None:
@@ -183,7 +159,9 @@ def bill_what_is_due(
                 )
             run = requested.run
             report.runs.append(run.id)
-            report.unfinished = waiter.wait(
+            report.unfinished = _wait(
+                context,
+                patience,
                 run.id,
                 requested.job_id,
                 lambda done, total, before=before: bars.update(  # type: ignore[misc]  # A default of a lambda cannot be annotated.
@@ -221,13 +199,19 @@ def bill(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be billed; change nothing.")
     ] = False,
+    wait_all: Annotated[
+        bool, typer.Option("--wait-all", help="Wait for cards and mails too, and tell of them.")
+    ] = False,
     directory: StackDirectory = None,
     account_name: AccountName = None,
     as_json: AsJson = False,
 ) -> None:
     """Bill every period that is due, wait for it, and say what became of each."""
+    if dry_run and wait_all:
+        raise typer.BadParameter("a dry run leaves nothing to wait for", param_hint="--wait-all")
     as_of = None if as_of_text is None else date_or_instant(as_of_text, "--as-of")
     output = Output(as_json=as_json)
+    followed: FollowUp | None = None
     with open_context(directory) as context:
         with context.transaction() as session:
             account = context.account(session, account_name)
@@ -236,12 +220,17 @@ def bill(
                 _preview(context, output, account.id, as_of, client)
                 return
             report = bill_what_is_due(context, account.id, output, as_of=as_of, client_id=client)
+            if wait_all:
+                followed = follow_up(context, account.id, report.runs, output)
         except KeyboardInterrupt as interrupt:
-            output.note("the run goes on without us: `duecourse jobs list` shows how far it is")
+            output.note("the work goes on without us: `duecourse jobs list` shows how far it is")
             raise typer.Exit(INTERRUPTED) from interrupt
-    output.document({"as_of": as_of, "account": account.name, **report.as_json()})
+    followed_json = {} if followed is None else {"followed_up": followed.as_json()}
+    output.document({"as_of": as_of, "account": account.name, **report.as_json(), **followed_json})
     show_report(output, report)
-    if report.found_a_problem:
+    if followed is not None:
+        show_follow_up(output, followed)
+    if report.found_a_problem or (followed is not None and followed.found_a_problem):
         raise typer.Exit(FOUND_A_PROBLEM)
 
 
@@ -296,9 +285,8 @@ def _preview(
             dry_run=True,
         )
     run_id = requested.run.id
-    unfinished = Waiter(context, output, lambda: None).wait(
-        run_id, requested.job_id, lambda _done, _total: None
-    )
+    patience = Patience(context, output, lambda: None)
+    unfinished = _wait(context, patience, run_id, requested.job_id, lambda _done, _total: None)
     with context.transaction() as session:
         found = session.get_one(BillingRun, run_id).preview
     if found is None:
@@ -379,8 +367,3 @@ def _more_is_due(session: Session, run: BillingRun) -> bool:
     """Whether periods wait that the finished run was not allowed to take; not its failures."""
     waiting = due_in(run, capped=False).where(BillingPeriod.state == PeriodState.OPEN)
     return session.scalar(select(waiting.with_only_columns(BillingPeriod.id).exists())) or False
-
-
-def _why(job: Job) -> str:
-    error = (job.error or {}).get("message", "")
-    return f"the run's job is {job.state} ({job.reason or error}): duecourse jobs show {job.id}"

@@ -13,7 +13,14 @@ from sqlalchemy import Engine, Text, cast, select
 from sqlalchemy.orm import Session
 
 from cli.failures import SettingsProblem
-from cli.stack import API_KEY, DEFAULT_DIRECTORY, is_running, settings_file, settings_from
+from cli.stack import (
+    API_KEY,
+    DEFAULT_DIRECTORY,
+    VENDORS,
+    is_running,
+    settings_file,
+    settings_from,
+)
 from models import Account
 from models.api_key import key_with_prefix, split_key
 from models.database import connect
@@ -138,4 +145,7 @@ def _of_directory(directory: Path) -> tuple[Settings, str | None, str]:
     ours: dict[str, str] = {
         name: values[name] for name in ("DATABASE_URL", "REDIS_URL", "PORT") if name in values
     }
+    # What it has not got it does without: the environment's keys are another stack's.
+    names = ("PUBLIC_URL", *(name for vendor in VENDORS for name in vendor))
+    ours |= {name: values.get(name, "") for name in names}
     return settings_from(ours, str(path)), values.get(API_KEY), str(path)

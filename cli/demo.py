@@ -1,55 +1,69 @@
 """``duecourse demo``: the sample month billed end to end by real servers and processes."""
 
-import csv
 import os
 import secrets
 import shutil
 import signal
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from rich.markup import escape
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from billing.cycles import BillingCycle, boundary_after
+from billing.cycles import boundary_after
+from billing.mails import MailState
 from cli import interrupts
 from cli.billing import bill_what_is_due
 from cli.context import Context, open_context
+from cli.demo_checks import agreements
+from cli.demo_figures import mail_about, revenue, sample_invoice, sums_of_invoices
 from cli.demo_pages import show
-from cli.demo_report import DemoReport, Sums
+from cli.demo_report import DemoReport, Sample
+from cli.demo_setup import make_payers, record_month, sums_of_files
 from cli.failures import FOUND_A_PROBLEM, SettingsProblem
-from cli.importing import ImportOptions, ImportReport, import_charges
+from cli.following_up import wait_for_all, what_followed
 from cli.output import AsJson, Output
-from cli.sample_month import SampleMonth, Warehouse, last_full_month, sample_month, write_csv
+from cli.patience import POLL_SECONDS
+from cli.sample_month import last_full_month, sample_month
 from cli.stack import (
     DEFAULT_DIRECTORY,
+    VENDORS,
     Stack,
     check_environment,
     deaf_to_signals,
     owner_lock,
 )
 from gateways.sandbox.processes import hold
-from models import Account, Client, Invoice, InvoiceLine
-from models.database import database_now
+from gateways.sandbox.sendgrid.client import SendGridControl
+from gateways.typst_documents import TypstDocuments
+from models import Account, Mail
 from tasks import audits
-from tasks.clients import NewClient, create_clients
+from tasks.invoice_documents import filename, invoice_document
 from tasks.trial_balances import trial_balance
 
 DEMO_FOLDER = "demo-"
 DEMOS_KEPT = 5
-# Lines of the invoice that is shown in full: enough to see, few enough to read.
-SAMPLE_LINES = (9, 14)
-_CENT = Decimal("0.01")
-_SERVERS = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PORT", "DUECOURSE_API_KEY")
+# Events of SendGrid come after the mails; without them the mails are told of as accepted.
+EVENTS_WITHIN_SECONDS = 5.0
+_NOT_OURS = frozenset(
+    {
+        "DATABASE_URL",
+        "REDIS_URL",
+        "PUBLIC_URL",
+        "PORT",
+        "DUECOURSE_API_KEY",
+        *(name for vendor in VENDORS for name in vendor),
+    }
+)
+"""Settings of other stacks: the demo uses none of their servers, and no real key."""
 
 
 def demo(
@@ -66,12 +80,13 @@ def demo(
 ) -> None:
     """Start everything embedded, bill a prep centre's last month, and show what happened.
 
-    Nothing is left running. Exits with 1 unless the books, the invoices and an independent sum
-    over the files agree to the cent.
+    Invoices are drafted, finalized, paid by credit and by card, and mailed; Stripe and SendGrid
+    are local ones. Nothing is left running. Exits with 1 unless the books, the invoices, an
+    independent sum over the files, and what Stripe and SendGrid logged agree item by item.
     """
     output = Output(as_json=as_json)
     began = time.monotonic()
-    environment = {name: value for name, value in os.environ.items() if name not in _SERVERS}
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
     check_environment(environment)
     directory = _new_directory(directory, output)
     interrupts.interrupt_on(signal.SIGTERM)
@@ -99,7 +114,8 @@ def _started(directory: Path, environment: Mapping[str, str], output: Output) ->
         stopping=threading.Event(),
         say=lambda text: output.note(f"[yellow]{escape(text)}"),
     )
-    with output.status("starting PostgreSQL, Redis, web, scheduler, dispatcher, worker"):
+    what = "PostgreSQL, Redis, a local Stripe and SendGrid, and six processes"
+    with output.status(f"starting {what}"):
         stack.start()
     try:
         yield stack
@@ -113,133 +129,74 @@ def _bill_sample_month(
 ) -> DemoReport:
     month = sample_month(last_full_month(datetime.now(UTC)))
     boundary = boundary_after(month.first_day, anchor_day=1)
-    files = {one: directory / f"charges-{one.name.lower()}.csv" for one in month.rows}
-    for warehouse, path in files.items():
-        write_csv(path, month.rows[warehouse])
+    stripe_url = stack.settings["STRIPE_API_BASE"]
+    sendgrid_url = stack.settings["SENDGRID_API_BASE"]
     pids = stack.pids
-    imports = {
-        warehouse.name: _import(context, output, warehouse, month, path)
-        for warehouse, path in files.items()
-    }
+    prepared = record_month(context, output, month, directory)
+    preparing = time.monotonic()
+    make_payers(context, output, prepared, stripe_url=stripe_url, tend=stack.tend)
+    preparing = time.monotonic() - preparing
     with context.transaction() as session:
         account = context.account(session, None)
     billed = bill_what_is_due(context, account.id, output, as_of=boundary, tend=stack.tend)
-    interrupts.check()
+    collecting = wait_for_all(context, account.id, min(billed.runs), output, tend=stack.tend)
+    _hear_events(context, account.id, stack)
     with context.transaction() as session:
         return DemoReport(
             month=month.first_day,
             boundary=boundary,
             directory=directory,
-            files={warehouse.name: path for warehouse, path in files.items()},
+            prepared=prepared,
             url=stack.url,
+            mails=stack.mails,
             pids=pids,
-            imports=imports,
             billed=billed,
-            expected=_sums_of_files(list(files.values())),
-            invoiced=_sums_of_invoices(session, account),
+            followed=what_followed(session, account.id, billed.runs, seconds=collecting),
+            expected=sums_of_files(list(prepared.files.values())),
+            invoiced=sums_of_invoices(session, account),
             trial_balance=trial_balance(session, account.id),
+            agreements=agreements(
+                session, account.id, stripe_url=stripe_url, sendgrid_url=sendgrid_url
+            ),
             differences=audits.audit(session, account.id),
-            revenue=_revenue(session, account),
-            sample=_sample_invoice(session, account),
+            revenue=revenue(session, account),
+            sample=_sample(session, account, directory, sendgrid_url),
             seconds={
-                "importing": sum(one.seconds for one in imports.values()),
+                "importing": sum(one.seconds for one in prepared.imports.values()),
+                "cards and deposits": preparing,
                 "billing": billed.seconds,
+                "charging and mailing": collecting,
             },
         )
 
 
-def _import(
-    context: Context, output: Output, warehouse: Warehouse, month: SampleMonth, path: Path
-) -> ImportReport:
-    """Import one warehouse's file, and create the clients that it does not name."""
-    options = ImportOptions(billing_cycle=BillingCycle.MONTHLY, time_zone=warehouse.time_zone)
-    with (
-        context.transaction() as session,
-        path.open("rb") as file,
-        output.progress() as bars,
-    ):
-        account = context.account(session, None)
-        report = import_charges(
-            session,
-            account,
-            file,
-            options,
-            lambda stage, done, total: bars.update(f"{stage} {path.name}", done, total),
-        )
-        create_clients(
-            session,
-            account,
-            [
-                NewClient(
-                    name=name,
-                    external_ref=name,
-                    time_zone=warehouse.time_zone,
-                    billing_cycle=BillingCycle.MONTHLY,
-                    billing_starts_on=month.first_day,
-                )
-                for name in month.idle[warehouse]
-            ],
-            now=database_now(session),
-        )
-    return report
-
-
-def _sums_of_files(paths: list[Path]) -> Sums:
-    """What each client owes in each currency, read and computed apart from all other code."""
-    sums: Sums = defaultdict(Decimal)
-    for path in paths:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                amount = Decimal(row["quantity"]) * Decimal(row["unit_price"])
-                sums[row["client"], row["currency"]] += amount.quantize(_CENT, ROUND_HALF_UP)
-    return dict(sums)
-
-
-def _sums_of_invoices(session: Session, account: Account) -> Sums:
-    rows = session.execute(
-        select(Client.external_ref, Invoice.currency, func.sum(Invoice.total))
-        .join(Client, Client.id == Invoice.client_id)
-        .where(Invoice.account_id == account.id)
-        .group_by(Client.external_ref, Invoice.currency)
+def _hear_events(context: Context, account_id: UUID, stack: Stack) -> None:
+    """Wait a little for SendGrid to tell that the mails it took were delivered."""
+    unheard = select(func.count()).where(
+        Mail.account_id == account_id, Mail.state == MailState.ACCEPTED
     )
-    return {(client or "", currency): total * _CENT for client, currency, total in rows}
+    deadline = time.monotonic() + EVENTS_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        with context.transaction() as session:
+            if not session.scalar(unheard):
+                return
+        interrupts.check()
+        stack.tend()
+        time.sleep(POLL_SECONDS)
 
 
-def _revenue(session: Session, account: Account) -> dict[str, Counter[str]]:
-    """Minor units by currency and description."""
-    rows = session.execute(
-        select(Invoice.currency, InvoiceLine.description, func.sum(InvoiceLine.amount))
-        .join(Invoice, Invoice.id == InvoiceLine.invoice_id)
-        .where(Invoice.account_id == account.id)
-        .group_by(Invoice.currency, InvoiceLine.description)
-        .order_by(Invoice.currency)
-    )
-    revenue: dict[str, Counter[str]] = defaultdict(Counter)
-    for currency, description, amount in rows:
-        revenue[currency][description] = int(amount)
-    return dict(revenue)
-
-
-def _sample_invoice(session: Session, account: Account) -> tuple[Invoice, list[InvoiceLine]]:
-    """A typical invoice, with its lines: of those that are short enough, the most varied."""
-    invoice = session.scalars(
-        select(Invoice)
-        .join(InvoiceLine, InvoiceLine.invoice_id == Invoice.id)
-        .where(Invoice.account_id == account.id)
-        .group_by(Invoice.id)
-        .order_by(
-            func.count().between(*SAMPLE_LINES).desc(),
-            func.count(InvoiceLine.description.distinct()).desc(),
-            Invoice.number,
-        )
-        .limit(1)
-    ).one()
-    lines = session.scalars(
-        select(InvoiceLine)
-        .where(InvoiceLine.invoice_id == invoice.id)
-        .order_by(InvoiceLine.position)
-    ).all()
-    return invoice, list(lines)
+def _sample(session: Session, account: Account, directory: Path, sendgrid_url: str) -> Sample:
+    """An invoice to look at, its document as a file, and the mail that told of it."""
+    invoice, lines = sample_invoice(session, account)
+    document = TypstDocuments().render_invoice_pdf(invoice_document(session, invoice))
+    path = directory / filename(invoice)
+    path.write_bytes(document)
+    mail = mail_about(session, invoice)
+    folder = None
+    if mail is not None:
+        with closing(SendGridControl(sendgrid_url)) as sendgrid:
+            folder = next((one.folder for one in sendgrid.mails(mail=str(mail.id))), None)
+    return Sample(invoice, lines, path, folder)
 
 
 def _new_directory(wanted: Path | None, output: Output) -> Path:

@@ -10,16 +10,33 @@ from typing import Any
 
 from billing.currencies import decimals
 from cli.billing import BillReport
-from cli.importing import ImportReport
+from cli.demo_checks import Agreement
+from cli.demo_setup import Prepared, Sums
+from cli.following_up import FollowUp
 from models import Invoice, InvoiceLine
 from tasks.audits import RULES, Difference
 from tasks.trial_balances import Balance
 
-Sums = dict[tuple[str, str], Decimal]
-"""Major units by client and currency."""
-
-STAGES = ("starting", "stopping", "in all", "importing", "billing")
+STAGES = (
+    "starting",
+    "stopping",
+    "in all",
+    "importing",
+    "cards and deposits",
+    "billing",
+    "charging and mailing",
+)
 """What is timed, in the order in which it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One invoice, its document, and the folder of the mail that told of it."""
+
+    invoice: Invoice
+    lines: list[InvoiceLine]
+    document: Path
+    mail: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,23 +44,25 @@ class DemoReport:
     """Everything that the demo did.
 
     ``expected`` is the independent sum over the files; ``revenue`` is in minor units by currency
-    and description; ``sample`` is one invoice with its lines.
+    and description; ``mails`` is where the local SendGrid keeps what it took.
     """
 
     month: date
     boundary: date
     directory: Path
-    files: dict[str, Path]
+    prepared: Prepared
     url: str
+    mails: Path
     pids: dict[str, int]
-    imports: dict[str, ImportReport]
     billed: BillReport
+    followed: FollowUp
     expected: Sums
     invoiced: Sums
     trial_balance: Sequence[Balance]
+    agreements: Sequence[Agreement]
     differences: list[Difference]
     revenue: dict[str, Counter[str]]
-    sample: tuple[Invoice, list[InvoiceLine]]
+    sample: Sample
     seconds: dict[str, float]
 
     @property
@@ -66,9 +85,11 @@ class DemoReport:
         return (
             self.files_agree
             and self.books_agree
+            and all(one.ok for one in self.agreements)
             and not self.differences
             and not self.billed.found_a_problem
-            and not any(one.bad for one in self.imports.values())
+            and not self.followed.found_a_problem
+            and not any(one.bad for one in self.prepared.imports.values())
         )
 
     @property
@@ -95,20 +116,29 @@ class DemoReport:
             "month": self.month,
             "billed_as_of": self.boundary,
             "directory": str(self.directory),
-            "files": {name: str(path) for name, path in self.files.items()},
+            "files": {name: str(path) for name, path in self.prepared.files.items()},
             "pids": self.pids,
-            "imports": {name: one.as_json() for name, one in self.imports.items()},
+            "imports": {name: one.as_json() for name, one in self.prepared.imports.items()},
+            "cards": self.prepared.cards,
+            "emails": self.prepared.emails,
+            "paid_ahead": self.prepared.paid_ahead,
             "billed": self.billed.as_json(),
+            "followed_up": self.followed.as_json(),
             "totals": self.by_currency,
             "files_agree": self.files_agree,
             "books_agree": self.books_agree,
+            "agreements": [one.as_json() for one in self.agreements],
             "trial_balance": [asdict(line) for line in self.trial_balance],
             "audit": {
                 "rules": len(RULES),
                 "differences": [asdict(one) for one in self.differences],
             },
             "revenue": self.revenue,
-            "sample_invoice": self.sample[0].number,
+            "sample": {
+                "invoice": self.sample.invoice.number,
+                "document": str(self.sample.document),
+                "mail": None if self.sample.mail is None else str(self.sample.mail),
+            },
             "seconds": {name: round(self.seconds[name], 3) for name in STAGES},
             "invoices_per_second": round(self.billed.invoices / self.billed.seconds, 1),
         }

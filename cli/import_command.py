@@ -40,6 +40,15 @@ def import_file(
             show_default=False,
         ),
     ] = None,
+    auto_collect: Annotated[
+        bool | None,
+        typer.Option(
+            "--auto-collect/--no-auto-collect",
+            help="For clients that are created: charge their cards by themselves; else as the "
+            "account has it.",
+            show_default=False,
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Keep the good rows although there are bad ones.")
     ] = False,
@@ -56,6 +65,7 @@ def import_file(
     options = ImportOptions(
         billing_cycle=billing_cycle,
         time_zone=None if zone is None else time_zone(zone, "--time-zone").key,
+        auto_collect=auto_collect,
         skip_bad=skip_bad,
     )
     with (

@@ -31,11 +31,13 @@ OnProgress = Callable[[str, int, int], None]
 class ImportOptions:
     """What clients are given that the file names and the account does not know.
 
-    ``skip_bad`` keeps the good rows of a file that has bad ones; otherwise none is kept.
+    ``auto_collect`` says whether their cards are charged by themselves; ``None`` leaves it to the
+    account. ``skip_bad`` keeps the good rows of a file that has bad ones; otherwise none is kept.
     """
 
     billing_cycle: BillingCycle = BillingCycle.MANUAL
     time_zone: str | None = None
+    auto_collect: bool | None = None
     skip_bad: bool = False
 
 
@@ -189,6 +191,7 @@ def _create(
                 name=ref,
                 external_ref=ref,
                 time_zone=options.time_zone,
+                auto_collect=options.auto_collect,
                 billing_cycle=options.billing_cycle,
                 billing_starts_on=first.replace(day=1) if on_cycle else None,
             )

@@ -1,6 +1,11 @@
-"""Makes the README's pictures from the running product: ``make screenshots``."""
+"""Makes the README's pictures from the running product: ``make screenshots``.
+
+Wants pdftoppm and chromium on the PATH (Debian's poppler-utils and chromium).
+"""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +15,9 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 IMAGES = Path(__file__).parent / "images"
-COLUMNS = 116
+COLUMNS = 132
+INVOICE_DPI = 80
+MAIL_SIZE = "660,560"
 
 _THEME = TerminalTheme(
     (250, 250, 248),
@@ -50,6 +57,42 @@ def main() -> None:
         console.print(Text.from_ansi(demo.stdout))
     IMAGES.mkdir(exist_ok=True)
     console.save_svg(str(IMAGES / "demo.svg"), theme=_THEME, code_format=_FRAME, unique_id="demo")
+    _draw_invoice(_path_after("the invoice above", demo.stdout))
+    _draw_mail(_path_after("the mail that told it", demo.stdout))
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise SystemExit(f"{name} is not on the PATH")
+    return found
+
+
+def _path_after(words: str, printed: str) -> Path:
+    """Where the demo says that something is."""
+    found = re.search(rf"{words}\s+(\S+)", printed)
+    if found is None:
+        raise SystemExit(f"the demo did not say where {words} is")
+    return Path(found[1]).resolve()
+
+
+def _draw_invoice(document: Path) -> None:
+    size = ["-r", str(INVOICE_DPI), "-singlefile"]
+    subprocess.run([_program("pdftoppm"), "-png", *size, document, IMAGES / "invoice"], check=True)
+
+
+def _draw_mail(page: Path) -> None:
+    subprocess.run(
+        [
+            _program("chromium"),
+            *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            f"--window-size={MAIL_SIZE}",
+            f"--screenshot={IMAGES / 'mail.png'}",
+            page.as_uri(),
+        ],
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
 
 
 if __name__ == "__main__":

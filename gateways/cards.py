@@ -143,5 +143,6 @@ class CardGateway(Protocol):
         Raises:
             CardsUnavailable: It may be cancelled or not; doing it again harms nothing.
             ChargeOutcomeUnknown: It is in a state that says neither paid nor not.
+            ChargeRefused: There is no such payment (any more).
         """
         ...

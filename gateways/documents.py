@@ -89,7 +89,6 @@ class InvoiceDocument:
         subtotal: Before tax; left out where there is none.
         credit: What the credit balance paid, with its sign; left out where it paid nothing.
         paid: What was paid otherwise, with its sign.
-        currency: The ISO code, said once beside what is due.
         pay_url: Where it can be paid; left out where nothing is due.
         notes: Paragraphs at the end, such as how to pay by bank transfer.
         language: BCP 47; decides hyphens and, with the letters themselves, the direction.
@@ -111,7 +110,6 @@ class InvoiceDocument:
     credit: str | None = None
     paid: str | None = None
     amount_due: str
-    currency: str
     pay_url: str | None = None
     notes: tuple[str, ...] = ()
     language: str = "en"

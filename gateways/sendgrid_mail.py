@@ -138,7 +138,8 @@ def _payload(mail: Mail) -> Any:  # noqa: ANN401 - JSON, as the untyped SDK writ
     message.add_content(sdk.Content("text/plain", mail.text))
     if mail.html is not None:
         message.add_content(sdk.Content("text/html", mail.html))
-    for attachment in mail.attachments:
+    # The SDK puts each before those it has.
+    for attachment in reversed(mail.attachments):
         message.add_attachment(_attachment(attachment))
     for name, value in mail.custom_args.items():
         message.add_custom_arg(sdk.CustomArg(name, value))

@@ -169,6 +169,8 @@ class StripeCards:
             try:
                 return _report(self._client.v1.payment_intents.cancel(payment_intent).to_dict())
             except stripe.InvalidRequestError as error:
+                if error.code == "resource_missing":
+                    raise ChargeRefused(error.code, _said(error)) from error
                 if error.code != "payment_intent_unexpected_state":
                     raise
         return self.retrieve(payment_intent)

@@ -15,10 +15,11 @@ from gateways.webhooks import MalformedEvents, UntrustedEvents
 TOLERANCE = timedelta(minutes=5)
 SIGNATURE = "stripe-signature"
 
-_REPORTING = frozenset(
+REPORTING = frozenset(
     f"payment_intent.{ending}"
     for ending in ("succeeded", "payment_failed", "processing", "requires_action", "canceled")
 )
+"""The types of event that tell what became of a charge; others are kept, and left alone."""
 
 
 class StripeEvents:
@@ -79,7 +80,7 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
 
 
 def _report(payload: Mapping[str, Any]) -> CardReport | None:
-    return card_report(payload["data"]["object"]) if payload["type"] in _REPORTING else None
+    return card_report(payload["data"]["object"]) if payload["type"] in REPORTING else None
 
 
 def _signed_at(signature: str) -> datetime:

@@ -5,7 +5,7 @@ disagree with itself. Domain code never writes ``jobs`` but through these functi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -301,15 +301,40 @@ UPDATE jobs SET state = 'cancelled', finished_at = now()
 RETURNING id
 """
 
-_RETRY = """
+# Two unfinished jobs never stand for the same work.
+_HAS_NO_TWIN = """
+NOT EXISTS (SELECT FROM jobs AS twin
+             WHERE twin.unique_key = jobs.unique_key AND twin.id <> jobs.id
+               AND twin.state NOT IN ('cancelled', 'dead', 'skipped', 'succeeded'))
+"""
+
+_AFRESH = """
 UPDATE jobs SET state = 'ready', run_at = now(), attempt = 0, rescues = 0, finished_at = NULL,
                 reason = NULL, error = NULL
- WHERE id = %(id)s AND state IN ('dead', 'failed', 'cancelled')
-   AND NOT EXISTS (SELECT FROM jobs AS twin
-                    WHERE twin.unique_key = jobs.unique_key AND twin.id <> jobs.id
-                      AND twin.state NOT IN ('cancelled', 'dead', 'skipped', 'succeeded'))
-RETURNING id
 """
+
+_RETRY = (
+    _AFRESH
+    + " WHERE id = %(id)s AND state IN ('dead', 'failed', 'cancelled') AND "
+    + _HAS_NO_TWIN
+    + " RETURNING id"
+)
+
+# Of those that stand for the same work, the newest.
+_DEAD = (
+    """
+SELECT DISTINCT ON (COALESCE(unique_key, id::text)) id FROM jobs
+ WHERE state = 'dead'
+   AND (%(account_id)s::uuid IS NULL OR account_id = %(account_id)s
+        OR account_id IS NULL AND %(of_the_system)s)
+   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+   AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+   AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+   AND (%(since)s::timestamptz IS NULL OR finished_at >= %(since)s)
+   AND """
+    + _HAS_NO_TWIN
+    + " ORDER BY COALESCE(unique_key, id::text), id DESC"
+)
 
 _PRUNE = """
 DELETE FROM jobs
@@ -463,6 +488,32 @@ def retry(connection: Connection, job_id: UUID) -> bool:
     except IntegrityError:
         # That other job was committed while this statement looked.
         return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadJobs:
+    """Which dead jobs are meant: all that are as every given value says.
+
+    ``account_id`` leaves out other accounts' jobs, and the system's own unless ``of_the_system``;
+    ``since`` is when they ended, at the earliest.
+    """
+
+    account_id: UUID | None = None
+    of_the_system: bool = False
+    kind: str | None = None
+    queue: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+
+
+def replayable(connection: Connection, wanted: DeadJobs) -> list[UUID]:
+    """The dead jobs that ``replay`` would make ready again."""
+    return list(connection.exec_driver_sql(_DEAD, asdict(wanted)).scalars())
+
+
+def replay(connection: Connection, wanted: DeadJobs) -> int:
+    """Make dead jobs ready again with fresh attempts; how many."""
+    return sum(retry(connection, job_id) for job_id in replayable(connection, wanted))
 
 
 def prune(connection: Connection, *, keep: timedelta, limit: int) -> int:

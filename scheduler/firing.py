@@ -63,9 +63,11 @@ def fire_due(session: Session, lines: Mapping[str, CronLine], *, now: datetime) 
 
 def _fire(session: Session, row: Schedule, line: CronLine, now: datetime) -> bool:
     fire_at, missed = row.next_fire_at, 0
-    while (following := line.next_after(fire_at)) <= now:
+    for following in line.times_after(fire_at):
+        if following > now:
+            row.next_fire_at = following
+            break
         fire_at, missed = following, missed + 1
-    row.next_fire_at = following
     if session.get(ScheduleFire, (line.name, fire_at)) is not None:
         # The clock was set back since; whatever that time was for has been asked for.
         return False
@@ -74,7 +76,9 @@ def _fire(session: Session, row: Schedule, line: CronLine, now: datetime) -> boo
         line.kind,
         account_id=None,
         requested_by=f"schedule:{line.name}",
-        unique_key=f"schedule:{line.name}:{fire_at.isoformat()}",
+        # What goes by the time it runs, and not by its fire's, needs no second job beside a first.
+        unique_key=f"schedule:{line.name}"
+        + (f":{fire_at.isoformat()}" if line.takes_fire_at else ""),
         **line.arguments(fire_at),
     )
     session.add(ScheduleFire(schedule=line.name, fire_at=fire_at, job_id=job.id, missed=missed))

@@ -1,6 +1,6 @@
 """Creating and changing accounts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,14 +11,24 @@ from billing.currencies import currency_code
 from billing.cycles import time_zone
 from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound
+from billing.mails import DEFAULTS
 from billing.texts import MAX_SHORT, require_text
 from models import Account
 from models.client import clients_in_the_zone_of
 from tasks.cycles import complete_chains, move_to_zone
 
 CHANGEABLE = frozenset(
-    {"name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days"}
-)
+    {
+        "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
+        "auto_collect", "dunning_days", "notifications",
+    }
+)  # fmt: skip
+
+MAX_TRIES_AGAIN = 20
+"""Waits that a schedule of dunning may have."""
+
+MAX_DUNNING_DAYS = 365
+"""How long each of them may be."""
 
 
 def create_account(session: Session, name: str, **fields: Any) -> Account:
@@ -28,8 +38,8 @@ def create_account(session: Session, name: str, **fields: Any) -> Account:
         InvalidInput: A field's value is wrong.
     """
     account = Account()
-    for field, value in {"name": name, **fields}.items():
-        setattr(account, field, _checked(field, value))
+    for field, value in _checked_all({}, {"name": name, **fields}).items():
+        setattr(account, field, value)
     session.add(account)
     session.flush()
     session.refresh(account)
@@ -41,6 +51,9 @@ def change_account(
 ) -> Account:
     """Change fields of an account. A new zone moves the open periods of clients without their own.
 
+    Of ``notifications`` only the switches that are given change; one given as None is the default
+    again.
+
     Raises:
         InvalidInput: A field's value is wrong.
         NotFound: There is no such account.
@@ -49,7 +62,7 @@ def change_account(
     account = session.get(Account, account_id, with_for_update={"key_share": True})
     if account is None:
         raise NotFound("account", str(account_id))
-    changes = {field: _checked(field, value) for field, value in changes.items()}
+    changes = _checked_all(account.notifications, changes)
     moves = changes.get("time_zone", account.time_zone) != account.time_zone
     affected = session.scalars(clients_in_the_zone_of(account.id)).all() if moves else []
     if affected:
@@ -60,6 +73,37 @@ def change_account(
         move_to_zone(session, account, affected, now=now)
     session.flush()
     return account
+
+
+def switches_after(switches: Mapping[str, bool], changes: object) -> dict[str, bool]:
+    """Which mails are switched on or off after ``changes``, by kind; None takes a switch away.
+
+    Raises:
+        InvalidInput: A switch is of no kind of mail, or neither on nor off.
+    """
+    if not isinstance(changes, Mapping):
+        raise InvalidInput("notifications", "must be a switch for each of some kinds of mail")
+    for kind, on in changes.items():
+        if kind not in DEFAULTS:
+            raise InvalidInput(f"notifications.{kind}", "is not known here: remove it")
+        if not isinstance(on, bool | None):
+            raise InvalidInput(f"notifications.{kind}", "must be true or false")
+    return {kind: on for kind, on in {**switches, **changes}.items() if on is not None}
+
+
+def _checked_all(switches: Mapping[str, bool], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields' values, in the form that is kept; ``switches`` are those set so far."""
+    checked = {field: _checked(field, value) for field, value in changes.items()}
+    if "notifications" in checked:
+        checked["notifications"] = switches_after(switches, checked["notifications"])
+    return checked
+
+
+def _is_dunning(days: Sequence[Any]) -> bool:
+    """Whether these can be the days from each try of a card to the next."""
+    return len(days) <= MAX_TRIES_AGAIN and all(
+        type(wait) is int and 1 <= wait <= MAX_DUNNING_DAYS for wait in days
+    )
 
 
 def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by field
@@ -75,7 +119,14 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
             return currency_code(value)
         case "net_days", _ if value not in range(MAX_NET_DAYS + 1):
             raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
-        case "tax_ids", _:
+        case "auto_collect", _ if not isinstance(value, bool):
+            raise InvalidInput("auto_collect", "must be true or false")
+        case "dunning_days", _ if not isinstance(value, list | tuple) or not _is_dunning(value):
+            raise InvalidInput(
+                "dunning_days",
+                f"must be at most {MAX_TRIES_AGAIN} numbers of days, each 1 to {MAX_DUNNING_DAYS}",
+            )
+        case "dunning_days" | "tax_ids", _:
             return list(value or [])
         case _:
             return value

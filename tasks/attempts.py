@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -20,12 +21,12 @@ from billing.collection import (
 from billing.credit import CreditEntryKind
 from billing.cycles import local_date
 from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass, decline_class
-from billing.dunning import next_try
+from billing.dunning import MAX_TRIES_IN_30_DAYS, next_try
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.job_states import retry_delay
 from billing.postings import LedgerEvent, postings_for_applying_credit
-from billing.unknown_outcomes import next_ask
+from billing.unknown_outcomes import ask_by, next_ask
 from gateways.cards import (
     CardCharge,
     CardReport,
@@ -39,15 +40,42 @@ from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import attempt_for_update
 from tasks.calls import Call, Gateways, Step
-from tasks.credit_balances import CreditMove, move_credit
+from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.kinds import Run
 from tasks.mailing import tell_payment_failed, tell_receipt
 from tasks.outcomes import Snooze
 from tasks.payments import Received, receive
 from tasks.posting import Entry, post
 
+_log = structlog.get_logger(__name__)
+
 # A bank debit is told by its webhook days later; one that got lost is asked after.
 ASK_AFTER_PROCESSING = timedelta(days=1)
+
+# However long Stripe says to wait: an invoice with a charge under way can be neither paid nor
+# voided.
+LONGEST_WAIT = timedelta(hours=1)
+
+_NEXT_DAY = (1,)
+
+# Codes by which Stripe refuses a request before it asks the bank
+# (https://docs.stripe.com/error-codes). What says that the customer or the card is not there, or
+# cannot be charged, is mended by another card alone. What is wrong with the amount is wrong the
+# next time too. Anything else is about us, such as a key or an account that is restricted: it says
+# nothing of the card, and must not stop every client's.
+_THE_CARDS_FAULT = frozenset(
+    {
+        "customer_max_payment_methods",
+        "payment_method_customer_decline",
+        "payment_method_invalid_parameter",
+        "payment_method_microdeposit_failed",
+        "payment_method_unexpected_state",
+        "resource_missing",
+    }
+)
+_THE_AMOUNTS_FAULT = frozenset(
+    {"amount_too_large", "amount_too_small", "invalid_amount", "invalid_currency"}
+)
 
 Answer = CardReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
 
@@ -79,10 +107,12 @@ def begin_attempt(
     ``ended`` says how the job goes on once there is an answer, or none was needed.
 
     Raises:
-        RuleViolation: Stripe charges no such amount (``not_chargeable``).
+        RuleViolation: Stripe charges no such amount (``not_chargeable``), or the card networks
+            allow no more tries of this invoice for now (``too_many_tries``).
     """
     account = session.get_one(Account, invoice.account_id)
     due = invoice.amount_due
+    _require_tries_left(session, invoice, now=run.now)
     try:
         too_little = due < minimum_charge(invoice.currency)
         if not too_little:
@@ -116,6 +146,19 @@ def begin_attempt(
     return ask_for(session, run, attempt, ended)
 
 
+def _require_tries_left(session: Session, invoice: Invoice, *, now: datetime) -> None:
+    tries = session.scalar(
+        select(func.count()).where(
+            PaymentAttempt.invoice_id == invoice.id,
+            PaymentAttempt.created_at > now - timedelta(days=30),
+        )
+    )
+    if tries is not None and tries >= MAX_TRIES_IN_30_DAYS:
+        raise RuleViolation(
+            "too_many_tries", f"this invoice was tried {tries} times in 30 days: use another way"
+        )
+
+
 def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
     """Ask Stripe for an attempt under its key: the first time, or again. Hold its lock."""
     attempt.asks += 1
@@ -123,14 +166,49 @@ def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -
     return Call(partial(charge, order), partial(_record, run, attempt.id, ended))
 
 
+def is_to_ask_again(run: Run, attempt: PaymentAttempt) -> bool:
+    """Whether this job wrote the attempt down in an earlier run, and may send it once more.
+
+    That run died with the question on its way, or was told to wait. After a day only
+    ``resolve_attempt`` asks, which then sends nothing: a key that Stripe forgot would charge again.
+    """
+    return (
+        attempt.job_id == run.job_id
+        and attempt.state == AttemptState.PENDING
+        and ask_by(sent_at(attempt), run.now) == "key"
+    )
+
+
+def sent_at(attempt: PaymentAttempt) -> datetime:
+    """Since when Stripe may know an attempt's key."""
+    return attempt.first_asked_at or attempt.created_at
+
+
 def withdraw(run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
-    """Cancel an attempt that waits for the client; Stripe may say that it is being paid."""
+    """Cancel an attempt that waits for the client; Stripe may say that it is being paid.
+
+    Hold its lock.
+    """
+    attempt.asks += 1
     intent = str(attempt.payment_intent)
 
     def ask(gateways: Gateways) -> Answer:
         return answered(lambda: gateways.cards.cancel(intent))
 
-    return Call(ask, partial(_record, run, attempt.id, ended))
+    return Call(ask, partial(_record_withdrawal, run, attempt.id, ended))
+
+
+def _record_withdrawal(
+    run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: Answer
+) -> Step:
+    if isinstance(answer, ChargeRefused):
+        # Stripe knows it no more, so nobody can pay it either.
+        attempt = lock_attempt(session, attempt_id)
+        if attempt.state == AttemptState.NEEDS_ACTION:
+            attempt.message = str(answer)
+            attempt.move(AttemptState.CANCELED, run.now)
+        return ended(session, attempt)
+    return _record(run, attempt_id, ended, session, answer)
 
 
 def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
@@ -149,7 +227,7 @@ def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
             "invoice": str(attempt.invoice_id),
             "attempt": str(attempt.id),
         },
-        sent_since=attempt.first_asked_at or attempt.created_at,
+        sent_since=sent_at(attempt),
     )
 
 
@@ -172,11 +250,11 @@ def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: 
             attempt = lock_attempt(session, attempt_id)
             if attempt.state in {AttemptState.PENDING, AttemptState.NEEDS_ACTION}:
                 # Nothing was done: the same again, whenever Stripe is back.
-                jitter = random.random()  # noqa: S311 - it spreads retries
-                after = answer.retry_after or retry_delay(max(attempt.asks, 1), jitter=jitter)
+                again = until_available(attempt, answer)
                 if attempt.state == AttemptState.PENDING:
-                    attempt.next_ask_at = next_ask(0, run.now + after, run.now + after)
-                return Snooze(after, answer)
+                    asked_at = run.now + again.after
+                    attempt.next_ask_at = next_ask(0, asked_at, asked_at)
+                return again
         case ChargeOutcomeUnknown():
             attempt = lock_attempt(session, attempt_id)
             if attempt.state == AttemptState.PENDING:
@@ -184,13 +262,21 @@ def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: 
                 attempt.move(
                     AttemptState.UNKNOWN,
                     run.now,
-                    ask_at=next_ask(0, run.now, attempt.first_asked_at or run.now),
+                    ask_at=next_ask(0, run.now, sent_at(attempt)),
                 )
         case _:
             attempt = settle_attempt(
                 session, attempt_id, answer, now=run.now, requested_by=f"job:{run.job_id}"
             )
     return ended(session, attempt)
+
+
+def until_available(attempt: PaymentAttempt, reason: CardsUnavailable) -> Snooze:
+    """Wait for Stripe as long as it says, else longer each time."""
+    if reason.retry_after:
+        return Snooze(min(reason.retry_after, LONGEST_WAIT), reason)
+    jitter = random.random()  # noqa: S311 - it spreads retries
+    return Snooze(retry_delay(max(attempt.asks, 1), jitter=jitter), reason)
 
 
 def as_result(attempt: PaymentAttempt) -> dict[str, Any]:
@@ -220,14 +306,19 @@ def settle_attempt(
     *,
     now: datetime,
     requested_by: str,
+    is_current: bool = False,
 ) -> PaymentAttempt:
     """Write down what became of an attempt, whoever brings the news, with all that follows.
 
     News that is older than what is known changes nothing, so it may come twice and in any order.
+    ``is_current`` says that it tells how the charge stands now, and not how it stood at some time.
     """
     attempt = lock_attempt(session, attempt_id)
     to = AttemptState.DECLINED if isinstance(news, ChargeRefused) else _STATES[news.status]
     was = AttemptState(attempt.state)
+    if is_current and (was, to) == (AttemptState.PROCESSING, AttemptState.NEEDS_ACTION):
+        # What was under way has failed after all; the next try asks the client again.
+        to = AttemptState.DECLINED
     try:
         attempt.move(to, now, ask_at=now + ASK_AFTER_PROCESSING)
     except RuleViolation:
@@ -242,12 +333,10 @@ def settle_attempt(
     match to:
         case AttemptState.SUCCEEDED if isinstance(news, CardReport):
             settlement.succeed(news.amount_received)
+        case AttemptState.DECLINED if isinstance(news, ChargeRefused):
+            settlement.refuse(news.code)
         case AttemptState.DECLINED:
-            # What Stripe does not even try, it will not take from this card later.
-            refused = isinstance(news, ChargeRefused)
-            settlement.decline(
-                DeclineClass.NEEDS_NEW_CARD if refused else decline_class(attempt.decline_code)
-            )
+            settlement.decline(decline_class(attempt.decline_code))
         case AttemptState.NEEDS_ACTION:
             settlement.wait_for_client()
         case AttemptState.CANCELED if was in UNSETTLED:
@@ -271,14 +360,14 @@ class _Settlement:
         self._account = session.get_one(Account, attempt.account_id)
         self._client = session.get_one(Client, attempt.client_id)
         self._invoice = session.get_one(Invoice, attempt.invoice_id)
+        card = session.get(BillingMethod, attempt.client_id)
+        is_the_same = card is not None and card.payment_method == attempt.payment_method
         # The client's card, if it is still the one that was tried.
-        self._card = session.scalar(
-            select(BillingMethod).where(
-                BillingMethod.client_id == attempt.client_id,
-                BillingMethod.payment_method == attempt.payment_method,
-            )
+        self._card = card if is_the_same else None
+        # What becomes of an old card changes nothing about when the new one is tried.
+        self._decides_next_try = attempt.origin == Origin.AUTOMATIC and (
+            card is None or is_the_same
         )
-        self._is_automatic = attempt.origin == Origin.AUTOMATIC
 
     def succeed(self, amount: int) -> None:
         """Money came: it settles the invoice, or is credit where nothing is due any more."""
@@ -301,8 +390,9 @@ class _Settlement:
             invoice=self._invoice,
             now=self._now,
         )
-        if self._card is not None:
+        if self._card is not None and self._card.stopped_for is not None:
             self._card.stopped_for = None
+            try_all_again(self._session, self._client.id, self._now)
         tell_receipt(
             self._session, self._account, self._client, payment, requested_by=self._requested_by
         )
@@ -310,49 +400,83 @@ class _Settlement:
     def decline(self, kind: DeclineClass) -> None:
         """The card refused: the next try follows the schedule, if any try can help."""
         self._attempt.decline_class = kind
-        if self._is_automatic and self._invoice.status == InvoiceStatus.OPEN:
+        if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
             self._invoice.failures += 1
             self._invoice.next_attempt_at = (
                 self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
             )
-            self._hold_the_rest(self._invoice.next_attempt_at or self._try_after(1))
+            self._hold_the_rest()
         if kind in STOPS_AUTOMATIC_TRIES and self._card is not None:
             self._card.stopped_for = self._attempt.decline_code or kind
             self._stop_all()
-        if self._is_automatic:
+        self._use_credit()
+        if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
             self._tell()
+
+    def refuse(self, code: str) -> None:
+        """Stripe did not even ask the card: whose fault that is decides what can help."""
+        if code in _THE_CARDS_FAULT:
+            self.decline(DeclineClass.NEEDS_NEW_CARD)
+            return
+        _log.error(
+            "charge refused",
+            invoice=str(self._invoice.id),
+            attempt=str(self._attempt.id),
+            code=code,
+        )
+        if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
+            self._invoice.next_attempt_at = None if code in _THE_AMOUNTS_FAULT else self._tomorrow()
+        self._use_credit()
 
     def wait_for_client(self) -> None:
         """Only the client can go on, by authenticating."""
         self._attempt.decline_class = DeclineClass.NEEDS_AUTHENTICATION
-        if self._is_automatic:
+        if self._decides_next_try:
             self._invoice.next_attempt_at = None
-            self._hold_the_rest(self._try_after(1))
-        self._tell()
+            self._hold_the_rest()
+        if self._decides_next_try or self._attempt.origin != Origin.AUTOMATIC:
+            self._tell()
 
     def stop(self) -> None:
         """Somebody cancelled it at Stripe: trying again by itself would undo that."""
-        if self._is_automatic:
+        if self._decides_next_try:
             self._invoice.next_attempt_at = None
+        self._use_credit()
+
+    def _use_credit(self) -> None:
+        """What came while the charge was under way had to leave this invoice alone."""
+        self._session.flush()
+        apply_credit(
+            self._session,
+            self._account,
+            [self._client.id],
+            currency=self._attempt.currency,
+            now=self._now,
+            requested_by=self._requested_by,
+        )
 
     def _try_after(self, failures: int) -> datetime | None:
         zone = self._client.zone(self._account)
         return next_try(self._now, failures, zone, self._account.dunning_days)
 
-    def _hold_the_rest(self, until: datetime | None) -> None:
+    def _hold_the_rest(self) -> None:
         """One client's charges go one after another: a decline holds the others."""
-        if until is None:
-            self._stop_all()
-            return
+        # Where the account retries nothing, each of them has its first try still to come.
+        until = self._invoice.next_attempt_at or self._try_after(1) or self._tomorrow()
         self._session.execute(
             update(Invoice)
             .where(
                 Invoice.client_id == self._client.id,
                 Invoice.id != self._invoice.id,
+                # One that was declined itself keeps its own schedule.
+                Invoice.failures == 0,
                 Invoice.next_attempt_at < until,
             )
             .values(next_attempt_at=until)
         )
+
+    def _tomorrow(self) -> datetime | None:
+        return next_try(self._now, 1, self._client.zone(self._account), _NEXT_DAY)
 
     def _stop_all(self) -> None:
         self._session.execute(
@@ -369,6 +493,19 @@ class _Settlement:
             self._attempt,
             requested_by=self._requested_by,
         )
+
+
+def try_all_again(session: Session, client_id: UUID, now: datetime) -> None:
+    """Let a client's automatic invoices be tried at once, with a fresh schedule."""
+    session.execute(
+        update(Invoice)
+        .where(
+            Invoice.client_id == client_id,
+            Invoice.status == InvoiceStatus.OPEN,
+            Invoice.auto_collect,
+        )
+        .values(next_attempt_at=now, failures=0)
+    )
 
 
 def _carry(

@@ -3,13 +3,13 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from billing.errors import NotFound
-from billing.invoice_states import InvoiceStatus
-from models import BillingMethod, Client, Invoice
+from billing.errors import NotFound, RuleViolation
+from models import BillingMethod, Client
 from models.client import clients_for_update
+from tasks.attempts import try_all_again
 from tasks.collecting import wake_collection
 
 
@@ -25,15 +25,25 @@ def set_billing_method(
 ) -> BillingMethod:
     """Put a client on a card. A new one is tried at once, with a fresh schedule.
 
-    The same card again changes nothing, so that repeating a request tries nothing twice.
+    The same card again changes nothing, so that repeating a request tries nothing twice; one
+    that automatic tries had stopped on is tried again.
 
     Raises:
         NotFound: The account has no such client.
+        RuleViolation: Another account charges this customer (``stripe_customer_taken``).
     """
     _lock(session, account_id, client_id)
+    elsewhere = select(BillingMethod.client_id).where(
+        BillingMethod.stripe_customer == stripe_customer, BillingMethod.account_id != account_id
+    )
+    if session.scalar(elsewhere.limit(1)) is not None:
+        raise RuleViolation(
+            "stripe_customer_taken", f"{stripe_customer} is not a customer of this account's"
+        )
     method = session.get(BillingMethod, client_id, with_for_update=True)
     card = stripe_customer, payment_method
-    if method is not None and (method.stripe_customer, method.payment_method) == card:
+    is_the_same = method is not None and (method.stripe_customer, method.payment_method) == card
+    if method is not None and is_the_same and method.stopped_for is None:
         return method
     if method is None:
         method = BillingMethod(client_id=client_id, account_id=account_id, created_at=now)
@@ -41,15 +51,7 @@ def set_billing_method(
     method.stripe_customer, method.payment_method = card
     method.stopped_for, method.created_at = None, now
     session.flush()
-    session.execute(
-        update(Invoice)
-        .where(
-            Invoice.client_id == client_id,
-            Invoice.status == InvoiceStatus.OPEN,
-            Invoice.auto_collect,
-        )
-        .values(next_attempt_at=now, failures=0)
-    )
+    try_all_again(session, client_id, now)
     wake_collection(session, [client_id], now=now, requested_by=requested_by)
     return method
 

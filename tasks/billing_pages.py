@@ -23,6 +23,7 @@ from tasks.finalizing import finalize_invoices
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import Done, Outcome, described
 from tasks.periods import ClientPeriod, write_periods
+from tasks.run_conclusions import conclude_late_page
 
 _log = structlog.get_logger(__name__)
 
@@ -91,6 +92,7 @@ def bill_page(  # noqa: PLR0917 - the runner passes its own two by position
     # Read under the clients' locks, which whoever moves them to another zone takes as well.
     account = session.get_one(Account, billing_run.account_id)
     failed = _bill_or_halve(session, account, billing_run, due, run.now)
+    conclude_late_page(session, run_id, now=run.now, requested_by=f"job:{run.job_id}")
     return Done({"periods": len(due), "failed": failed})
 
 
@@ -124,7 +126,7 @@ def _bill_or_halve(
         with session.begin_nested():
             _bill(session, account, run, due, now)
     except Exception as error:
-        if _is_transient(error):
+        if is_transient(error):
             raise
         what = "{type}: {message}".format(**described(error))
         if len(due) == 1:
@@ -228,7 +230,7 @@ def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[C
         yield ClientPeriod(account.id, client.id, following)
 
 
-def _is_transient(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the trouble is the database's and not one period's: deadlock, timeout, shutdown."""
     return isinstance(error, OperationalError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
+import structlog
 from sqlalchemy import DateTime, literal, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -13,13 +14,15 @@ from billing.errors import InvalidInput, NotFound
 from billing.job_states import JobState
 from models import BillingPeriod, BillingRun, Client, Job
 from models.billing_period import due_by_itself, due_in
-from tasks.billing_pages import bill_page
+from tasks.billing_pages import bill_page, is_transient
 from tasks.enqueueing import enqueue, enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome
 from tasks.previews import preview
 from tasks.run_conclusions import conclude_run
 from tasks.run_reports import progress_of
+
+_log = structlog.get_logger(__name__)
 
 PAGE_SIZE = 1_000
 """Clients on a page. Larger pages hold their locks longer and gain nothing."""
@@ -205,4 +208,11 @@ def _close_abandoned_runs(session: Session, now: datetime) -> None:
         .with_for_update(skip_locked=True)
     )
     for run in abandoned.all():
-        conclude_run(session, run, now=now, requested_by=f"billing_run:{run.id}")
+        try:
+            with session.begin_nested():
+                conclude_run(session, run, now=now, requested_by=f"billing_run:{run.id}")
+        except Exception as error:
+            if is_transient(error):
+                raise
+            # One bad run must not keep the others from starting.
+            _log.error("abandoned run not concluded", run=str(run.id), exc_info=error)

@@ -73,3 +73,8 @@ class Call:
 
 Step = Outcome | Call
 """What a job's function says at its end: what came of it, or what it has to ask first."""
+
+
+def go_on(part: Callable[[Session], Step]) -> Call:
+    """Commit what was done, and do the next part in a transaction of its own."""
+    return Call(lambda _gateways: None, lambda session, _answer: part(session))

@@ -6,15 +6,15 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from billing.collection import AttemptState, Origin
+from billing.collection import Origin
 from billing.errors import IllegalTransition, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from models import BillingMethod, Invoice, PaymentAttempt
-from tasks.attempts import as_result, ask_for, begin_attempt, withdraw
+from tasks.attempts import as_result, ask_for, begin_attempt, is_to_ask_again, withdraw
 from tasks.calls import Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
-from tasks.outcomes import Done
+from tasks.outcomes import Done, Skip
 from tasks.withdrawing import lock_invoice, require_no_payment_in_flight
 
 
@@ -24,25 +24,26 @@ def charge_invoice(run: Run, session: Session, invoice_id: UUID) -> Step:
     invoice = lock_invoice(session, run, invoice_id)
     own = session.scalar(select(PaymentAttempt).where(PaymentAttempt.job_id == run.job_id))
     if own is not None:
-        # An earlier run of this job died with the question on its way, or was told to wait.
-        if own.state == AttemptState.PENDING:
+        if is_to_ask_again(run, own):
             return ask_for(session, run, own, partial(_ended, run, invoice_id))
         return Done(as_result(own))
     require_open(InvoiceStatus(invoice.status))
     waiting = require_no_payment_in_flight(session, invoice_id)
     if waiting is not None:
+        # Checked first: without another try, what waits for the client goes on waiting.
+        require_billing_method(session, invoice.client_id)
         return withdraw(run, waiting, partial(_withdrawn, run, invoice_id))
     return _begin(run, session, invoice)
 
 
-def require_open(status: InvoiceStatus) -> None:
-    """Check that an invoice can be paid.
+def require_open(status: InvoiceStatus, event: str = "charge") -> None:
+    """Check that an invoice can be paid; ``event`` is how, for the message.
 
     Raises:
         IllegalTransition: It is not open (``invoice_not_open``).
     """
     if status != InvoiceStatus.OPEN:
-        raise IllegalTransition(status, "charge")
+        raise IllegalTransition(status, event)
 
 
 def require_billing_method(session: Session, client_id: UUID) -> BillingMethod:
@@ -66,10 +67,19 @@ def _begin(run: Run, session: Session, invoice: Invoice) -> Step:
 def _withdrawn(
     run: Run, invoice_id: UUID, session: Session, _attempt: PaymentAttempt | None
 ) -> Step:
-    """Go on once what waited for the client is withdrawn; it may have been paid meanwhile."""
-    invoice = lock_invoice(session, run, invoice_id)
+    """Go on once what waited for the client is withdrawn; it may have been paid meanwhile.
+
+    A refusal is returned and not raised: what Stripe said of the other attempt is kept.
+    """
+    try:
+        return _begin_alone(run, session, lock_invoice(session, run, invoice_id))
+    except RuleViolation as refusal:
+        return Skip(refusal.code, refusal.message)
+
+
+def _begin_alone(run: Run, session: Session, invoice: Invoice) -> Step:
     require_open(InvoiceStatus(invoice.status))
-    if require_no_payment_in_flight(session, invoice_id) is not None:
+    if require_no_payment_in_flight(session, invoice.id) is not None:
         raise RuleViolation("payment_in_flight", "the client is about to pay this invoice")
     return _begin(run, session, invoice)
 

@@ -17,6 +17,7 @@ from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
 from models.client import clients_for_update
+from tasks.accounts import switches_after
 from tasks.cycles import (
     complete_chains,
     forget_periods,
@@ -33,7 +34,10 @@ LATEST_START_AHEAD = timedelta(days=366)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClient:
-    """A client to be created; ``None`` falls back to the account's value, where it has one."""
+    """A client to be created; ``None`` falls back to the account's value, where it has one.
+
+    So does each mail that ``notifications`` does not switch on or off, by the kind of mail.
+    """
 
     name: str
     external_ref: str | None = None
@@ -44,6 +48,8 @@ class NewClient:
     currency: str | None = None
     time_zone: str | None = None
     net_days: int | None = None
+    auto_collect: bool | None = None
+    notifications: Mapping[str, bool | None] = field(default_factory=dict)
     billing_cycle: BillingCycle = BillingCycle.MANUAL
     anchor_day: int = 1
     billing_starts_on: date | None = None
@@ -71,8 +77,9 @@ def create_clients(
     for client_id, one in zip(ids.all(), new, strict=True):
         _check_start(one.billing_starts_on, now)
         client = Client(id=client_id, account_id=account.id)
-        for name in CHANGEABLE:
-            setattr(client, name, _checked(name, getattr(one, name)))
+        wanted = {name: getattr(one, name) for name in CHANGEABLE}
+        for name, value in _checked_all({}, wanted).items():
+            setattr(client, name, value)
         if client.billing_cycle != BillingCycle.MANUAL:
             periods += plan_cycle(client, account, activated_at=now)
         clients.append(client)
@@ -92,6 +99,9 @@ def change_client(
 ) -> Client:
     """Change the given fields of a client, under its lock.
 
+    Of ``notifications`` only the switches that are given change; one given as None is the
+    account's again.
+
     Raises:
         InvalidInput: A field's value is wrong.
         NotFound: The account has no such client.
@@ -102,7 +112,7 @@ def change_client(
     client = session.scalars(clients_for_update([client_id])).one_or_none()
     if client is None or client.account_id != account.id:
         raise NotFound("client", str(client_id))
-    changes = {name: _checked(name, value) for name, value in changes.items()}
+    changes = _checked_all(client.notifications, changes)
     if changes.get("external_ref") not in (None, client.external_ref):
         _require_free_refs(session, account.id, [changes["external_ref"]])
     was_on_cycle = client.billing_cycle != BillingCycle.MANUAL
@@ -147,6 +157,14 @@ def _with_its_zone(session: Session, account_id: UUID) -> Account:
     return session.get_one(Account, account_id, with_for_update={"read": True})
 
 
+def _checked_all(switches: Mapping[str, bool], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields' values, in the form that is kept; ``switches`` are those set so far."""
+    checked = {name: _checked(name, value) for name, value in changes.items()}
+    if "notifications" in checked:
+        checked["notifications"] = switches_after(switches, checked["notifications"])
+    return checked
+
+
 def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by name
     """A field's value, in the form that is kept."""
     match name, value:
@@ -164,6 +182,8 @@ def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several typ
             raise InvalidInput("anchor_day", "must be 1 to 31")
         case "net_days", int() if not 0 <= value <= MAX_NET_DAYS:
             raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
+        case "auto_collect", _ if not isinstance(value, bool | None):
+            raise InvalidInput("auto_collect", "must be true or false")
         case "tax_ids", _:
             return list(value or [])
         case _:

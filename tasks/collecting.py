@@ -15,14 +15,17 @@ from models import Account, BillingMethod, BillingRun, Invoice, PaymentAttempt
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
-from tasks.attempts import as_result, ask_for, begin_attempt, withdraw
-from tasks.calls import Step
+from tasks.attempts import as_result, ask_for, begin_attempt, is_to_ask_again, withdraw
+from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import Done
 
 MAX_FOUND_AT_ONCE = 10_000
+
+MAX_CHARGES_A_RUN = 5
+"""Then the job is run anew: one that waits out Stripe for each must end within its time limit."""
 
 
 def due_to_collect(now: datetime) -> Select[Invoice]:
@@ -88,8 +91,7 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
         )
     ).all()
     for attempt in under_way:
-        if attempt.job_id == run.job_id and attempt.state == AttemptState.PENDING:
-            # An earlier run of this job died with the question on its way, or was told to wait.
+        if is_to_ask_again(run, attempt):
             return ask_for(session, run, attempt, partial(_ended, run, client_id, done))
     if under_way:
         return Done({"attempts": done, "waits_for": str(under_way[0].id)})
@@ -98,6 +100,9 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     invoice = _oldest_due(session, client_id, run.now)
     if invoice is None:
         return Done({"attempts": done})
+    if len(done) >= MAX_CHARGES_A_RUN:
+        wake_collection(session, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
+        return Done({"attempts": done, "goes_on": True})
     return _charge(run, session, invoice, done)
 
 
@@ -124,7 +129,7 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
     except RuleViolation as refusal:
         invoice.next_attempt_at = None
         told = {"invoice": str(invoice.id), "refused": refusal.code}
-        return _collect_next(run, client_id, [*done, told], session)
+        return go_on(partial(_collect_next, run, client_id, [*done, told]))
 
 
 def _ended(
@@ -135,8 +140,11 @@ def _ended(
     attempt: PaymentAttempt | None,
 ) -> Step:
     """Go on after an invoice that is paid; anything else holds the rest."""
-    told = [*done, *([] if attempt is None else [as_result(attempt)])]
-    if attempt is None or attempt.state == AttemptState.SUCCEEDED:
+    if attempt is None:
+        # Carried: a client may have hundreds that are too small for a card.
+        return go_on(partial(_collect_next, run, client_id, done))
+    told = [*done, as_result(attempt)]
+    if attempt.state == AttemptState.SUCCEEDED:
         return _collect_next(run, client_id, told, session)
     return Done({"attempts": told})
 

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
+from billing.currencies import currency_code
 from billing.cycles import local_date
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
@@ -19,7 +20,7 @@ from tasks.credit_balances import CreditMove, apply_credit, balance_of, move_cre
 from tasks.kinds import Run, job
 from tasks.mailing import tell_receipt
 from tasks.outcomes import Done, Outcome
-from tasks.payments import Received, receive
+from tasks.payments import Received, receive, require_some
 from tasks.posting import Entry, post
 from tasks.withdrawing import lock_invoice, withdraw_first
 
@@ -37,6 +38,8 @@ def deposit_credit(
     apply: bool = True,
 ) -> Outcome:
     """Record money that a client paid in ahead; its open invoices use it at once."""
+    require_some(amount)
+    currency = currency_code(currency)
     account, client = _lock(session, run, client_id)
     payment = receive(
         session,
@@ -73,6 +76,7 @@ def adjust_credit(
     run: Run, session: Session, *, client_id: UUID, amount: int, currency: str, note: str
 ) -> Outcome:
     """Correct a balance up or down; never below zero. What is added is used at once."""
+    currency = currency_code(currency)
     account, _client = _lock(session, run, client_id)
     require_covered(balance_of(session, client_id, currency), amount)
     move_credit(
@@ -123,8 +127,16 @@ def apply_client_credit(
     currency: str | None = None,
     amount: int | None = None,
 ) -> Outcome:
-    """Use a client's credit for its open invoices, oldest due first."""
-    account, _client = _lock(session, run, client_id)
+    """Use a client's credit for its open invoices, oldest due first.
+
+    Every currency for its own invoices; an ``amount`` without one is in the client's own.
+    """
+    account, client = _lock(session, run, client_id)
+    if amount is not None:
+        require_some(amount)
+        currency = currency or client.currency or account.currency
+    if currency is not None:
+        currency = currency_code(currency)
     used = apply_credit(
         session,
         account,
@@ -143,7 +155,7 @@ def apply_invoice_credit(
 ) -> Outcome:
     """Use its client's credit for one open invoice, as far as it goes or as much as is asked."""
     invoice = lock_invoice(session, run, invoice_id)
-    require_open(InvoiceStatus(invoice.status))
+    require_open(InvoiceStatus(invoice.status), "apply credit to")
     require_credit(balance_of(session, invoice.client_id, invoice.currency), invoice, amount)
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
@@ -162,11 +174,14 @@ def apply_invoice_credit(
 
 
 def require_covered(balance: int, amount: int) -> None:
-    """Check that a correction does not take a balance below zero.
+    """Check that a correction moves something, and does not take a balance below zero.
 
     Raises:
+        InvalidInput: ``amount`` is zero.
         RuleViolation: It would (``insufficient_credit``).
     """
+    if amount == 0:
+        raise InvalidInput("amount", "must not be zero")
     if amount < 0 and balance + amount < 0:
         raise RuleViolation(
             "insufficient_credit", f"the balance is {balance}: it cannot go down by {-amount}"
@@ -177,9 +192,11 @@ def require_credit(balance: int, invoice: Invoice, amount: int | None) -> None:
     """Check that an invoice can use so much credit.
 
     Raises:
-        InvalidInput: More than is due (``amount_exceeds_due``).
+        InvalidInput: Nothing, or more than is due (``amount_exceeds_due``).
         RuleViolation: More than there is, or there is none (``insufficient_credit``).
     """
+    if amount is not None:
+        require_some(amount)
     if amount is not None and amount > invoice.amount_due:
         raise InvalidInput(
             "amount", f"is more than the {invoice.amount_due} that are due", "amount_exceeds_due"

@@ -76,8 +76,12 @@ UPDATE invoices
        due_on = final.due_on, credit_applied = final.credit_applied, finalized_at = :now,
        paid_at = CASE WHEN final.status = 'paid' THEN :now ::timestamptz END,
        auto_collect = final.auto_collect,
-       next_attempt_at = CASE WHEN final.status = 'open' AND final.charges_card
-                              THEN :now ::timestamptz END,
+       -- Not before an older one that was declined is tried again.
+       next_attempt_at = CASE WHEN final.status = 'open' AND final.charges_card THEN GREATEST(
+           :now ::timestamptz,
+           (SELECT max(declined.next_attempt_at) FROM invoices AS declined
+             WHERE declined.client_id = invoices.client_id AND declined.status = 'open'
+               AND declined.failures > 0)) END,
        bill_from = jsonb_build_object(
            'name', accounts.name, 'legal_name', accounts.legal_name,
            'address', accounts.address, 'tax_ids', accounts.tax_ids),
@@ -185,11 +189,17 @@ def _use_credit(
         requested_by=requested_by,
     )
     negative = [final for final in finals if final.total < 0]
-    if negative:
-        given = [_credit_of(account, final, requested_by) for final in negative]
-        move_credit(session, given)
-        clients = [final.client_id for final in negative]
-        apply_credit(session, account, clients, now=now, requested_by=requested_by)
+    move_credit(session, [_credit_of(account, final, requested_by) for final in negative])
+    # By currency: a credit note in one is no reason to spend what a client keeps in another.
+    for currency in sorted({final.currency for final in negative}):
+        apply_credit(
+            session,
+            account,
+            [final.client_id for final in negative if final.currency == currency],
+            currency=currency,
+            now=now,
+            requested_by=requested_by,
+        )
 
 
 def _credit_of(account: Account, final: _Final, requested_by: str) -> CreditMove:
@@ -244,7 +254,11 @@ def finalize_invoice(
 ) -> Outcome:
     """Finalize and lock one draft: its client is told, and charged where ``collect`` says so."""
     account = None if run.account_id is None else session.get(Account, run.account_id)
-    client_id = session.scalar(select(Invoice.client_id).where(Invoice.id == invoice_id))
+    client_id = session.scalar(
+        select(Invoice.client_id).where(
+            Invoice.id == invoice_id, Invoice.account_id == run.account_id
+        )
+    )
     if account is None or client_id is None:
         raise NotFound("invoice", str(invoice_id))
     session.scalars(clients_for_update([client_id])).one()

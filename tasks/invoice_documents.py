@@ -5,14 +5,15 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from billing.credit import CreditEntryKind
 from billing.currencies import decimals
 from billing.invoice_states import InvoiceStatus
 from billing.money import format_amount
 from gateways.documents import DocumentLine, InvoiceDocument, Labels, Party, TaxTotal
-from models import BillingPeriod, Invoice, InvoiceLine
+from models import BillingPeriod, CreditEntry, Invoice, InvoiceLine
 
 # JSONB does not keep the order of an object's keys.
 _ADDRESS_ORDER = ("line1", "line2", "city", "state", "postal_code", "country")
@@ -53,6 +54,7 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
     currency = invoice.currency
     is_void = invoice.status == InvoiceStatus.VOID
     is_credit_note = invoice.total < 0
+    carried = _carried(session, invoice)
     period = (
         None if invoice.period_id is None else session.get_one(BillingPeriod, invoice.period_id)
     )
@@ -77,9 +79,8 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         credit=None if is_void else _taken_off(invoice.credit_applied, currency),
         paid=None if is_void else _taken_off(invoice.amount_paid, currency),
         amount_due=format_amount(invoice.amount_due, currency),
-        currency=currency.upper(),
-        notes=(_void_note(is_credit_note=is_credit_note),) if is_void else (),
-        labels=Labels(credit=_credit_label(invoice)),
+        notes=_notes(invoice, carried),
+        labels=Labels(credit=_credit_label(invoice, carried)),
     )
 
 
@@ -152,14 +153,33 @@ def _taken_off(amount: int, currency: str) -> str | None:
     return format_amount(-amount, currency) if amount else None
 
 
-def _credit_label(invoice: Invoice) -> str:
+def _carried(session: Session, invoice: Invoice) -> int:
+    """What was left to the client's next invoice, being too little for a card."""
+    if invoice.status != InvoiceStatus.PAID:
+        return 0
+    moved = session.scalar(
+        select(func.sum(CreditEntry.amount)).where(
+            CreditEntry.invoice_id == invoice.id, CreditEntry.kind == CreditEntryKind.CARRIED
+        )
+    )
+    return -int(moved or 0)
+
+
+def _credit_label(invoice: Invoice, carried: int) -> str:
+    if carried and carried == invoice.credit_applied:
+        return "Carried to your next invoice"
     if invoice.credit_applied >= 0:
         return "Credit applied"
     # Below zero a credit note gave the client credit, or an invoice took in an earlier debit.
     return "Added to your credit" if invoice.total < 0 else "Brought forward"
 
 
-def _void_note(*, is_credit_note: bool) -> str:
-    if is_credit_note:
-        return "This credit note is void."
-    return "This invoice is void. Nothing is to be paid on it."
+def _notes(invoice: Invoice, carried: int) -> tuple[str, ...]:
+    if carried:
+        amount = format_amount(carried, invoice.currency)
+        return (f"{amount} is too little for a card, and is carried to your next invoice.",)
+    if invoice.status != InvoiceStatus.VOID:
+        return ()
+    if invoice.total < 0:
+        return ("This credit note is void.",)
+    return ("This invoice is void. Nothing is to be paid on it.",)

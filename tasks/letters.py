@@ -94,20 +94,33 @@ def letter_invoice(invoice: Invoice, period: BillingPeriod | None) -> LetterInvo
 
 
 def invoice_ready(
-    *, account: str, client: str, invoices: Sequence[LetterInvoice], charges_card: bool
+    *,
+    account: str,
+    client: str,
+    invoices: Sequence[LetterInvoice],
+    charged: Sequence[str] = (),
+    carried: Sequence[str] = (),
+    attached: int,
 ) -> Letter:
     """One letter for all the invoices that a run made ready; those settled already come apart.
 
     Args:
-        charges_card: The card on file will be charged for what is due, by itself.
+        charged: The numbers of those due that the card on file will be charged for, by itself.
+        carried: The numbers of those due that come to too little for a card: what is due of
+            them is added to the next invoice.
+        attached: How many are attached, in the order of their listing.
     """
+    due = [invoice for invoice in invoices if invoice.is_due]
     return _letter(
         MailKind.INVOICE_READY,
         account,
         client,
-        due=[invoice for invoice in invoices if invoice.is_due],
+        due=due,
         settled=[invoice for invoice in invoices if not invoice.is_due],
-        charges_card=charges_card,
+        charged=charged,
+        carried=carried,
+        to_pay=[one.number for one in due if one.number not in {*charged, *carried}],
+        attached=attached,
     )
 
 
@@ -121,6 +134,7 @@ def receipt(
     method: str | None,
     credit_added: str | None,
     settled_by_credit: bool,
+    attached: int,
 ) -> Letter:
     """For money or credit that came.
 
@@ -141,6 +155,7 @@ def receipt(
         method=method,
         credit_added=credit_added,
         settled_by_credit=settled_by_credit,
+        attached=attached,
     )
 
 
@@ -149,14 +164,17 @@ def payment_failed(
     account: str,
     client: str,
     invoice: LetterInvoice,
+    tried: str,
     reason: str,
     next_try: str | None,
     needs_authentication: bool,
     needs_new_card: bool,
+    attached: int,
 ) -> Letter:
-    """For a card charge of what is due on ``invoice`` that did not succeed.
+    """For a card charge for ``invoice`` that did not succeed.
 
     Args:
+        tried: The amount of the charge.
         reason: Why, for people: "The card has insufficient funds."
         next_try: The date of the next automatic try; None when there is none.
         needs_authentication: The bank waits for the client to confirm.
@@ -167,23 +185,25 @@ def payment_failed(
         account,
         client,
         invoice=invoice,
+        tried=tried,
         reason=reason,
         next_try=next_try,
         needs_authentication=needs_authentication,
         needs_new_card=needs_new_card,
+        attached=attached,
     )
 
 
 def _letter(kind: MailKind, account: str, client: str, **facts: object) -> Letter:
-    facts |= {"account": _one_line(account), "client": _one_line(client)}
+    facts |= {"account": one_line(account), "client": one_line(client)}
     subject, text, html = (
         _templates.get_template(f"{kind}/{name}").render(facts)
         for name in ("subject.txt", "body.txt", "body.html")
     )
-    return Letter(subject=_one_line(subject), text=_tidy(text), html=_tidy(html))
+    return Letter(subject=one_line(subject), text=_tidy(text), html=_tidy(html))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """``text`` without line breaks and control characters, which could begin another header."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()
 

@@ -9,6 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from billing.card_amounts import minimum_charge, to_stripe
+from billing.errors import InvalidInput
 from billing.invoice_states import InvoiceStatus
 from billing.mails import MailKind, MailState, switched_on
 from models import Account, BillingMethod, Client, Invoice, Mail, Payment, PaymentAttempt
@@ -17,6 +19,8 @@ from tasks.sending import send_mail
 
 SWITCHED_OFF, NO_EMAIL = "switched_off", "no_email"
 """Why a mail was not sent, on purpose."""
+
+_NOT_TOLD = frozenset({InvoiceStatus.DRAFT, InvoiceStatus.VOID})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,10 @@ def write_mails(
         return []
     rows = [_row(session, account, mail, requested_by) for mail in mails]
     written = session.execute(
-        insert(Mail).on_conflict_do_nothing().returning(Mail.id, Mail.state), rows
+        insert(Mail).on_conflict_do_nothing().returning(Mail.id, Mail.state),
+        rows,
+        # Else each row that is NULL elsewhere than the one before would begin a new statement.
+        execution_options={"render_nulls": True},
     ).all()
     enqueue_for_each(
         session,
@@ -104,29 +111,51 @@ def announcement(
 ) -> NewMail | None:
     """The mail that tells a client of new invoices; ``None`` when they ask for nothing.
 
-    What is due, and whether a card will be charged for it, is told as it stands now: the charge
-    may be faster than the mail. A receipt instead when credit has paid everything.
+    What is due, and who will pay it, is told as it stands now: the charge may be faster than the
+    mail. A receipt instead when credit has paid everything; money that came has its own.
     """
-    due = {
-        str(invoice.id): invoice.amount_due
-        for invoice in invoices
-        if invoice.status == InvoiceStatus.OPEN
-    }
-    if not due and not any(invoice.total > 0 for invoice in invoices):
+    told_of = [invoice for invoice in invoices if invoice.status not in _NOT_TOLD]
+    due = [invoice for invoice in told_of if invoice.amount_due > 0]
+    settled_by_credit = any(invoice.total > 0 and not invoice.amount_paid for invoice in told_of)
+    if not (due or settled_by_credit or (told_of and wanted_by_staff)):
         return None
-    charges_card = (
-        method is not None
-        and method.stopped_for is None
-        and any(invoice.next_attempt_at is not None for invoice in invoices)
-    )
     return NewMail(
         client=client,
         kind=MailKind.INVOICE_READY if due else MailKind.RECEIPT,
         subject_key=subject_key,
-        invoice_ids=[invoice.id for invoice in invoices],
-        told={"due": due, "charges_card": charges_card} if due else {},
+        invoice_ids=[invoice.id for invoice in told_of],
+        told=_told(due, method) if due else {},
         wanted_by_staff=wanted_by_staff,
     )
+
+
+def _told(due: Sequence[Invoice], method: BillingMethod | None) -> dict[str, Any]:
+    """What is due by invoice, and the invoices that a card will be charged for by itself.
+
+    What is too little for a card is carried to the next invoice instead.
+    """
+    charged: list[str] = []
+    carried: list[str] = []
+    for invoice in due:
+        if method is None or method.stopped_for is not None or invoice.next_attempt_at is None:
+            continue
+        try:
+            least = minimum_charge(invoice.currency)
+            to_stripe(invoice.amount_due, invoice.currency)
+        except InvalidInput:
+            continue
+        (charged if invoice.amount_due >= least else carried).append(str(invoice.id))
+    return {
+        "due": {
+            str(invoice.id): {
+                "amount_due": invoice.amount_due,
+                "credit_applied": invoice.credit_applied,
+            }
+            for invoice in due
+        },
+        "charged": charged,
+        "carried": carried,
+    }
 
 
 def announce_invoice(

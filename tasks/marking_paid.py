@@ -17,7 +17,7 @@ from tasks.charging import require_open
 from tasks.kinds import Run, job
 from tasks.mailing import tell_receipt
 from tasks.outcomes import Done, Outcome
-from tasks.payments import Received, receive
+from tasks.payments import Received, receive, require_some
 from tasks.withdrawing import lock_invoice, withdraw_first
 
 
@@ -38,7 +38,7 @@ def mark_invoice_paid(
     invoice = lock_invoice(session, run, invoice_id)
     account = session.get_one(Account, invoice.account_id)
     today = local_date(run.now, ZoneInfo(account.time_zone))
-    require_open(InvoiceStatus(invoice.status))
+    require_open(InvoiceStatus(invoice.status), "mark as paid")
     require_payable(invoice, amount, paid_on, today=today, overpayment=overpayment)
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
@@ -78,9 +78,11 @@ def require_payable(
     """Check what a payment says against what is due.
 
     Raises:
-        InvalidInput: ``amount`` is above what is due and the rest was not said to be credit
-            (``amount_exceeds_due``), or ``paid_on`` is still to come.
+        InvalidInput: ``amount`` is nothing, or above what is due and the rest was not said to be
+            credit (``amount_exceeds_due``); or ``paid_on`` is still to come.
     """
+    if amount is not None:
+        require_some(amount)
     if amount is not None and amount > invoice.amount_due and overpayment != "credit":
         raise InvalidInput(
             "amount",

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from billing.errors import NotFound, RuleViolation
 from models import Job, Queue, Schedule, job_ledger
 from models.database import database_now
-from models.job_ledger import Enqueued
+from models.job_ledger import DeadJobs, Enqueued
 from tasks.catalogue import KINDS
 from tasks.enqueueing import enqueue
 
@@ -93,6 +93,17 @@ def retry_job(session: Session, job_id: UUID) -> Job:
             "unless another job stands for the same work",
         )
     return job
+
+
+def replay_dead_jobs(session: Session, wanted: DeadJobs, *, dry_run: bool) -> int:
+    """Make every dead job that is meant ready again, each once; or only count them.
+
+    Of several that stand for the same work the newest is meant, and none whose work an
+    unfinished job has taken over.
+    """
+    if dry_run:
+        return len(job_ledger.replayable(session.connection(), wanted))
+    return job_ledger.replay(session.connection(), wanted)
 
 
 def cancel_job(session: Session, job_id: UUID) -> Job:

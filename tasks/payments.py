@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
+from billing.errors import InvalidInput
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.outside_payments import OutsideMethod
 from billing.postings import LedgerAccount, LedgerEvent, postings_for_payment
@@ -42,6 +43,16 @@ class Received:
     note: str | None = None
     flagged: str | None = None
     applies_credit: bool = True
+
+
+def require_some(amount: int) -> None:
+    """Check that an amount of money is one: what is taken away has commands of its own.
+
+    Raises:
+        InvalidInput: ``amount`` is not above zero.
+    """
+    if amount <= 0:
+        raise InvalidInput("amount", "must be above zero")
 
 
 def receive(

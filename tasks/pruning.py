@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import Session
 
-from models import BillingRun, IdempotencyKey, Process, ScheduleFire, job_ledger
+from models import BillingRun, IdempotencyKey, Process, ScheduleFire, WebhookEvent, job_ledger
 from models.base import Base
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome, Snooze
@@ -14,6 +14,9 @@ KEEP_JOBS = timedelta(days=30)
 # Longer than any client keeps retrying one request.
 KEEP_IDEMPOTENCY_KEYS = timedelta(days=3)
 KEEP_DEAD_PROCESSES = timedelta(days=1)
+# Longer than a vendor can send one again (Stripe's are kept for 30 days), and than the questions of
+# a quarter's end take. What they told stands in payments, attempts and mails for good.
+KEEP_HANDLED_EVENTS = timedelta(days=90)
 
 # A transaction deletes no more than this of each, and the next run goes on.
 BATCH = 1_000
@@ -21,7 +24,7 @@ BATCH = 1_000
 
 @job(queue="ops")
 def prune(run: Run, session: Session) -> Outcome:
-    """Delete finished jobs, dry runs, answered keys, old fires and the rows of processes long gone.
+    """Delete finished jobs, dry runs, answered keys, handled events, old fires and dead processes.
 
     Comes back at once for as long as a batch was full.
     """
@@ -34,6 +37,7 @@ def prune(run: Run, session: Session) -> Outcome:
             session, IdempotencyKey, IdempotencyKey.created_at < run.now - KEEP_IDEMPOTENCY_KEYS
         ),
         _forget(session, ScheduleFire, ScheduleFire.fire_at < long_ago),
+        _forget(session, WebhookEvent, WebhookEvent.handled_at < run.now - KEEP_HANDLED_EVENTS),
         _forget(session, Process, Process.heartbeat_at < run.now - KEEP_DEAD_PROCESSES),
     ]
     return Snooze(timedelta(0)) if BATCH in deleted else Done({})

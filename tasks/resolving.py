@@ -14,7 +14,16 @@ from gateways.cards import (
     ChargeOutcomeUnknown,
     ChargeRefused,
 )
-from tasks.attempts import Answer, answered, as_result, lock_attempt, order_of, settle_attempt
+from tasks.attempts import (
+    Answer,
+    answered,
+    as_result,
+    lock_attempt,
+    order_of,
+    sent_at,
+    settle_attempt,
+    until_available,
+)
 from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
@@ -29,7 +38,7 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     attempt = lock_attempt(session, attempt_id)
     if attempt.state not in UNSETTLED:
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
-    since = attempt.first_asked_at or attempt.created_at
+    since = sent_at(attempt)
     attempt.asks += 1
     attempt.next_ask_at = next_ask(0, run.now, since)
     order = order_of(session, attempt)
@@ -38,7 +47,7 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
         intent = attempt.payment_intent
         return Call(lambda gateways: answered(lambda: gateways.cards.retrieve(intent)), record)
     if ask_by(since, run.now) == "key":
-        return Call(partial(_ask_by_key, order), record)
+        return Call(partial(_ask_by_key, order), partial(record, by_key=True))
     return Call(partial(_look_up, order), record)
 
 
@@ -57,10 +66,23 @@ def _look_up(order: CardCharge, gateways: Gateways) -> Answer | None:
         return answer
 
 
-def _record(run: Run, attempt_id: UUID, session: Session, answer: Answer | None) -> Step:
+def _record(
+    run: Run,
+    attempt_id: UUID,
+    session: Session,
+    answer: Answer | None,
+    *,
+    by_key: bool = False,
+) -> Step:
     if isinstance(answer, CardReport | ChargeRefused):
         attempt = settle_attempt(
-            session, attempt_id, answer, now=run.now, requested_by=f"job:{run.job_id}"
+            session,
+            attempt_id,
+            answer,
+            now=run.now,
+            requested_by=f"job:{run.job_id}",
+            # Only an answer under the key may be an old one.
+            is_current=not by_key,
         )
         if attempt.state not in UNSETTLED:
             # Whatever of this client's waited for the answer goes on.
@@ -69,8 +91,11 @@ def _record(run: Run, attempt_id: UUID, session: Session, answer: Answer | None)
             )
         return Done(as_result(attempt))
     attempt = lock_attempt(session, attempt_id)
-    since = attempt.first_asked_at or attempt.created_at
+    since = sent_at(attempt)
     if attempt.state in UNSETTLED:
+        if isinstance(answer, CardsUnavailable):
+            # Nothing was asked: the next time that is set for asking may be a day away.
+            return until_available(attempt, answer)
         if answer is None and believed_never_arrived(since, run.now):
             attempt.message = NEVER_ARRIVED
             attempt.move(AttemptState.CANCELED, run.now)

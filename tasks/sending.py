@@ -1,17 +1,21 @@
 """Sending one mail: claimed before it is handed over, so that a lost reply sends none twice."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
-from billing.declines import DeclineClass
+from billing.credit import CreditEntryKind
+from billing.cycles import local_date
+from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass
 from billing.errors import NotFound, TransientFailure
 from billing.invoice_states import InvoiceStatus
+from billing.job_states import retry_delay
 from billing.mails import REPLY_AWAITED_FOR, MailKind, MailState, state_after
 from billing.money import format_amount
 from gateways import mail as gateway
@@ -21,6 +25,7 @@ from models import (
     Account,
     BillingPeriod,
     Client,
+    CreditEntry,
     Invoice,
     Mail,
     Payment,
@@ -32,14 +37,17 @@ from tasks import letters
 from tasks.calls import Call, Gateways, Step
 from tasks.invoice_documents import filename, invoice_document, written_date
 from tasks.kinds import BULK_PRIORITY, Run, job
-from tasks.letters import Letter, letter_invoice
-from tasks.outcomes import Done, Outcome, Skip, Snooze
+from tasks.letters import Letter, LetterInvoice, letter_invoice
+from tasks.outcomes import Done, Outcome, Retry, Skip, Snooze
 
 MAX_ATTACHED = 20
 """Invoices whose documents go with one mail; a catch-up of years would be too large to accept."""
 
-AGAIN_AFTER = timedelta(minutes=1)
-"""How long a mail waits that SendGrid could not take."""
+MAX_ATTACHED_BYTES = 10_000_000
+"""And so much of them: SendGrid takes 30 MB with all that encoding adds, many receivers less."""
+
+AGAIN_AFTER, AGAIN_AFTER_AT_MOST = timedelta(minutes=1), timedelta(minutes=15)
+"""How long a mail waits that SendGrid could not take: longer, the older it is."""
 
 _METHODS = {
     "bank_transfer": "Bank transfer",
@@ -48,17 +56,33 @@ _METHODS = {
     "card_elsewhere": "Card",
 }
 
-Answer = Accepted | Refused | TransientFailure | OutcomeUnknown
+_REASONS = {
+    DeclineClass.NEEDS_AUTHENTICATION: "Your bank asks you to confirm the payment.",
+    DeclineClass.NEEDS_NEW_CARD: "The card could not be charged.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NotMade:
+    """The mail could not be made, so nothing was handed over."""
+
+    error: Exception
+
+
+Answer = Accepted | Refused | TransientFailure | OutcomeUnknown | NotMade
 
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """A mail's words and the documents that go with it, before they are set."""
+    """A mail before it is made: its documents are still to be set.
+
+    ``write`` gives its words, told how many documents are ``attached``.
+    """
 
     account: Account
     client: Client
     mail: Mail
-    letter: Letter
+    write: Callable[..., Letter]
     documents: Sequence[tuple[str, InvoiceDocument]]
 
 
@@ -69,10 +93,11 @@ def send_mail(run: Run, session: Session, mail_id: UUID) -> Step:
     if mail is None:
         raise NotFound("mail", str(mail_id))
     match MailState(mail.state):
-        case MailState.QUEUED if _is_void(session, mail):
-            mail.state, mail.reason = MailState.SUPPRESSED, "invoice_void"
-            return Skip("invoice_void", "there is nothing to pay any more")
         case MailState.QUEUED:
+            settled = _needless(session, mail)
+            if settled is not None:
+                mail.state, mail.reason = MailState.SUPPRESSED, settled
+                return Skip(settled, "there is nothing to pay any more")
             mail.state = MailState.CLAIMED
             mail.claimed_at = run.now
             return Call(partial(_hand_over, _pack(session, mail)), partial(_record, run, mail_id))
@@ -89,75 +114,119 @@ def send_mail(run: Run, session: Session, mail_id: UUID) -> Step:
 
 
 def _hand_over(parcel: _Parcel, gateways: Gateways) -> Answer:
-    client, mail, letter = parcel.client, parcel.mail, parcel.letter
-    attachments = tuple(
-        Attachment(name, "application/pdf", gateways.documents.render_invoice_pdf(document))
-        for name, document in parcel.documents
-    )
-    message = gateway.Mail(
-        sender=Mailbox(gateways.mail_sender, parcel.account.name),
-        to=(Mailbox(mail.recipient, client.name),),
-        subject=letter.subject,
-        text=letter.text,
-        html=letter.html,
-        attachments=attachments,
-        custom_args={"mail": str(mail.id), "account": str(mail.account_id)},
-        category=mail.kind,
-    )
     try:
-        return gateways.mail.send(message)
+        message = _made(parcel, gateways)
+        send = gateways.mail.send
+    except Exception as error:  # noqa: BLE001 - whatever it is, the mail waits as it did before
+        return NotMade(error)
+    try:
+        return send(message)
     except (TransientFailure, OutcomeUnknown) as answer:
         return answer
 
 
+def _made(parcel: _Parcel, gateways: Gateways) -> gateway.Mail:
+    """The mail with its documents set, as many as one mail may hold."""
+    mail = parcel.mail
+    attachments: list[Attachment] = []
+    room = MAX_ATTACHED_BYTES
+    for name, document in parcel.documents:
+        pdf = gateways.documents.render_invoice_pdf(document)
+        room -= len(pdf)
+        if room < 0:
+            break
+        attachments.append(Attachment(name, "application/pdf", pdf))
+    letter = parcel.write(attached=len(attachments))
+    return gateway.Mail(
+        sender=Mailbox(gateways.mail_sender, letters.one_line(parcel.account.name)),
+        to=(Mailbox(mail.recipient, letters.one_line(parcel.client.name)),),
+        subject=letter.subject,
+        text=letter.text,
+        html=letter.html,
+        attachments=tuple(attachments),
+        custom_args={"mail": str(mail.id), "account": str(mail.account_id)},
+        category=mail.kind,
+    )
+
+
 def _record(run: Run, mail_id: UUID, session: Session, answer: Answer) -> Outcome:
+    """Write the answer down; an event may have been faster, and told more."""
     mail = session.scalars(mail_for_update(mail_id)).one()
     known = MailState(mail.state)
+    if isinstance(answer, Accepted):
+        mail.message_id = answer.message_id
+        mail.sent_at = mail.sent_at or run.now
+    if known != MailState.CLAIMED:
+        return Done({"mail": str(mail_id), "state": known})
     match answer:
-        case Accepted(message_id):
-            mail.message_id = message_id
-            mail.sent_at = run.now
+        case Accepted():
             mail.state = state_after(known, MailState.ACCEPTED)
         case Refused(reason):
             mail.reason = reason
             mail.state = state_after(known, MailState.REFUSED)
         case TransientFailure():
             mail.state = state_after(known, MailState.QUEUED)
-            return Snooze(AGAIN_AFTER, answer)
+            waited = run.now - mail.created_at
+            return Snooze(min(max(waited / 4, AGAIN_AFTER), AGAIN_AFTER_AT_MOST), answer)
         case OutcomeUnknown():
             mail.reason = str(answer)
             return Snooze(REPLY_AWAITED_FOR, answer)
+        case NotMade(error):
+            mail.state = state_after(known, MailState.QUEUED)
+            jitter = random.random()  # noqa: S311 - it spreads retries
+            return Retry(error, retry_delay(run.attempt, jitter=jitter))
     return Done({"mail": str(mail_id), "state": mail.state})
 
 
-def _is_void(session: Session, mail: Mail) -> bool:
-    """Whether all that a mail asks to pay was voided since."""
-    if mail.kind != MailKind.INVOICE_READY:
-        return False
-    alive = select(Invoice.id).where(
-        Invoice.id.in_(mail.invoice_ids), Invoice.status != InvoiceStatus.VOID
-    )
-    return session.scalar(alive.limit(1)) is None
+def _needless(session: Session, mail: Mail) -> str | None:
+    """Why a mail that asks for money asks for none any more; ``None`` where it still does."""
+    if mail.kind == MailKind.RECEIPT:
+        return None
+    invoices = session.scalars(select(Invoice).where(Invoice.id.in_(mail.invoice_ids))).all()
+    if all(invoice.status == InvoiceStatus.VOID for invoice in invoices):
+        return "invoice_void"
+    if mail.kind == MailKind.PAYMENT_FAILED and not any(one.amount_due for one in invoices):
+        return "invoice_paid"
+    return None
 
 
 def _pack(session: Session, mail: Mail) -> _Parcel:
-    """What a mail says, as things stand now."""
+    """What a mail says, as things stand now but for what it was told when it was written down."""
     account = session.get_one(Account, mail.account_id)
     client = session.get_one(Client, mail.client_id)
-    invoices = session.scalars(
-        select(Invoice).where(Invoice.id.in_(mail.invoice_ids)).order_by(Invoice.number)
-    ).all()
-    letter = _letter(session, account, client, mail, invoices)
-    documents = [
-        (filename(invoice), invoice_document(session, invoice))
-        for invoice in invoices[:MAX_ATTACHED]
-    ]
-    return _Parcel(account, client, mail, letter, documents)
+    due = mail.told.get("due", {})
+    invoices = sorted(
+        session.scalars(
+            select(Invoice)
+            .where(Invoice.id.in_(mail.invoice_ids), _is_listed(mail))
+            .order_by(func.length(Invoice.number), Invoice.number)
+        ),
+        # As the letter lists them, so that the first of them are the first attached.
+        key=lambda invoice: str(invoice.id) not in due,
+    )
+    return _Parcel(
+        account,
+        client,
+        mail,
+        _letter(session, account, client, mail, invoices),
+        [
+            (filename(invoice), invoice_document(session, invoice))
+            for invoice in invoices[:MAX_ATTACHED]
+        ],
+    )
+
+
+def _is_listed(mail: Mail) -> ColumnElement[bool]:
+    """Nobody is asked to pay what was voided since; a payment for it has its receipt."""
+    if mail.kind == MailKind.INVOICE_READY:
+        return Invoice.status != InvoiceStatus.VOID
+    return true()
 
 
 def _letter(
     session: Session, account: Account, client: Client, mail: Mail, invoices: Sequence[Invoice]
-) -> Letter:
+) -> Callable[..., Letter]:
+    """The mail's words, but for how many documents are attached."""
     match MailKind(mail.kind):
         case MailKind.INVOICE_READY:
             return _ready(session, account, client, mail, invoices)
@@ -169,25 +238,34 @@ def _letter(
 
 def _ready(
     session: Session, account: Account, client: Client, mail: Mail, invoices: Sequence[Invoice]
-) -> Letter:
+) -> Callable[..., Letter]:
     """As it stood when the mail was written down: a card may be charged faster than it is sent."""
     due = mail.told["due"]
-    listed = _listed(session, invoices)
-    return letters.invoice_ready(
+    listed = [
+        _as_told(letter, invoice.currency, due[str(invoice.id)])
+        if str(invoice.id) in due
+        else letter
+        for invoice, letter in zip(invoices, _listed(session, invoices), strict=True)
+    ]
+    numbers = {str(invoice.id): str(invoice.number) for invoice in invoices}
+    return partial(
+        letters.invoice_ready,
         account=account.name,
         client=client.name,
-        invoices=[
-            replace(
-                letter,
-                amount_due=format_amount(due[str(invoice.id)], invoice.currency),
-                status="Open",
-                is_due=True,
-            )
-            if str(invoice.id) in due
-            else letter
-            for invoice, letter in zip(invoices, listed, strict=True)
-        ],
-        charges_card=mail.told["charges_card"],
+        invoices=listed,
+        charged=[numbers[one] for one in mail.told["charged"] if one in numbers],
+        carried=[numbers[one] for one in mail.told["carried"] if one in numbers],
+    )
+
+
+def _as_told(letter: LetterInvoice, currency: str, told: Mapping[str, int]) -> LetterInvoice:
+    credit = told["credit_applied"]
+    return replace(
+        letter,
+        amount_due=format_amount(told["amount_due"], currency),
+        credit_applied=format_amount(credit, currency) if credit else None,
+        status="Open",
+        is_due=True,
     )
 
 
@@ -197,10 +275,11 @@ def _receipt(
     client: Client,
     invoices: Sequence[Invoice],
     payment_id: UUID | None,
-) -> Letter:
+) -> Callable[..., Letter]:
     payment = None if payment_id is None else session.get_one(Payment, payment_id)
     kept = 0 if payment is None else payment.amount - payment.applied
-    return letters.receipt(
+    return partial(
+        letters.receipt,
         account=account.name,
         client=client.name,
         invoices=_listed(session, invoices),
@@ -208,7 +287,19 @@ def _receipt(
         paid_on=None if payment is None else written_date(payment.paid_on),
         method=None if payment is None else _method(payment),
         credit_added=format_amount(kept, payment.currency) if payment and kept else None,
-        settled_by_credit=payment is None,
+        settled_by_credit=payment is None and _settled_by_credit(session, invoices),
+    )
+
+
+def _settled_by_credit(session: Session, invoices: Sequence[Invoice]) -> bool:
+    """Whether credit alone paid them: no money, and no remainder left to a later invoice."""
+    carried = select(CreditEntry.id).where(
+        CreditEntry.invoice_id.in_([invoice.id for invoice in invoices]),
+        CreditEntry.kind == CreditEntryKind.CARRIED,
+    )
+    return (
+        not any(invoice.amount_paid for invoice in invoices)
+        and session.scalar(carried.limit(1)) is None
     )
 
 
@@ -224,20 +315,28 @@ def _failed(
     client: Client,
     invoice: Invoice,
     attempt_id: UUID | None,
-) -> Letter:
+) -> Callable[..., Letter]:
     attempt = session.get_one(PaymentAttempt, attempt_id)
-    zone = client.zone(account)
-    return letters.payment_failed(
+    kind = DeclineClass(attempt.decline_class or DeclineClass.SOFT)
+    return partial(
+        letters.payment_failed,
         account=account.name,
         client=client.name,
         invoice=_listed(session, [invoice])[0],
-        reason=attempt.message or "Your card was declined.",
+        tried=format_amount(attempt.amount, attempt.currency),
+        reason=_reason(attempt, kind),
         next_try=None
         if invoice.next_attempt_at is None
-        else written_date(invoice.next_attempt_at.astimezone(zone).date()),
-        needs_authentication=attempt.decline_class == DeclineClass.NEEDS_AUTHENTICATION,
-        needs_new_card=attempt.decline_class in {DeclineClass.NEEDS_NEW_CARD, DeclineClass.HARD},
+        else written_date(local_date(invoice.next_attempt_at, client.zone(account))),
+        needs_authentication=kind == DeclineClass.NEEDS_AUTHENTICATION,
+        needs_new_card=kind in STOPS_AUTOMATIC_TRIES,
     )
+
+
+def _reason(attempt: PaymentAttempt, kind: DeclineClass) -> str:
+    """Why, for people. What Stripe refused before it asked a bank, it tells developers."""
+    told = attempt.message if attempt.payment_intent else None
+    return told or _REASONS.get(kind, "Your card was declined.")
 
 
 def _listed(session: Session, invoices: Sequence[Invoice]) -> list[letters.LetterInvoice]:

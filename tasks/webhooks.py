@@ -1,6 +1,7 @@
 """What vendors tell us: stored before it is handled, then handled by a job, in any order."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -117,18 +118,20 @@ def handle_mail_event(run: Run, session: Session, event_id: UUID) -> Outcome:
     event.handled_at = run.now
     mail = _mail_told_of(session, event.payload)
     news = _MAIL_NEWS.get(event.type)
+    event.account_id = mail.account_id if mail else None
     if mail is None or news is None:
         event.outcome = "not_needed" if mail else "not_ours"
         return Done({"event": event.event_id, "outcome": event.outcome})
     known = MailState(mail.state)
-    mail.state = state_after(known, news)
+    mail.state = event.outcome = state_after(known, news)
+    at = datetime.fromisoformat(event.payload["at"])
+    if news == MailState.DELIVERED:
+        # Also what is told after it came back.
+        mail.delivered_at = mail.delivered_at or at
     if mail.state != known:
         mail.message_id = mail.message_id or event.payload["message_id"]
         mail.reason = event.payload["reason"] if news in _BAD_NEWS else None
-        mail.sent_at = mail.sent_at or run.now
-        if news == MailState.DELIVERED:
-            mail.delivered_at = run.now
-    event.account_id, event.outcome = mail.account_id, mail.state
+        mail.sent_at = mail.sent_at or at
     return Done({"event": event.event_id, "mail": str(mail.id), "outcome": event.outcome})
 
 

@@ -5,9 +5,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from billing.collection import UNSETTLED, AttemptState
+from billing.collection import UNSETTLED, AttemptState, Origin
+from billing.dunning import next_try
 from billing.errors import NotFound, RuleViolation
-from models import Invoice, Job, PaymentAttempt
+from models import Account, Client, Invoice, Job, PaymentAttempt
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
@@ -72,6 +73,7 @@ def withdraw_first(session: Session, run: Run, invoice: Invoice) -> AwaitChildre
         select(Job.id).where(
             Job.parent_id == run.job_id,
             Job.kind == withdraw_attempt.name,
+            Job.args["attempt_id"].astext == str(attempt.id),
             Job.finished_at.is_not(None),
         )
     )
@@ -79,6 +81,7 @@ def withdraw_first(session: Session, run: Run, invoice: Invoice) -> AwaitChildre
         raise RuleViolation(
             "payment_in_flight", f"attempt {attempt.id} waits for the client and was not withdrawn"
         )
+    _keep_trying(session, run, invoice, attempt)
     enqueue(
         session,
         withdraw_attempt,
@@ -88,6 +91,15 @@ def withdraw_first(session: Session, run: Run, invoice: Invoice) -> AwaitChildre
         attempt_id=attempt.id,
     )
     return AwaitChildren(1)
+
+
+def _keep_trying(session: Session, run: Run, invoice: Invoice, attempt: PaymentAttempt) -> None:
+    """Have what a part payment leaves due tried again: nobody can authenticate this one then."""
+    if attempt.origin != Origin.AUTOMATIC or invoice.next_attempt_at is not None:
+        return
+    account = session.get_one(Account, invoice.account_id)
+    zone = session.get_one(Client, invoice.client_id).zone(account)
+    invoice.next_attempt_at = next_try(run.now, invoice.failures + 1, zone, account.dunning_days)
 
 
 @job(queue="payments")

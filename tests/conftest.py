@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+import structlog
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
@@ -33,6 +34,15 @@ STRIPE_KEY = "sk_test_tests"
 SENDGRID_KEY = "SG.tests"
 
 _numbers = count(1)
+
+# Its own way to show a traceback, with every variable, takes seconds for each.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def _memory() -> str | None:

@@ -18,6 +18,8 @@ COMMANDS = {
     "worker": ["-m", "workers.main", "--queues", "billing,ops", "--threads", "4"],
     "payments": ["-m", "workers.main", "--queues", "payments", "--threads", "4"],
     "mail": ["-m", "workers.main", "--queues", "mail", "--threads", "4"],
+    # One for every queue starts in a third of the time of three.
+    "everything": ["-m", "workers.main", "--queues", "billing,ops,payments,mail", "--threads", "8"],
     "scheduler": ["-m", "scheduler.main"],
     "web": ["-m", "api.main"],
 }
@@ -58,6 +60,10 @@ class Stack:
             "PYTHONWARNINGS": "error",
             **(environment or {}),
         }
+
+    def know(self, environment: Mapping[str, str]) -> None:
+        """Let all that start from now on have these settings besides."""
+        self._environment |= environment
 
     def start(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start one more process of a kind."""

@@ -190,10 +190,10 @@ def periods_of(engine: Engine, client: Client) -> list[BillingPeriod]:
         )
 
 
-def audited(engine: Engine, account: Account) -> list[Difference]:
-    """Every difference that the audit finds in the account's books."""
+def audited(engine: Engine, account: Account, *, now: datetime = NOW) -> list[Difference]:
+    """Every difference that the audit finds in the account's books, as of ``now``."""
     with Session(engine) as session:
-        return audit(session, account.id)
+        return audit(session, account.id, now=now)
 
 
 @contextmanager

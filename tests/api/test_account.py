@@ -27,6 +27,65 @@ def test_a_change_tells_absent_from_null(api: TestClient) -> None:
     assert changed.json()["time_zone"] == "America/Chicago"
 
 
+def test_a_new_account_charges_and_tells_its_clients_by_itself(api: TestClient) -> None:
+    account = api.get("/v1/account").json()
+
+    assert account["auto_collect"] is True
+    assert account["dunning"] == {"days": [3, 5, 7, 7]}
+    assert account["notifications"] == {
+        "invoice_ready": True,
+        "receipt": True,
+        "payment_failed": True,
+    }
+
+
+def test_mails_are_switched_one_by_one_and_set_back_by_null(api: TestClient) -> None:
+    def switch(**switches: bool | None) -> dict[str, bool]:
+        answer = api.patch("/v1/account", json={"notifications": switches})
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, bool] = answer.json()["notifications"]
+        assert api.get("/v1/account").json()["notifications"] == shown
+        return shown
+
+    on = {"invoice_ready": True, "receipt": True, "payment_failed": True}
+    assert switch(receipt=False) == {**on, "receipt": False}
+    assert switch(payment_failed=False) == {**on, "receipt": False, "payment_failed": False}
+    assert switch(receipt=None) == {**on, "payment_failed": False}
+    assert switch() == {**on, "payment_failed": False}
+
+
+def test_collection_and_its_schedule_are_the_accounts_to_choose(api: TestClient) -> None:
+    changed = api.patch("/v1/account", json={"auto_collect": False, "dunning": {"days": [1, 2]}})
+
+    assert changed.status_code == 200
+    assert changed.json()["auto_collect"] is False
+    assert changed.json()["dunning"] == {"days": [1, 2]}
+    assert api.patch("/v1/account", json={"dunning": {"days": []}}).json()["dunning"]["days"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"auto_collect": None}, "auto_collect"),
+        ({"auto_collect": "yes"}, "auto_collect"),
+        ({"dunning": None}, "dunning"),
+        ({"dunning": {}}, "dunning.days"),
+        ({"dunning": {"days": [0]}}, "dunning.days[0]"),
+        ({"dunning": {"days": [3, 366]}}, "dunning.days[1]"),
+        ({"dunning": {"days": [1] * 21}}, "dunning.days"),
+        ({"dunning": {"days": [1.5]}}, "dunning.days[0]"),
+        ({"dunning": {"days": [3], "final": "open"}}, "dunning.final"),
+        ({"notifications": None}, "notifications"),
+        ({"notifications": {"receipt": 0}}, "notifications.receipt"),
+        ({"notifications": {"card_expiring": True}}, "notifications.card_expiring"),
+    ],
+)
+def test_a_wrong_word_about_collection_or_mails_is_named(
+    api: TestClient, change: dict[str, Any], field: str
+) -> None:
+    problem(api.patch("/v1/account", json=change), 422, "invalid", field)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -36,7 +95,6 @@ def test_a_change_tells_absent_from_null(api: TestClient) -> None:
         {"currency": None},
         {"net_days": 366},
         {"tax_ids": "GB1"},
-        {"auto_collect": True},
         {"review_hours": 0},
         {"books_closed_through": "2026-01-01"},
     ],

@@ -8,7 +8,8 @@ from tests.api.calls import problem
 
 FIELDS = {
     "id", "name", "email", "external_ref", "currency", "time_zone", "billing_cycle", "anchor_day",
-    "billing_starts_on", "legal_name", "address", "tax_ids", "net_days", "created_at",
+    "billing_starts_on", "legal_name", "address", "tax_ids", "net_days", "auto_collect", "notifications",
+    "billing_method", "created_at",
 }  # fmt: skip
 
 
@@ -26,6 +27,8 @@ def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> 
         "address": {"line1": "1 Dock Street", "city": "Hull", "country": "GB"},
         "tax_ids": ["GB123456789"],
         "net_days": 30,
+        "auto_collect": False,
+        "notifications": {"invoice_ready": None, "receipt": False, "payment_failed": True},
     }
 
     answer = api.post("/v1/clients", json=new)
@@ -44,6 +47,8 @@ def test_a_new_client_is_billed_by_hand_and_takes_the_accounts_defaults(api: Tes
 
     assert (client["billing_cycle"], client["anchor_day"]) == ("manual", 1)
     assert client["currency"] is client["time_zone"] is client["net_days"] is None
+    assert client["auto_collect"] is client["billing_method"] is None
+    assert set(client["notifications"].values()) == {None}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,10 @@ def test_a_new_client_is_billed_by_hand_and_takes_the_accounts_defaults(api: Tes
         ({"name": "A", "billing_starts_on": "1969-12-31"}, ["billing_starts_on"]),
         ({"name": "A", "address": {"planet": "Mars"}}, ["address.planet"]),
         ({"name": "A", "tax_ids": ["x", ""]}, ["tax_ids[1]"]),
+        ({"name": "A", "auto_collect": "no"}, ["auto_collect"]),
+        ({"name": "A", "notifications": None}, ["notifications"]),
+        ({"name": "A", "notifications": {"receipt": "on"}}, ["notifications.receipt"]),
+        ({"name": "A", "notifications": {"reminders": True}}, ["notifications.reminders"]),
     ],
 )
 def test_every_wrong_field_is_named(
@@ -75,7 +84,7 @@ def test_every_wrong_field_is_named(
 
 @pytest.mark.parametrize(
     "field",
-    ["auto_collect", "review_hours", "notifications", "paused", "tax_rates", "auto_top_up", "id"],
+    ["review_hours", "paused", "tax_rates", "auto_top_up", "billing_method", "id"],
 )
 def test_a_field_of_no_client_is_refused_and_never_ignored(api: TestClient, field: str) -> None:
     body = problem(api.post("/v1/clients", json={"name": "A", field: True}), 422, "invalid", field)
@@ -99,6 +108,25 @@ def test_a_change_tells_absent_from_null(api: TestClient) -> None:
     assert (changed["currency"], changed["external_ref"]) == ("eur", "a")
     assert api.patch(url, json={}).json() == changed
     assert api.patch(url, json={"external_ref": "a"}).json() == changed
+
+
+def test_a_clients_own_switches_are_set_one_by_one_and_left_to_the_account_again(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    unset = {"invoice_ready": None, "receipt": None, "payment_failed": None}
+
+    def switch(**switches: bool | None) -> dict[str, bool | None]:
+        shown: dict[str, bool | None] = api.patch(url, json={"notifications": switches}).json()[
+            "notifications"
+        ]
+        return shown
+
+    assert switch(receipt=False) == {**unset, "receipt": False}
+    assert switch(invoice_ready=True) == {**unset, "receipt": False, "invoice_ready": True}
+    assert switch(receipt=None, invoice_ready=None) == unset
+    assert api.patch(url, json={"auto_collect": False}).json()["auto_collect"] is False
+    assert api.patch(url, json={"auto_collect": None}).json()["auto_collect"] is None
 
 
 @pytest.mark.parametrize("field", ["name", "billing_cycle", "anchor_day", "tax_ids"])

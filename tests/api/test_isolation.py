@@ -6,13 +6,16 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from tests.api.calls import a_charge, done, problem
+from tests.api.calls import a_charge, deposit, done, problem
 
 
 @pytest.fixture
 def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, str]:
     """The id of one of everything that the account has."""
     charge = a_charge(api, {"id": invoice["client"]})
+    deposit(engine, api, invoice["client"], 300)
+    card = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
+    api.put(f"/v1/clients/{invoice['client']}/billing-method", json=card)
     job = done(engine, api, api.post("/v1/billing-runs", json={}))
     return {
         "client": invoice["client"],
@@ -37,6 +40,14 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         ("DELETE", "/v1/invoices/{invoice}", "invoice_not_found"),
         ("POST", "/v1/invoices/{invoice}/finalize", "invoice_not_found"),
         ("POST", "/v1/invoices/{invoice}/void", "invoice_not_found"),
+        ("POST", "/v1/invoices/{invoice}/charge", "invoice_not_found"),
+        ("POST", "/v1/invoices/{invoice}/mark-paid", "invoice_not_found"),
+        ("POST", "/v1/invoices/{invoice}/apply-credit", "invoice_not_found"),
+        ("POST", "/v1/invoices/{invoice}/send", "invoice_not_found"),
+        ("GET", "/v1/invoices/{invoice}/pdf", "invoice_not_found"),
+        ("DELETE", "/v1/clients/{client}/billing-method", "client_not_found"),
+        ("GET", "/v1/clients/{client}/credit", "client_not_found"),
+        ("POST", "/v1/clients/{client}/credit/apply", "client_not_found"),
         ("GET", "/v1/billing-runs/{run}", "billing_run_not_found"),
         ("GET", "/v1/jobs/{job}", "job_not_found"),
         ("POST", "/v1/jobs/{job}/retry", "job_not_found"),
@@ -59,6 +70,9 @@ def test_what_belongs_to_another_account_cannot_be_used(
     charge = {"client": mine["client"], "description": "x", "amount": 1}
     selected = {"client": theirs["id"], "charge_ids": [mine["charge"]]}
     many = {"charges": [charge]}
+    credit = f"/v1/clients/{mine['client']}/credit"
+    money = {"amount": 1, "currency": "usd"}
+    card = {"stripe_customer": "cus_2", "payment_method": "pm_2"}
 
     problem(stranger.post("/v1/charges", json=charge), 404, "client_not_found")
     problem(stranger.post("/v1/charges", json=many), 422, "invalid", "charges[0].client")
@@ -67,9 +81,15 @@ def test_what_belongs_to_another_account_cannot_be_used(
     problem(
         stranger.post("/v1/billing-runs", json={"client": mine["client"]}), 404, "client_not_found"
     )
+    for answer in (
+        stranger.post(f"{credit}/deposits", json={**money, "source": "outside"}),
+        stranger.post(f"{credit}/adjustments", json={**money, "note": "x"}),
+        stranger.put(f"/v1/clients/{mine['client']}/billing-method", json=card),
+    ):
+        problem(answer, 404, "client_not_found")
 
 
-@pytest.mark.parametrize("path", ["clients", "charges", "invoices", "jobs"])
+@pytest.mark.parametrize("path", ["clients", "charges", "invoices", "jobs", "payments", "mails"])
 def test_lists_hold_nothing_of_another_account(
     api: TestClient, stranger: TestClient, mine: dict[str, str], path: str
 ) -> None:
@@ -77,6 +97,9 @@ def test_lists_hold_nothing_of_another_account(
     assert stranger.get(f"/v1/{path}").json()["data"] == []
     assert stranger.get(f"/v1/charges?client={mine['client']}").json()["data"] == []
     assert stranger.get(f"/v1/invoices?client={mine['client']}").json()["data"] == []
+    for listed in ("payments", "mails"):
+        for query in (f"client={mine['client']}", f"invoice={mine['invoice']}"):
+            assert stranger.get(f"/v1/{listed}?{query}").json()["data"] == []
     assert stranger.get(f"/v1/jobs?subject={mine['invoice']}").json()["data"] == []
 
 

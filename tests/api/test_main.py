@@ -1,13 +1,16 @@
+import json
 import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from gateways.sandbox.sendgrid.client import SendGridControl
 from models import Process
 from tests.processes import ROOT, Stack
 from tests.waiting import wait_for
@@ -53,6 +56,40 @@ def test_the_web_process_serves_signs_on_and_leaves_in_order(stack: Stack, engin
     web.send_signal(signal.SIGTERM)
     assert web.wait(20) == 0
     assert web_processes(engine) == []
+
+
+def refusal(port: int, vendor: str) -> tuple[int, str]:
+    """Status and code of what an unsigned event is answered."""
+    url = f"http://127.0.0.1:{port}/webhooks/{vendor}"
+    try:
+        urllib.request.urlopen(url, data=b"{}", timeout=5)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.load(refused)["code"]
+    raise AssertionError("an unsigned event was taken")
+
+
+def test_the_web_process_believes_what_its_settings_can_verify(
+    stack: Stack, sendgrid_control: SendGridControl
+) -> None:
+    port = free_port()
+    stack.start("web", PORT=str(port), SENDGRID_WEBHOOK_KEY=sendgrid_control.public_key())
+
+    wait_for(lambda: answers(port, "/readyz"), what="ready")
+
+    assert refusal(port, "sendgrid") == (401, "untrusted_events")
+    assert refusal(port, "stripe") == (503, "webhooks_not_configured")
+
+
+def test_a_key_of_sendgrids_that_is_none_ends_the_process_with_one_line(
+    stack: Stack,
+) -> None:
+    web = stack.start("web", PORT=str(free_port()), SENDGRID_WEBHOOK_KEY="bm8ga2V5IGF0IGFsbA==")
+
+    assert web.wait(30) == 2
+    assert stack.logs() == (
+        "duecourse: settings: SENDGRID_WEBHOOK_KEY: is not the verification key that SendGrid shows\n"
+    )
 
 
 def test_a_port_that_is_taken_ends_the_process_and_its_row(stack: Stack, engine: Engine) -> None:

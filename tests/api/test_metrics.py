@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from models import Process, Schedule, ScheduleFire
+from tests.api.conftest import Finish, PutCard
 
 Samples = dict[tuple[str, str], float]
 
@@ -30,7 +31,7 @@ def scrape(app: FastAPI) -> Samples:
 def test_every_queue_and_state_is_there_from_the_start(app: FastAPI) -> None:
     samples = scrape(app)
 
-    for queue in ("billing", "ops"):
+    for queue in ("billing", "mail", "ops", "payments"):
         for state in ("scheduled", "ready", "dispatched", "running", "failed", "dead"):
             assert samples["jobs", f"{queue} {state}"] == 0
         assert samples["queue_oldest_ready_age_seconds", queue] == 0
@@ -39,6 +40,8 @@ def test_every_queue_and_state_is_there_from_the_start(app: FastAPI) -> None:
     assert samples["worker_threads", ""] == samples["worker_busy_threads", ""] == 0
     for stage in ("due", "drafted", "billed", "empty", "held", "skipped", "failed"):
         assert samples["billing_run_periods", stage] == 0
+    for state in ("pending", "processing", "unknown", "needs_action"):
+        assert samples["payment_attempts", state] == 0
 
 
 def test_waiting_work_shows_as_depth_and_age(
@@ -89,6 +92,18 @@ def test_processes_show_their_heartbeats_and_threads(app: FastAPI, engine: Engin
     )
     assert samples["worker_last_heartbeat_timestamp_seconds", "h:3"] < now.timestamp() - 3000
     assert samples["scheduler_last_tick_timestamp_seconds", ""] == pytest.approx(now.timestamp())
+
+
+def test_charges_without_an_outcome_show_by_their_state(
+    app: FastAPI, api: TestClient, invoice: dict[str, Any], put_card: PutCard, finish: Finish
+) -> None:
+    put_card(invoice["client"], "pm_usBankAccount_processing")
+    finish(api.post(f"/v1/invoices/{invoice['id']}/charge"))
+
+    samples = scrape(app)
+
+    assert samples["payment_attempts", "processing"] == 1
+    assert samples["payment_attempts", "unknown"] == 0
 
 
 def test_schedules_show_how_late_they_are_and_what_they_missed(

@@ -67,7 +67,7 @@ def test_a_body_of_the_largest_size_is_read(api: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/nothing", "/v1/clients/", "/docs", "/redoc", "/v1/credit-notes", "/v1/payments"]
+    "path", ["/v1/nothing", "/v1/clients/", "/docs", "/redoc", "/v1/credit-notes", "/v1/disputes"]
 )
 def test_an_unknown_address_is_not_found(api: TestClient, path: str) -> None:
     problem(api.get(path), 404, "not_found")
@@ -190,6 +190,10 @@ def refused_by(constraint: str) -> IntegrityError:
     ("error", "expected"),
     [
         (InvalidInput("due_on", "must be later"), (422, "invalid", "due_on")),
+        (
+            InvalidInput("amount", "is too much", "amount_exceeds_due"),
+            (422, "amount_exceeds_due", "amount"),
+        ),
         (NotFound("invoice", "17"), (404, "invoice_not_found")),
         (RuleViolation("invoice_not_open", "it is paid"), (409, "invoice_not_open")),
         (refused_by("uq_clients_external_ref"), (409, "external_ref_taken")),
@@ -206,8 +210,17 @@ def test_every_error_of_the_rules_has_its_problem(
         problem(caller().get("/broken"), *expected)
 
 
+OF_JOBS_ALONE = {
+    "mail_not_found",
+    "not_chargeable",
+    "payment_attempt_not_found",
+    "webhook_event_not_found",
+}
+"""Codes that a job may end with, and that no request is refused with."""
+
+
 def codes_raised() -> set[str]:
-    """The codes of every RuleViolation and NotFound that the use cases raise."""
+    """The codes of every refusal that the use cases raise, but for plain invalid input."""
     codes = set()
     for path in [*ROOT.glob("tasks/*.py"), *ROOT.glob("billing/*.py"), *ROOT.glob("api/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -217,12 +230,23 @@ def codes_raised() -> set[str]:
                     args=[ast.Constant(value=str(code)), *_],
                 ):
                     codes.add(f"{code}_not_found" if error == "NotFound" else code)
+                case (
+                    ast.Call(
+                        func=ast.Name(id="InvalidInput"), args=[_, _, ast.Constant(value=str(code))]
+                    )
+                    | ast.Call(
+                        func=ast.Name(id="InvalidInput"),
+                        keywords=[ast.keyword(arg="code", value=ast.Constant(value=str(code)))],
+                    )
+                ):
+                    codes.add(code)
     return codes
 
 
 def test_every_code_that_is_raised_has_a_status() -> None:
-    assert codes_raised() >= {"invoice_not_found", "charge_locked", "scope_missing"}
-    assert codes_raised() <= set(STATUSES)
+    assert codes_raised() >= {"invoice_not_found", "charge_locked", "amount_exceeds_due"}
+    assert codes_raised() - OF_JOBS_ALONE <= set(STATUSES)
+    assert OF_JOBS_ALONE.isdisjoint(STATUSES)
 
 
 def test_every_code_that_can_be_answered_is_documented(app: FastAPI) -> None:

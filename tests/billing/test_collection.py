@@ -1,6 +1,8 @@
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from billing.collection import (
     ATTEMPT_TRANSITIONS,
@@ -9,9 +11,11 @@ from billing.collection import (
     AttemptState,
     Collection,
     Origin,
+    collection_of,
     settle,
 )
 from billing.errors import RuleViolation
+from billing.invoice_states import InvoiceStatus
 
 EDGES = [
     ("pending", "processing"),
@@ -89,3 +93,79 @@ def test_collection_and_origin_are_stored_by_these_names() -> None:
         "exhausted",
     }
     assert {*Origin} == {"automatic", "staff", "client"}
+
+
+@pytest.mark.parametrize(
+    ("automatic", "attempt", "next_try", "card", "collection"),
+    [
+        # By hand, with a card or without: a button has to be pressed.
+        ("", None, "", "card", "manual"),
+        ("", None, "", "", "manual"),
+        ("automatic", None, "next try", "card", "scheduled"),
+        # The card was removed; the try is still to come, and will find none.
+        ("automatic", None, "next try", "", "scheduled"),
+        ("automatic", None, "", "", "no_billing_method"),
+        ("automatic", None, "", "card", "exhausted"),
+        # A charge under way goes before all that was planned.
+        ("automatic", "pending", "next try", "card", "in_flight"),
+        ("automatic", "processing", "", "", "in_flight"),
+        ("", "unknown", "", "card", "in_flight"),
+        ("automatic", "needs_action", "", "card", "needs_action"),
+        ("", "needs_action", "", "", "needs_action"),
+    ],
+)
+def test_how_an_open_invoice_is_collected(
+    automatic: str, attempt: str | None, next_try: str, card: str, collection: str
+) -> None:
+    assert (
+        collection_of(
+            status=InvoiceStatus.OPEN,
+            is_automatic=bool(automatic),
+            attempt=None if attempt is None else AttemptState(attempt),
+            has_next_try=bool(next_try),
+            has_card=bool(card),
+        )
+        == collection
+    )
+
+
+OPEN_ATTEMPTS = st.sampled_from(sorted({*AttemptState} - SETTLED))
+
+
+@given(
+    st.sampled_from(sorted({*InvoiceStatus} - {InvoiceStatus.OPEN})),
+    st.one_of(st.none(), OPEN_ATTEMPTS),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_only_an_open_invoice_is_collected(
+    status: InvoiceStatus, attempt: AttemptState | None, facts: tuple[bool, bool, bool]
+) -> None:
+    is_automatic, has_next_try, has_card = facts
+
+    collection = collection_of(
+        status=status,
+        is_automatic=is_automatic,
+        attempt=attempt,
+        has_next_try=has_next_try,
+        has_card=has_card,
+    )
+
+    assert collection == "none"
+
+
+@given(OPEN_ATTEMPTS, st.booleans(), st.booleans(), st.booleans())
+def test_an_unsettled_attempt_is_always_told(
+    attempt: AttemptState,
+    is_automatic: bool,  # noqa: FBT001 - drawn by hypothesis
+    has_next_try: bool,  # noqa: FBT001 - drawn by hypothesis
+    has_card: bool,  # noqa: FBT001 - drawn by hypothesis
+) -> None:
+    collection = collection_of(
+        status=InvoiceStatus.OPEN,
+        is_automatic=is_automatic,
+        attempt=attempt,
+        has_next_try=has_next_try,
+        has_card=has_card,
+    )
+
+    assert collection == ("in_flight" if attempt in UNSETTLED else "needs_action")

@@ -64,5 +64,6 @@ def test_the_kinds_of_entries_are_stored_by_these_names() -> None:
         "returned",
         "negative_invoice",
         "carried",
+        "overpayment",
         "unexpected",
     }

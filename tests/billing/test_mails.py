@@ -12,6 +12,13 @@ from billing.mails import (
 )
 
 EDGES = [
+    ("queued", "claimed"),
+    ("queued", "accepted"),
+    ("queued", "delivered"),
+    ("queued", "bounced"),
+    ("queued", "suppressed"),
+    # It was certainly not taken, so it waits again.
+    ("claimed", "queued"),
     ("claimed", "accepted"),
     ("claimed", "delivered"),
     ("claimed", "bounced"),
@@ -49,7 +56,7 @@ def test_late_and_repeated_news_changes_nothing(state: MailState, news: MailStat
         (["accepted", "suppressed"], "suppressed"),
     ],
 )
-@pytest.mark.parametrize("start", ["claimed", "unknown"])
+@pytest.mark.parametrize("start", ["queued", "claimed", "unknown"])
 def test_events_lead_to_the_same_state_in_any_order_and_twice(
     start: str, events: list[str], known: str
 ) -> None:

@@ -1,7 +1,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from cli.main import app
+from tasks.calls import Gateways
 from tests.worlds import work
 
 HEADER = "client,charged_on,description,quantity,unit_price,currency,external_ref"
@@ -31,6 +32,7 @@ class Answer:
 
 
 Command = Callable[..., Answer]
+Working = Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -67,24 +69,30 @@ def charges_file(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def working(engine: Engine) -> Callable[[], Any]:
-    """A block during which every job of the database is run, by a thread of this process."""
+def working(engine: Engine) -> Working:
+    """A block during which jobs of billing and ops are run, by a thread of this process."""
+    return lambda: _working(engine, None)
 
-    @contextmanager
-    def block() -> Iterator[None]:
-        stopping = threading.Event()
 
-        def work_on() -> None:
-            while not stopping.wait(0.02):
-                work(engine)
+@pytest.fixture
+def working_with_vendors(engine: Engine, vendors: Gateways) -> Working:
+    """The same for every queue, on the test's own Stripe and SendGrid."""
+    return lambda: _working(engine, vendors)
 
-        thread = threading.Thread(target=work_on)
-        with capture_logs():  # They would go to the standard output that a command is judged by.
-            thread.start()
-            try:
-                yield
-            finally:
-                stopping.set()
-                thread.join()
 
-    return block
+@contextmanager
+def _working(engine: Engine, gateways: Gateways | None) -> Iterator[None]:
+    stopping = threading.Event()
+
+    def work_on() -> None:
+        while not stopping.wait(0.02):
+            work(engine, gateways=gateways)
+
+    thread = threading.Thread(target=work_on)
+    with capture_logs():  # They would go to the standard output that a command is judged by.
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()

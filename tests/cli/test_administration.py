@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import psycopg
 import pytest
 from sqlalchemy import Engine, select, text
@@ -87,9 +89,14 @@ def test_schedules_are_those_that_the_scheduler_wrote_down(
     assert "Bill every client whose period has ended" in command("schedules").stdout
 
 
-def alive(session: Session, *kinds: str) -> None:
+QUEUES = ("billing", "ops", "payments", "mail")
+
+
+def alive(session: Session, *kinds: str, queues: Sequence[str] = QUEUES) -> None:
+    """Processes that beat just now; workers serve these queues."""
     session.add_all(
-        Process(kind=kind, host="here", pid=number) for number, kind in enumerate(kinds)
+        Process(kind=kind, host="here", pid=number, queues=list(queues) if kind == "worker" else [])
+        for number, kind in enumerate(kinds)
     )
     session.commit()
 
@@ -120,7 +127,7 @@ def test_a_healthy_stack_passes_every_check(
         "web",
         "scheduler",
         "dispatcher",
-        "worker",
+        *(f"worker {queue}" for queue in QUEUES),
         "stripe",
         "stripe events",
         "sendgrid",
@@ -140,7 +147,7 @@ def test_what_is_missing_is_told_with_what_to_do(
     assert answer.code == 1
     assert "✗ dispatcher" in answer.stdout
     assert "✗ web" in answer.stdout
-    assert "✓ worker" in answer.stdout
+    assert "✓ worker billing" in answer.stdout
     assert "the line `dispatcher` of the Procfile" in answer.stdout
 
 
@@ -170,6 +177,21 @@ def test_a_vendor_that_is_not_set_is_missed_by_its_workers_alone(
     assert "! stripe          STRIPE_SECRET_KEY is not set" in answer.stdout
     assert "set it for the workers of payments, which do not start without it" in answer.stdout
     assert "set it for the workers of mail, which do not start without it" in answer.stdout
+
+
+def test_a_queue_without_a_worker_is_told(
+    command: Command, session: Session, redis_url: str, vendor_settings: dict[str, str]
+) -> None:
+    alive(session, "web", "scheduler", "dispatcher", "worker", queues=["billing", "ops"])
+    answer = command("doctor", REDIS_URL=redis_url, **vendor_settings)
+    assert answer.code == 1
+    assert "✓ worker ops" in answer.stdout
+    assert "✗ worker payments no worker serves payments: its jobs wait" in answer.stdout
+    assert "the line of the Procfile with `mail` in its --queues says how" in answer.stdout
+    # Where a vendor is not set, nobody can serve its queue.
+    without = command("doctor", REDIS_URL=redis_url)
+    assert without.code == 0
+    assert "! worker payments no worker serves payments" in without.stdout
 
 
 def test_a_vendor_that_cannot_be_used_is_told_with_what_to_do(

@@ -2,8 +2,6 @@ import csv
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -14,10 +12,10 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from billing.cycles import BillingCycle
-from cli import billing
+from cli import billing, patience
 from cli.output import Output
 from models import Account, BillingPeriod, BillingRun, Client, Invoice
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, Working
 from tests.waiting import wait_for
 from tests.worlds import NOW, a_charge, a_client, bill, refuse_invoices_of
 
@@ -25,8 +23,6 @@ PURCHASES = Path(__file__).parent / "data" / "purchases.csv"
 """Real shops' shape: CRLF, a history of 18 months, a month that sums to zero, one free item."""
 
 AS_OF = "1998-07-01"
-
-Working = Callable[[], AbstractContextManager[None]]
 
 pytestmark = pytest.mark.usefixtures("account")
 
@@ -237,7 +233,7 @@ def test_skipped_periods_are_told_with_their_reason_up_to_a_limit(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warn at once of what is missing."""
-    monkeypatch.setattr(billing, "WARN_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "WARN_AFTER_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -260,7 +256,7 @@ def test_a_missing_worker_is_told_once_while_the_command_waits_on(
     with working():
         billing_thread.join()
     assert answers[0].code == 0
-    assert answers[0].stderr.count("no dispatcher and no worker is alive") == 1
+    assert answers[0].stderr.count("no dispatcher is alive and no worker serves billing") == 1
 
 
 def test_ctrl_c_leaves_the_run_going_and_says_so(
@@ -275,10 +271,10 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(
     def press(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.billing.time.sleep", press)
+    monkeypatch.setattr("cli.patience.time.sleep", press)
     answer = command("bill", "--as-of", "2026-05-01")
     assert answer.code == 130
-    assert "the run goes on without us" in answer.stderr
+    assert "the work goes on without us" in answer.stderr
     assert session.scalars(select(BillingRun)).one().finished_at is None
 
 
@@ -292,7 +288,7 @@ def test_ctrl_c_leaves_the_run_going_and_says_so(
         (["--as-of", "2100-01-01"], "--as-of: must not be in the future, except with --dry-run", 2),
         (["--client", "somebody"], "Invalid value for '--client'", 2),
         (["--client", "01a20395-acdc-7687-9796-0794a9885247"], "no client 01a20395", 1),
-        (["--wait-all"], "No such option", 2),
+        (["--wait-all", "--dry-run"], "a dry run leaves nothing to wait for", 2),
     ],
 )
 def test_what_cannot_be_billed_is_refused(

@@ -53,6 +53,28 @@ def test_the_directory_of_a_running_stack_is_taken_before_the_environment(
     assert "duecourse up --dir" in answer.stderr
 
 
+def test_a_stacks_vendors_are_its_own_whatever_the_environment_says(
+    command: Command,
+    database_url: str,
+    tmp_path: Path,
+    vendor_settings: dict[str, str],
+) -> None:
+    lock = a_running_stack(tmp_path / "local", database_url, **vendor_settings)
+    bare = a_running_stack(tmp_path / "bare", database_url)
+    real = {"STRIPE_SECRET_KEY": "sk_live_real", "SENDGRID_API_KEY": "SG.real"}
+
+    def checks(stack: str) -> dict[str, str]:
+        document = command("doctor", "--dir", tmp_path / stack, "--json", **real).document
+        return {one["name"]: one["found"] for one in document["checks"]}
+
+    assert checks("local")["stripe"] == f"{vendor_settings['STRIPE_API_BASE']} answers"
+    assert checks("local")["sendgrid events"] == "SENDGRID_WEBHOOK_KEY is set"
+    assert checks("bare")["stripe"] == "STRIPE_SECRET_KEY is not set"
+    assert checks("bare")["sendgrid"] == "SENDGRID_API_KEY is not set"
+    os.close(lock)
+    os.close(bare)
+
+
 def test_a_stack_that_is_still_starting_is_not_talked_to(
     command: Command, database_url: str, tmp_path: Path
 ) -> None:

@@ -75,6 +75,27 @@ def test_a_client_who_is_there_keeps_what_it_has(
     assert (acme.name, acme.billing_cycle) == ("Acme Ltd", "manual")
 
 
+@pytest.mark.parametrize(
+    ("flag", "kept"),
+    [(["--auto-collect"], True), (["--no-auto-collect"], False), ([], None)],
+)
+def test_whether_a_new_clients_card_is_charged_by_itself_is_said_or_left_to_the_account(
+    *,
+    command: Command,
+    charges_file: File,
+    engine: Engine,
+    account: Account,
+    session: Session,
+    flag: list[str],
+    kept: bool | None,
+) -> None:
+    there = a_client(engine, account, name="Known", external_ref="bell")
+    assert command("import", charges_file(MAY, OTHER), *flag).code == 0
+    acme = session.scalars(select(Client).where(Client.external_ref == "acme")).one()
+    assert acme.auto_collect is kept
+    assert session.get_one(Client, there.id).auto_collect is None
+
+
 def test_running_it_again_changes_nothing(
     command: Command, charges_file: File, engine: Engine
 ) -> None:
@@ -221,7 +242,7 @@ def test_a_file_with_no_rows_is_fine(command: Command, charges_file: File) -> No
         ["import"],
         ["import", "FILE", "--billing-cycle", "weekly"],
         ["import", "FILE", "--time-zone", "Mars/Olympus"],
-        ["import", "FILE", "--auto-collect"],
+        ["import", "FILE", "--auto-collect=yes"],
     ],
 )
 def test_wrong_usage_is_told_and_exits_with_2(

@@ -100,6 +100,13 @@ class Up:
 
 def run(*arguments: str | Path, **given: str) -> "subprocess.CompletedProcess[str]":
     """Another command, as its own process."""
+    return run_for(LIMIT_SECONDS, *arguments, **given)
+
+
+def run_for(
+    limit: float, *arguments: str | Path, **given: str
+) -> "subprocess.CompletedProcess[str]":
+    """The same for a command that may take so many seconds."""
     return subprocess.run(
         [sys.executable, "-m", "cli.main", *map(str, arguments)],
         cwd=ROOT,
@@ -107,7 +114,7 @@ def run(*arguments: str | Path, **given: str) -> "subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         check=False,
-        timeout=LIMIT_SECONDS,
+        timeout=limit,
     )
 
 
@@ -222,6 +229,7 @@ def test_local_vendors_are_checked_brought_back_and_remembered(
         events_go_to = f"http://127.0.0.1:{before['PORT']}/webhooks/stripe"
         assert stripe.settings()["webhook_url"] == events_go_to
         assert stripe.settings()["webhook_secret"] == before["STRIPE_WEBHOOK_SECRET"]
+        assert "payment_intent.succeeded" in stripe.settings()["webhook_events"].split(",")
         stripe.emit("customer.created", {"id": "cus_1", "object": "customer"})
         with SendGridMail(before["SENDGRID_API_KEY"], host=before["SENDGRID_API_BASE"]) as mail:
             assert isinstance(mail.send(A_MAIL), Accepted)

@@ -76,12 +76,16 @@ def test_everything_of_a_mail_arrives(
             mail,
             cc=(Mailbox("copy@maple.example"),),
             reply_to=Mailbox("answers@bluebird.example"),
-            attachments=(Attachment("INV-1.pdf", "application/pdf", b"%PDF-1.7\x00"),),
+            attachments=(
+                Attachment("INV-1.pdf", "application/pdf", b"%PDF-1.7\x00"),
+                Attachment("INV-2.pdf", "application/pdf", b"%PDF-1.7\x01"),
+            ),
         )
     )
     (sent,) = sendgrid_control.mails(**mail.custom_args)
     assert sent.recipients == ["ap@maple.example", "copy@maple.example"]
     assert (sent.folder / "INV-1.pdf").read_bytes() == b"%PDF-1.7\x00"
+    assert sent.eml.index(b"INV-1.pdf") < sent.eml.index(b"INV-2.pdf")
     for line in (
         'From: "Bluebird, Inc." <billing@bluebird.example>',
         "Reply-To: answers@bluebird.example",

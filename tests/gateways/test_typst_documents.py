@@ -30,7 +30,6 @@ INVOICE = InvoiceDocument(
     total="$335.58",
     credit="-$100.00",
     amount_due="$235.58",
-    currency="USD",
     pay_url="https://pay.example/i/abc",
     notes=("Thank you.",),
 )
@@ -107,7 +106,6 @@ def test_what_may_be_missing_may_be_missing(documents: TypstDocuments, paper: st
         lines=(replace(LINE, date=""),),
         total="-$40.00",
         amount_due="$0.00",
-        currency="USD",
         paper="a4" if paper == "a4" else "us-letter",
     )
     assert pages(documents.render_invoice_pdf(bare)) == 1

@@ -53,7 +53,10 @@ FROZEN = {
     "created_at": "now()",
     "finalized_at": "now()",
 }
-MOVING = {"status", "credit_applied", "amount_paid", "amount_due", "paid_at", "voided_at"}
+MOVING = {
+    *("status", "credit_applied", "amount_paid", "amount_due", "paid_at", "voided_at"),
+    *("auto_collect", "next_attempt_at", "attempt_count", "failures"),
+}
 
 
 def test_what_a_finalized_invoice_says_is_frozen(finalized: Invoice, refused: Refuse) -> None:
@@ -64,7 +67,7 @@ def test_what_a_finalized_invoice_says_is_frozen(finalized: Invoice, refused: Re
         assert "what it says is frozen" in str(reason), column
 
 
-def test_every_column_is_frozen_but_those_that_payment_moves() -> None:
+def test_every_column_is_frozen_but_those_that_payment_and_collection_move() -> None:
     assert set(Invoice.__table__.columns.keys()) - {"id"} == FROZEN.keys() | MOVING
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -272,6 +273,72 @@ def test_of_two_that_ask_for_the_same_at_once_one_makes_the_job(engine: Engine) 
         first, second = together(ask, ask)
         assert first.id == second.id
         assert {first.created, second.created} == {True, False}
+
+
+def enqueue_many(engine: Engine, *keys: str | None) -> None:
+    with engine.begin() as connection:
+        job_ledger.enqueue_many(connection, [new_job(unique_key=key) for key in keys])
+
+
+def keys_and_states(engine: Engine) -> list[tuple[str | None, str]]:
+    with Session(engine) as session:
+        rows = session.execute(select(Job.unique_key, Job.state).order_by(Job.unique_key, Job.id))
+        return [(row.unique_key, row.state) for row in rows]
+
+
+def test_of_many_at_once_those_with_a_known_key_join_and_the_others_are_made(
+    engine: Engine,
+) -> None:
+    waiting, later = a_job(engine, unique_key="a"), a_job(engine, unique_key="b", run_at=FAR_AWAY)
+
+    enqueue_many(engine, "c", None, "b", "a", None)
+
+    assert keys_and_states(engine) == [
+        ("a", "ready"),
+        ("b", "scheduled"),
+        ("c", "ready"),
+        (None, "ready"),
+        (None, "ready"),
+    ]
+    assert job_of(engine, waiting).state == "ready"
+    # Brought forward to now.
+    assert promote(engine) == 1
+    assert job_of(engine, later).state == "ready"
+
+
+def test_of_many_at_once_one_that_runs_is_run_again_and_one_that_ended_made_anew(
+    engine: Engine,
+) -> None:
+    ended = a_job(engine, unique_key="a")
+    succeed(engine, ended)
+    job_id = a_job(engine, unique_key="b")
+    running = started(engine, job_id)
+
+    enqueue_many(engine, "a", "b")
+
+    assert keys_and_states(engine) == [("a", "succeeded"), ("a", "ready"), ("b", "running")]
+    assert end(engine, running, JobState.SUCCEEDED)
+    assert job_of(engine, job_id).state == "ready"
+
+
+def test_many_asked_for_by_two_at_once_in_any_order_are_made_once(engine: Engine) -> None:
+    for n in range(10):
+        keys = [f"work {n} {letter}" for letter in "abcdefgh"]
+        # In the other order, one that locks as it is told would wait for the other in a ring.
+        assert together(
+            partial(enqueue_many, engine, *keys), partial(enqueue_many, engine, *reversed(keys))
+        ) == [None, None]
+
+    assert Counter(key for key, _ in keys_and_states(engine)).most_common(1)[0][1] == 1
+    assert len(states(engine)) == 80
+
+
+def test_many_exist_only_if_their_transaction_commits(engine: Engine) -> None:
+    with engine.connect() as connection:
+        job_ledger.enqueue_many(connection, [new_job(unique_key="a"), new_job()])
+        connection.rollback()
+
+    assert states(engine) == []
 
 
 def test_an_adopted_message_is_written_down_once(engine: Engine) -> None:
@@ -645,6 +712,45 @@ def test_a_run_whose_job_was_rescued_ends_nothing(engine: Engine) -> None:
     extend(engine, stalled)
     assert lease_left(engine, job_id) <= LEASE
     assert end(engine, current, JobState.SUCCEEDED)
+
+
+def holds(engine: Engine, claimed: Claim) -> bool:
+    with engine.begin() as connection:
+        return job_ledger.holds(connection, claimed)
+
+
+def test_a_lease_holds_until_its_run_ends(engine: Engine) -> None:
+    claimed = started(engine, a_job(engine))
+    assert holds(engine, claimed)
+    # Nobody has taken it, so it may still end its run.
+    let_lease_expire(engine, claimed.job_id)
+    assert holds(engine, claimed)
+
+    assert end(engine, claimed, JobState.SUCCEEDED)
+    assert not holds(engine, claimed)
+
+
+def test_a_lease_that_another_run_has_taken_does_not_hold(engine: Engine) -> None:
+    claimed = started(engine, a_job(engine))
+    let_lease_expire(engine, claimed.job_id)
+    rescue(engine)
+    assert not holds(engine, claimed)
+
+    second = started(engine, claimed.job_id)
+
+    assert not holds(engine, claimed)
+    assert holds(engine, second)
+
+
+def test_a_job_whose_lease_was_looked_at_is_not_rescued_before_the_commit(engine: Engine) -> None:
+    claimed = started(engine, a_job(engine))
+    let_lease_expire(engine, claimed.job_id)
+    with engine.connect() as runner:
+        assert job_ledger.holds(runner, claimed)
+        assert rescue(engine) == 0
+        runner.commit()
+
+    assert rescue(engine) == 1
 
 
 def test_the_fence_holds_also_when_a_snooze_gave_the_attempt_back(engine: Engine) -> None:

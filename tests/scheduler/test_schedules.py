@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scheduler.schedules import SCHEDULES, CronLine
 from tasks.catalogue import KINDS
+from tasks.due_collections import collect_due
 from tasks.pruning import prune
 from tests.worlds import NOW
 
@@ -46,6 +47,13 @@ def test_the_due_are_billed_every_minute() -> None:
     [line] = [line for line in SCHEDULES if line.name == "bill-due-periods"]
     assert line.next_after(NOW) == NOW + timedelta(minutes=1)
     assert line.arguments(NOW) == {"fire_at": NOW}
+
+
+def test_cards_that_are_due_and_charges_without_an_answer_are_looked_for_every_minute() -> None:
+    [line] = [line for line in SCHEDULES if line.kind is collect_due]
+    assert line.next_after(NOW) == NOW + timedelta(minutes=1)
+    # Whatever minute it was fired for, what is due is what is due by the time it runs.
+    assert line.arguments(NOW) == {}
 
 
 @pytest.mark.parametrize(

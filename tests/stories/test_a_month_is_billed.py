@@ -1,6 +1,3 @@
-from sqlalchemy.orm import Session
-
-from tasks.billing_runs import request_run
 from tests.processes import Stack
 from tests.stories.conftest import Business
 from tests.waiting import wait_for
@@ -29,13 +26,7 @@ def test_the_same_month_asked_for_again_bills_nothing(business: Business) -> Non
     business.monthly_client("Ada Imports", months_ago=1)
 
     for _ in range(2):
-        with Session(business.engine) as session, session.begin():
-            request_run(
-                session,
-                business.account.id,
-                now=session.connection().exec_driver_sql("SELECT now()").scalar_one(),
-                requested_by="test",
-            )
+        business.request_run()
         work(business.engine)
 
     assert len(business.invoices()) == 1

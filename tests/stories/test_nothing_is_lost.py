@@ -4,13 +4,11 @@ import redis
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from models import Client, Job
-from models.database import database_now
-from tasks.billing_runs import request_run
+from models import Job
 from tasks.enqueueing import enqueue
 from tasks.pruning import prune
 from tests.processes import Stack
-from tests.stories.conftest import Business
+from tests.stories.conftest import Business, hold
 from tests.waiting import wait_for
 
 
@@ -22,8 +20,8 @@ def test_a_worker_killed_in_the_middle_of_a_page_loses_nothing(
     victim = stack.start("worker")
 
     with Session(business.engine) as holding:
-        _hold(holding, client)
-        _request(business)
+        hold(holding, client)
+        business.request_run()
         # The page has begun and waits for the client's lock: it is in the middle of its work.
         wait_for(lambda: business.jobs(Job.kind == "bill_page", Job.state == "running") == 1)
         stack.kill(victim)
@@ -41,7 +39,7 @@ def test_redis_flushed_in_the_middle_of_a_run_loses_nothing(
     clients = [business.monthly_client(f"Client {n}", months_ago=3) for n in range(5)]
     stack.start("dispatcher")
 
-    _request(business)
+    business.request_run()
     wait_for(lambda: business.jobs(Job.state == "dispatched") == 1)
     with redis.Redis.from_url(stack.redis.url) as doorbell:
         doorbell.flushall()
@@ -49,7 +47,7 @@ def test_redis_flushed_in_the_middle_of_a_run_loses_nothing(
         # Sent again, since no worker started it.
         wait_for(lambda: business.jobs(Job.dispatches > 1) == 1)
         with Session(business.engine) as holding:
-            _hold(holding, clients[0])
+            hold(holding, clients[0])
             wait_for(lambda: business.jobs(Job.kind == "bill_page", Job.state == "running") == 1)
             doorbell.flushall()
 
@@ -63,7 +61,7 @@ def test_two_schedulers_and_two_dispatchers_bill_every_period_once(
 ) -> None:
     for n in range(10):
         business.monthly_client(f"Client {n}", months_ago=2)
-    business.scheduler_was_down_since(months_ago=2)
+    business.scheduler_is_about_to_fire()
 
     for process in ("scheduler", "scheduler", "dispatcher", "dispatcher", "worker", "worker"):
         stack.start(process)
@@ -95,13 +93,3 @@ def test_a_job_whose_enqueue_was_rolled_back_never_runs(engine: Engine, stack: S
     with Session(engine) as session:
         assert session.get(Job, lost) is None
         assert list(session.scalars(select(Job.id))) == [kept]
-
-
-def _hold(session: Session, client: Client) -> None:
-    """Lock a client's row, so that a page stops in the middle."""
-    session.execute(select(Client).where(Client.id == client.id).with_for_update())
-
-
-def _request(business: Business) -> None:
-    with Session(business.engine) as session, session.begin():
-        request_run(session, business.account.id, now=database_now(session), requested_by="test")

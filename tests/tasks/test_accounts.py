@@ -31,6 +31,15 @@ def test_an_account_is_in_utc_and_dollars_with_two_weeks_to_pay(account: Account
         ("net_days", -1),
         ("net_days", 366),
         ("net_days", None),
+        ("auto_collect", None),
+        ("auto_collect", 1),
+        ("dunning_days", None),
+        ("dunning_days", "35"),
+        ("dunning_days", [0]),
+        ("dunning_days", [366]),
+        ("dunning_days", [True]),
+        ("dunning_days", [1] * 21),
+        ("notifications", None),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(
@@ -52,6 +61,53 @@ def test_lists_and_texts_may_be_taken_away(session: Session, account: Account) -
     changed = change_account(session, account.id, dict.fromkeys(changes), now=NOW)
 
     assert (changed.legal_name, changed.tax_ids, changed.address) == (None, [], None)
+
+
+def test_an_account_collects_by_itself_and_tells_everything_unless_told_otherwise(
+    account: Account,
+) -> None:
+    assert (account.auto_collect, account.dunning_days) == (True, [3, 5, 7, 7])
+    assert account.notifications == {}
+
+
+def test_the_schedule_of_dunning_may_be_anything_from_no_second_try_to_twenty(
+    session: Session, account: Account
+) -> None:
+    for days in ([], [1, 365], [7] * 20):
+        changed = change_account(session, account.id, {"dunning_days": days}, now=NOW)
+        session.refresh(changed)
+        assert changed.dunning_days == days
+
+
+def test_switches_of_mails_are_merged_and_taken_away_by_none(
+    session: Session, account: Account
+) -> None:
+    kept = []
+    for switches in (
+        {"receipt": False},
+        {"invoice_ready": True},
+        {"receipt": None, "payment_failed": None},
+    ):
+        changed = change_account(session, account.id, {"notifications": switches}, now=NOW)
+        session.refresh(changed)
+        kept.append(changed.notifications)
+
+    assert kept == [
+        {"receipt": False},
+        {"receipt": False, "invoice_ready": True},
+        {"invoice_ready": True},
+    ]
+
+
+@pytest.mark.parametrize("switches", [{"reminders": True}, {"receipt": 1}, {"receipt": "on"}])
+def test_a_wrong_switch_is_refused_by_its_name(
+    session: Session, account: Account, switches: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        change_account(session, account.id, {"notifications": switches}, now=NOW)
+
+    (kind,) = switches
+    assert refused.value.field == f"notifications.{kind}"
 
 
 def test_an_unknown_account_is_not_found(session: Session) -> None:

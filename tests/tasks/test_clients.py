@@ -25,6 +25,7 @@ def test_a_client_is_manual_and_inherits_unless_told_otherwise(
     assert (client.billing_cycle, client.anchor_day, client.activated_at) == ("manual", 1, None)
     assert (client.time_zone, client.currency, client.net_days) == (None, None, None)
     assert client.tax_ids == []
+    assert (client.auto_collect, client.notifications) == (None, {})
     assert client.zone(account).key == "UTC"
     assert periods_of(engine, client) == []
 
@@ -54,6 +55,8 @@ def test_a_client_on_the_cycle_starts_today_in_its_zone(engine: Engine, account:
         ("billing_cycle", "hourly"),
         ("billing_starts_on", date(1969, 12, 31)),
         ("billing_starts_on", NOW.date() + timedelta(days=367)),
+        ("auto_collect", "yes"),
+        ("notifications", None),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(
@@ -106,6 +109,26 @@ def test_a_change_touches_only_what_it_names(engine: Engine, account: Account) -
     changed = change(engine, client, net_days=None)
 
     assert (changed.email, changed.net_days, changed.currency) == ("ada@example.com", None, "eur")
+
+
+def test_a_clients_switches_of_mails_are_merged_and_taken_away_by_none(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(
+        engine,
+        account,
+        auto_collect=False,
+        notifications={"receipt": False, "payment_failed": None},
+    )
+    assert (client.auto_collect, client.notifications) == (False, {"receipt": False})
+
+    changed = change(engine, client, notifications={"invoice_ready": True}, auto_collect=None)
+    assert changed.auto_collect is None
+    assert changed.notifications == {"receipt": False, "invoice_ready": True}
+    assert (
+        change(engine, client, notifications=dict.fromkeys(changed.notifications)).notifications
+        == {}
+    )
 
 
 def test_another_accounts_client_cannot_be_changed(

@@ -139,3 +139,27 @@ def test_jobs_enqueued_for_each_are_what_each_enqueued_by_itself_would_be(
     columns = [column.key for column in Job.__table__.columns if column.key not in named]
     same, _ = each
     assert [getattr(same, name) for name in columns] == [getattr(first, name) for name in columns]
+
+
+def test_work_for_each_that_is_asked_for_again_joins_by_its_key(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    clients = [a_client(engine, account) for _ in range(3)]
+
+    def ask(*which: int) -> None:
+        enqueue_for_each(
+            session,
+            draft_invoice,
+            [(account.id, {"client_id": clients[number].id}) for number in which],
+            requested_by="test",
+            unique_key=lambda arguments: f"draft:{arguments['client_id']}",
+        )
+        session.commit()
+
+    ask(2, 0)
+    ask(0, 1, 2)
+
+    jobs = session.scalars(select(Job)).all()
+    assert len(jobs) == 3
+    assert {job.unique_key for job in jobs} == {f"draft:{client.id}" for client in clients}
+    assert all(job.unique_key == f"draft:{job.subject_id}" for job in jobs)

@@ -16,6 +16,7 @@ from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice
 from tasks.invoice_documents import filename, invoice_document, written_period
 from tasks.voiding import void_invoice
+from tests.money import an_invoice, deposit, owe
 from tests.worlds import (
     NOW,
     a_charge,
@@ -144,6 +145,28 @@ def test_what_was_settled_is_taken_off_the_total(
     assert owed_before.labels.credit == "Brought forward"
 
 
+def test_what_was_too_little_for_a_card_is_said_to_come_with_the_next_invoice(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    carried = owe(engine, account, client, 30)
+    deposit(engine, account, client, 1030)
+    next_one = an_invoice(engine, account, client, "10.00")
+
+    document = invoice_document(session, carried)
+    assert (document.credit, document.amount_due) == ("-0.30 USD", "0.00 USD")
+    assert document.labels.credit == "Carried to your next invoice"
+    assert document.notes == (
+        "0.30 USD is too little for a card, and is carried to your next invoice.",
+    )
+    settled = invoice_document(session, next_one)
+    assert (settled.credit, settled.labels.credit, settled.notes) == (
+        "-10.00 USD",
+        "Credit applied",
+        (),
+    )
+
+
 def test_tax_stands_between_the_subtotal_and_the_total(
     engine: Engine, session: Session, account: Account
 ) -> None:
@@ -196,7 +219,7 @@ def test_a_currency_without_a_minor_unit_has_no_decimals(
 
     document = invoice_document(session, invoice)
 
-    assert (document.total, document.currency) == ("1,200 JPY", "JPY")
+    assert document.total == "1,200 JPY"
     assert [line.unit_price for line in document.lines] == ["1200"]
 
 

@@ -44,19 +44,20 @@ ADDRESSED: dict[str, Any] = {"account": "Bluebird Prep", "client": "Ada Imports"
 REASON = "The card has insufficient funds."
 
 
-def ready(*invoices: LetterInvoice, charges_card: bool = False, **names: str) -> Letter:
-    return invoice_ready(**ADDRESSED | names, invoices=invoices, charges_card=charges_card)
+def ready(*invoices: LetterInvoice, **facts: Any) -> Letter:
+    return invoice_ready(**ADDRESSED | {"attached": 0} | facts, invoices=invoices)
 
 
 def received(*invoices: LetterInvoice, **facts: Any) -> Letter:
     nothing = dict.fromkeys(("paid", "paid_on", "method", "credit_added"))
-    given = ADDRESSED | nothing | {"settled_by_credit": False} | facts
+    given = ADDRESSED | nothing | {"settled_by_credit": False, "attached": 0} | facts
     return receipt(invoices=invoices, **given)
 
 
 def failed(invoice: LetterInvoice = DUE, **facts: Any) -> Letter:
     plain = {"next_try": None, "needs_authentication": False, "needs_new_card": False}
-    return payment_failed(**ADDRESSED | plain | {"reason": REASON} | facts, invoice=invoice)
+    told = {"reason": REASON, "tried": "1,000.00 USD", "attached": 0}
+    return payment_failed(**ADDRESSED | plain | told | facts, invoice=invoice)
 
 
 def read_out(letter: Letter) -> str:
@@ -74,7 +75,17 @@ def says(letter: Letter, words: str) -> bool:
 
 EVERY_KIND: dict[str, Callable[..., Letter]] = {
     "ready": lambda **names: ready(DUE, PARTLY, SETTLED, **names),
-    "ready, card charged": lambda **names: ready(DUE, charges_card=True, **names),
+    "ready, card charged": lambda **names: ready(DUE, charged=[DUE.number], **names),
+    "ready, three ways": lambda **names: ready(
+        DUE,
+        PARTLY,
+        replace(DUE, number="INV-000044"),
+        SETTLED,
+        charged=[DUE.number],
+        carried=[PARTLY.number],
+        attached=2,
+        **names,
+    ),
     "ready, all settled": lambda **names: ready(SETTLED, **names),
     "paid": lambda **names: received(SETTLED, paid="80.00 USD", method="Bank transfer", **names),
     "paid by credit": lambda **names: received(SETTLED, settled_by_credit=True, **names),
@@ -195,7 +206,7 @@ def test_invoices_settled_already_are_listed_after_those_due_and_not_counted() -
 def test_where_all_is_settled_nothing_is_asked_for(
     settled: list[LetterInvoice], words: str
 ) -> None:
-    letter = ready(*settled, charges_card=True)
+    letter = ready(*settled)
     assert letter.subject.startswith("Invoice Ready For Payment: ")
     assert says(letter, words)
     assert not says(letter, "We will charge")
@@ -203,7 +214,7 @@ def test_where_all_is_settled_nothing_is_asked_for(
 
 
 def test_a_client_whose_card_is_charged_has_nothing_to_do() -> None:
-    letter = ready(DUE, charges_card=True)
+    letter = ready(DUE, PARTLY, charged=[DUE.number, PARTLY.number])
     assert says(letter, "We will charge the card that you have on file with us.")
     assert says(letter, "There is nothing you need to do.")
     assert not says(letter, "To pay")
@@ -213,6 +224,62 @@ def test_a_client_whose_card_is_not_charged_is_told_how_to_pay() -> None:
     letter = ready(DUE)
     assert says(letter, "To pay, reply to this email or contact us")
     assert not says(letter, "We will charge")
+
+
+def test_each_invoice_is_paid_in_its_own_way() -> None:
+    yen = replace(DUE, number="INV-000044")
+    mixed = ready(DUE, PARTLY, yen, charged=[DUE.number], carried=[PARTLY.number])
+    for words in (
+        "We will charge the card that you have on file with us for INV-000042.",
+        "INV-000043 comes to less than can be charged to a card. We will add it to your next",
+        "To pay INV-000044, reply to this email or contact us as you usually do",
+        "mention the invoice number.",
+    ):
+        assert says(mixed, words)
+    assert not says(mixed, "nothing you need to do")
+
+    by_card = ready(DUE, yen, PARTLY, charged=[DUE.number, yen.number], carried=[PARTLY.number])
+    assert says(by_card, "for INV-000042 and INV-000044.")
+    assert says(by_card, "There is nothing you need to do.")
+    assert not says(by_card, "To pay")
+
+    too_little = ready(DUE, PARTLY, yen, carried=[DUE.number, PARTLY.number, yen.number])
+    assert says(
+        too_little, "INV-000042, INV-000043 and INV-000044 come to less than can be charged"
+    )
+    assert says(
+        too_little, "We will add them to your next invoice. There is nothing you need to do."
+    )
+
+
+@pytest.mark.parametrize(
+    ("invoices", "attached", "words"),
+    [
+        ([DUE], 1, "The invoice is attached as a PDF."),
+        ([DUE, SETTLED], 2, "The invoices are attached as PDFs."),
+        ([DUE, SETTLED], 1, "The first of these invoices is attached as a PDF."),
+        (
+            [DUE] * 30,
+            20,
+            "The first 20 of these invoices are attached as PDFs. Ask us for the others.",
+        ),
+        ([DUE], 0, None),
+    ],
+)
+def test_a_letter_says_which_invoices_are_attached(
+    invoices: list[LetterInvoice], attached: int, words: str | None
+) -> None:
+    for letter in (
+        ready(*invoices, attached=attached),
+        received(*invoices, paid="80.00 USD", attached=attached),
+    ):
+        assert says(letter, words or "attached") is (words is not None)
+
+
+def test_a_failed_payment_has_its_invoice_attached_and_no_receipt_of_none() -> None:
+    assert says(failed(attached=1), "The invoice is attached as a PDF.")
+    assert not says(failed(), "attached")
+    assert not says(received(credit_added="5.00 USD"), "attached")
 
 
 def test_a_receipt_says_what_was_paid_when_and_how() -> None:

@@ -46,8 +46,8 @@ def test_a_paused_queue_keeps_who_paused_it_first(engine: Engine, session: Sessi
 
 def test_what_is_not_there_cannot_be_operated(session: Session) -> None:
     for call in (
-        lambda: pause_queue(session, "mail", "ada"),
-        lambda: resume_queue(session, "mail"),
+        lambda: pause_queue(session, "tea", "ada"),
+        lambda: resume_queue(session, "tea"),
         lambda: run_schedule(session, "tea", "ada"),
         lambda: pause_schedule(session, "tea", "ada"),
         lambda: resume_schedule(session, "tea"),

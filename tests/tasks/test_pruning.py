@@ -7,12 +7,22 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 import tasks.pruning
-from models import Account, BillingRun, IdempotencyKey, Job, Process, Schedule, ScheduleFire
+from models import (
+    Account,
+    BillingRun,
+    IdempotencyKey,
+    Job,
+    Process,
+    Schedule,
+    ScheduleFire,
+    WebhookEvent,
+)
 from models.database import database_now
 from tasks.enqueueing import enqueue
 from tasks.outcomes import Done
 from tasks.pruning import (
     KEEP_DEAD_PROCESSES,
+    KEEP_HANDLED_EVENTS,
     KEEP_IDEMPOTENCY_KEYS,
     KEEP_JOBS,
     prune,
@@ -143,3 +153,30 @@ def test_keys_fires_and_dead_processes_are_forgotten_in_time(
     left = [session.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
     assert sum(left) == kept
     assert session.execute(text("SELECT count(*) FROM schedules")).scalar_one() == 1
+
+
+def test_events_are_forgotten_long_after_they_were_handled_and_never_before(
+    engine: Engine, session: Session
+) -> None:
+    now = database_now(session)
+
+    def an_event(name: str, handled_at: datetime | None) -> None:
+        received_at = now - timedelta(days=400)
+        event = WebhookEvent(
+            provider="stripe",
+            event_id=name,
+            type="payment_intent.succeeded",
+            payload={},
+            received_at=received_at,
+            handled_at=handled_at,
+        )
+        session.add(event)
+
+    an_event("old", now - KEEP_HANDLED_EVENTS - A_MINUTE)
+    an_event("young", now - KEEP_HANDLED_EVENTS + A_MINUTE)
+    an_event("unhandled", None)
+    session.commit()
+
+    perform(engine, prune, None, now=now)
+
+    assert set(session.scalars(select(WebhookEvent.event_id))) == {"young", "unhandled"}

@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,8 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
-from models import Account
+from models import Account, JobAttempt
+from tasks.calls import Call, Gateways, Step
 from tasks.enqueueing import enqueue
 from tasks.kinds import JobKind, Run, job
 from tasks.leases import LeaseKeeper
@@ -473,3 +475,329 @@ def test_a_paused_queue_starts_nothing_and_resumes(engine: Engine, runner: Runne
     resume(engine)
     assert work(engine) == 1
     assert accounts(engine) == ["Ada"]
+
+
+# Calls
+
+
+class Words:
+    """What calls are asked and answered, in place of any vendor."""
+
+    def __init__(self, *answers: object) -> None:
+        self.asked: list[str] = []
+        self._answers = list(answers)
+
+    def ask(self, word: str) -> object:
+        self.asked.append(word)
+        answer = self._answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def note(session: Session, answer: object) -> Outcome:
+    """Keep the answer where a test can see it."""
+    new_account(session, name=str(answer))
+    return Done({"answer": str(answer)})
+
+
+def test_a_call_is_made_between_two_transactions(engine: Engine, runner: Runner) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def ask(_gateways: Gateways) -> str:
+        open_ones = text(
+            "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'"
+        )
+        with engine.connect() as connection:
+            seen.append((accounts(engine), list(connection.scalars(open_ones))))
+        return "answered"
+
+    @job(queue="ops")
+    def call(_run: Run, session: Session) -> Step:
+        new_account(session, name="asked")
+        return Call(ask, note)
+
+    job_id = run_now(engine, runner, call)
+
+    # What was written before is there for all to see, and no transaction is open.
+    assert seen == [(["asked"], [])]
+    assert accounts(engine) == ["asked", "answered"]
+    assert job_of(engine, job_id).result == {"answer": "answered"}
+    assert runs_of(engine, job_id) == [(1, "succeeded")]
+
+
+def test_a_call_is_made_through_the_gateways_of_the_process(
+    engine: Engine, leases: LeaseKeeper
+) -> None:
+    gateways = Gateways(mail_sender="billing@bluebird-prep.example")
+    runner = Runner(engine, leases, worker="test", lease=LEASE, gateways=gateways)
+
+    @job(queue="ops")
+    def call(_run: Run, _session: Session) -> Step:
+        return Call(lambda through: through.mail_sender, note)
+
+    run_now(engine, runner, call)
+
+    assert accounts(engine) == ["billing@bluebird-prep.example"]
+
+
+def test_a_process_without_the_gateway_fails_and_tries_again(
+    engine: Engine, runner: Runner
+) -> None:
+    @job(queue="ops")
+    def call(_run: Run, _session: Session) -> Step:
+        return Call(lambda through: through.cards, note)
+
+    failed = job_of(engine, run_now(engine, runner, call))
+
+    assert (failed.state, (failed.error or {})["type"]) == ("failed", "GatewayMissing")
+
+
+def test_calls_follow_one_another_until_there_is_an_outcome(engine: Engine, runner: Runner) -> None:
+    words = Words("one", "two", "three")
+
+    def call(word: str) -> Call:
+        return Call(lambda _gateways: words.ask(word), record)
+
+    def record(session: Session, answer: object) -> Step:
+        note(session, answer)
+        return Done({"last": str(answer)}) if answer == "three" else call(f"after {answer}")
+
+    @job(queue="ops")
+    def chain(_run: Run, _session: Session) -> Step:
+        return call("first")
+
+    job_id = run_now(engine, runner, chain)
+
+    assert words.asked == ["first", "after one", "after two"]
+    assert accounts(engine) == ["one", "two", "three"]
+    assert job_of(engine, job_id).result == {"last": "three"}
+    assert runs_of(engine, job_id) == [(1, "succeeded")]
+
+
+def test_a_chain_that_breaks_keeps_what_was_answered_before(engine: Engine, runner: Runner) -> None:
+    words = Words("one", ConnectionError("the line is dead"))
+
+    def record(session: Session, answer: object) -> Step:
+        note(session, answer)
+        return Call(lambda _gateways: words.ask("second"), note)
+
+    @job(queue="ops")
+    def chain(_run: Run, _session: Session) -> Step:
+        return Call(lambda _gateways: words.ask("first"), record)
+
+    job_id = run_now(engine, runner, chain)
+
+    assert accounts(engine) == ["one"]
+    assert runs_of(engine, job_id) == [(1, "failed")]
+
+
+def test_a_call_that_fails_is_tried_again_with_what_was_written_before(
+    engine: Engine, runner: Runner
+) -> None:
+    words = Words(ConnectionError("the line is dead"), "answered")
+
+    @job(queue="ops")
+    def call(run: Run, session: Session) -> Step:
+        new_account(session, name=f"asked {run.attempt}")
+        return Call(lambda _gateways: words.ask("word"), note)
+
+    job_id = run_now(engine, runner, call)
+    failed = job_of(engine, job_id)
+    assert (failed.state, failed.attempt) == ("failed", 1)
+    assert failed.error == {"type": "ConnectionError", "message": "the line is dead"}
+    assert accounts(engine) == ["asked 1"]
+
+    change_job(engine, job_id, run_at=text("now()"))
+    assert work(engine) == 1
+
+    assert accounts(engine) == ["asked 1", "asked 2", "answered"]
+    assert runs_of(engine, job_id) == [(1, "failed"), (2, "succeeded")]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (RuleViolation("invoice_not_open", "cannot"), "skipped", "invoice_not_open"),
+        (ConnectionError("down"), "dead", "attempts_exhausted"),
+    ],
+)
+def test_what_a_call_raises_is_the_outcome_of_the_run(
+    engine: Engine, runner: Runner, error: Exception, state: str, reason: str
+) -> None:
+    @job(queue="ops", max_attempts=1)
+    def call(_run: Run, _session: Session) -> Step:
+        return Call(lambda _gateways: Words(error).ask("word"), note)
+
+    ended = job_of(engine, run_now(engine, runner, call))
+
+    assert (ended.state, ended.reason) == (state, reason)
+
+
+def test_an_answer_that_cannot_be_written_down_leaves_nothing_of_it(
+    engine: Engine, runner: Runner
+) -> None:
+    def stumble(session: Session, answer: object) -> Outcome:
+        note(session, answer)
+        raise ConnectionError
+
+    @job(queue="ops")
+    def call(_run: Run, session: Session) -> Step:
+        new_account(session, name="asked")
+        return Call(lambda _gateways: "answered", stumble)
+
+    failed = job_of(engine, run_now(engine, runner, call))
+
+    assert failed.state == "failed"
+    assert accounts(engine) == ["asked"]
+
+
+def test_a_run_that_lost_its_lease_before_its_call_does_not_make_it(
+    engine: Engine, runner: Runner, logs: list[dict[str, Any]]
+) -> None:
+    words = Words("answered")
+
+    @job(queue="ops")
+    def call(run: Run, session: Session) -> Step:
+        new_account(session, name=f"asked {run.attempt}")
+        if run.attempt == 1:
+            let_lease_expire(engine, run.job_id)
+            rescue(engine)
+        return Call(lambda _gateways: words.ask(f"attempt {run.attempt}"), note)
+
+    job_id = run_now(engine, runner, call)
+    assert (words.asked, accounts(engine)) == ([], [])
+    assert "lease lost, nothing kept" in [entry["event"] for entry in logs]
+
+    assert work(engine) == 1
+    assert words.asked == ["attempt 2"]
+    assert accounts(engine) == ["asked 2", "answered"]
+    assert runs_of(engine, job_id) == [(1, "rescued"), (2, "succeeded")]
+
+
+def test_a_run_that_lost_its_lease_during_its_call_writes_no_answer_down(
+    engine: Engine, runner: Runner, logs: list[dict[str, Any]]
+) -> None:
+    words = Words("too late", "answered")
+
+    @job(queue="ops")
+    def call(run: Run, session: Session) -> Step:
+        new_account(session, name=f"asked {run.attempt}")
+
+        def ask(_gateways: Gateways) -> object:
+            if run.attempt == 1:
+                let_lease_expire(engine, run.job_id)
+                rescue(engine)
+            return words.ask("word")
+
+        return Call(ask, note)
+
+    job_id = run_now(engine, runner, call)
+    assert accounts(engine) == ["asked 1"]
+    assert "lease lost, nothing kept" in [entry["event"] for entry in logs]
+
+    assert work(engine) == 1
+    assert accounts(engine) == ["asked 1", "asked 2", "answered"]
+    assert runs_of(engine, job_id) == [(1, "rescued"), (2, "succeeded")]
+
+
+def test_a_run_that_lost_its_lease_in_a_chain_makes_no_further_call(
+    engine: Engine, runner: Runner
+) -> None:
+    words = Words("one", "two")
+
+    def record(run: Run, session: Session, answer: object) -> Step:
+        note(session, answer)
+        let_lease_expire(engine, run.job_id)
+        rescue(engine)
+        return Call(lambda _gateways: words.ask("second"), note)
+
+    @job(queue="ops")
+    def chain(run: Run, _session: Session) -> Step:
+        return Call(lambda _gateways: words.ask("first"), partial(record, run))
+
+    job_id = run_now(engine, runner, chain)
+
+    assert (words.asked, accounts(engine)) == (["first"], [])
+    assert job_of(engine, job_id).state == "ready"
+
+
+def test_a_failed_call_whose_lease_was_lost_cannot_fail_its_successor(
+    engine: Engine, runner: Runner
+) -> None:
+    @job(queue="ops")
+    def call(run: Run, _session: Session) -> Step:
+        def ask(_gateways: Gateways) -> object:
+            let_lease_expire(engine, run.job_id)
+            rescue(engine)
+            raise ConnectionError
+
+        return Call(ask, note)
+
+    job_id = run_now(engine, runner, call)
+
+    assert job_of(engine, job_id).state == "ready"
+    assert runs_of(engine, job_id) == [(1, "rescued")]
+
+
+def test_a_lease_is_held_during_a_call(engine: Engine, runner: Runner, leases: LeaseKeeper) -> None:
+    @job(queue="ops")
+    def call(_run: Run, _session: Session) -> Step:
+        return Call(lambda _gateways: leases.held, note)
+
+    run_now(engine, runner, call)
+
+    assert (accounts(engine), leases.held) == (["1"], 0)
+
+
+def test_work_asked_for_again_during_a_call_is_done_again(engine: Engine, runner: Runner) -> None:
+    @job(queue="ops")
+    def call(_run: Run, _session: Session) -> Step:
+        def ask(_gateways: Gateways) -> str:
+            if not accounts(engine):
+                a_job(engine, kind="call", unique_key="call")
+            return "answered"
+
+        return Call(ask, note)
+
+    job_id = run_now(engine, runner, call, unique_key="call")
+    assert job_of(engine, job_id).state == "ready"
+
+    assert work(engine) == 1
+    assert job_of(engine, job_id).state == "succeeded"
+    assert accounts(engine) == ["answered", "answered"]
+
+
+def test_a_snooze_says_what_it_waits_out(engine: Engine, runner: Runner) -> None:
+    @job(queue="ops", max_attempts=1)
+    def wait(_run: Run, session: Session) -> Outcome:
+        new_account(session)
+        return Snooze(timedelta(hours=1), ConnectionError("too many requests"))
+
+    job_id = run_now(engine, runner, wait)
+
+    waiting = job_of(engine, job_id)
+    assert (waiting.state, waiting.attempt) == ("scheduled", 0)
+    assert waiting.error == {"type": "ConnectionError", "message": "too many requests"}
+    assert accounts(engine) == ["Ada"]
+    with Session(engine) as session:
+        [run] = session.scalars(select(JobAttempt).where(JobAttempt.job_id == job_id))
+    assert (run.outcome, run.error) == ("snoozed", waiting.error)
+
+
+def test_what_was_waited_out_is_forgotten_once_the_work_is_done(
+    engine: Engine, runner: Runner
+) -> None:
+    @job(queue="ops")
+    def wait(_run: Run, session: Session) -> Outcome:
+        if accounts(engine):
+            return Done({})
+        new_account(session)
+        return Snooze(timedelta(0), ConnectionError("too many requests"))
+
+    job_id = run_now(engine, runner, wait)
+    assert work(engine) == 1
+
+    done = job_of(engine, job_id)
+    assert (done.state, done.error) == ("succeeded", None)

@@ -5,12 +5,14 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from models import Account, Invoice
+from tasks.crediting import adjust_credit, deposit_credit
 from tasks.drafting import draft_invoice
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
+from tasks.marking_paid import mark_invoice_paid
 from tasks.trial_balances import Balance, trial_balance
 from tasks.voiding import void_invoice
-from tests.worlds import a_charge, a_client, work
+from tests.worlds import a_charge, a_client, perform, work
 
 
 def billed(engine: Engine, account: Account, price: str, currency: str) -> UUID:
@@ -72,3 +74,33 @@ def test_a_void_invoice_leaves_both_its_sides(
         Balance("receivable", "usd", 1000, 1000),
         Balance("revenue", "usd", 1000, 1000),
     ]
+
+
+def test_credit_and_money_from_outside_stand_on_accounts_of_their_own(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    invoice_id = billed(engine, account, "10.00", "usd")
+    client_id = session.get_one(Invoice, invoice_id).client_id
+    perform(engine, mark_invoice_paid, account, invoice_id=invoice_id, amount=250)
+    perform(engine, deposit_credit, account, client_id=client_id, amount=900, currency="usd")
+    perform(
+        engine,
+        adjust_credit,
+        account,
+        client_id=client_id,
+        amount=-50,
+        currency="usd",
+        note="typed twice",
+    )
+
+    balances = trial_balance(session, account.id)
+
+    # Of the deposit 7.50 paid the rest of the invoice at once.
+    assert balances == [
+        Balance("adjustment", "usd", 0, 50),
+        Balance("credit", "usd", 800, 900),
+        Balance("outside", "usd", 1150, 0),
+        Balance("receivable", "usd", 1000, 1000),
+        Balance("revenue", "usd", 0, 1000),
+    ]
+    assert sum(one.balance for one in balances) == 0

@@ -5,13 +5,32 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from billing.collection import AttemptState
 from billing.errors import IllegalTransition, NotFound, RuleViolation
-from models import Account, Charge, Client, Invoice, LedgerEntry, LedgerPosting
+from models import Account, Charge, LedgerEntry, LedgerPosting
 from tasks.accounts import create_account
 from tasks.charges import edit_charge
 from tasks.drafting import draft_invoice
-from tasks.finalizing import finalize_invoice
+from tasks.marking_paid import mark_invoice_paid
+from tasks.outcomes import Done
 from tasks.voiding import void_invoice
+from tests.jobs import job_of
+from tests.money import (
+    an_attempt,
+    an_invoice,
+    ask,
+    assert_no_money_is_lost,
+    balances,
+    booked,
+    deposit,
+    invoice_of,
+    moves,
+    owe,
+    paid_how,
+    payments_of,
+    settle,
+    with_a_card,
+)
 from tests.worlds import (
     NOW,
     a_charge,
@@ -21,17 +40,10 @@ from tests.worlds import (
     invoices_of,
     perform,
     periods_of,
+    work,
 )
 
 MAY = date(2026, 5, 1)
-
-
-def an_invoice(engine: Engine, account: Account, client: Client, price: str = "10.00") -> Invoice:
-    charge = a_charge(engine, client, MAY, price)
-    perform(engine, draft_invoice, account, client_id=client.id, charge_ids=[charge])
-    invoice = invoices_of(engine, client)[-1]
-    perform(engine, finalize_invoice, account, invoice_id=invoice.id)
-    return invoice
 
 
 def test_a_void_reverses_the_books_on_the_day_it_is_done(
@@ -152,3 +164,210 @@ def test_voiding_leaves_the_period_billed_and_the_next_number_in_line(
         ("INV-000002", "open"),
     ]
     assert audited(engine, account) == []
+
+
+# What it had used
+
+
+def test_a_void_gives_back_exactly_the_credit_that_was_used(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    invoice = an_invoice(engine, account, client)
+    deposit(engine, account, client, 250, apply=False)
+    later = NOW + timedelta(days=2)
+
+    result = perform(engine, void_invoice, account, invoice_id=invoice.id, now=later)
+
+    assert result == Done({"invoice": str(invoice.id), "credit_returned": 400})
+    assert balances(engine, client) == {"usd": 650}
+    assert moves(engine, client) == [
+        ("applied", -400),
+        ("deposit", 250),
+        ("deposit", 400),
+        ("returned", 400),
+    ]
+    assert booked(engine, "void") == [
+        (later.date(), {"revenue": 1000, "receivable": -600, "credit": -400})
+    ]
+    # It stays on the record that credit was used.
+    assert paid_how(engine, client) == [("void", 400, 0, 0)]
+    assert_no_money_is_lost(engine, account)
+
+
+def test_credit_used_in_several_steps_is_given_back_in_one(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    invoice = an_invoice(engine, account, client)
+    for amount in (100, 200, 300):
+        deposit(engine, account, client, amount)
+
+    perform(engine, void_invoice, account, invoice_id=invoice.id)
+
+    assert [amount for kind, amount in moves(engine, client) if kind == "returned"] == [600]
+    assert balances(engine, client) == {"usd": 600}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_a_debit_that_had_come_in_is_owed_again_and_comes_in_with_the_next_invoice(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    owe(engine, account, client, 30)
+    invoice = an_invoice(engine, account, client)
+    assert (invoice.credit_applied, invoice.amount_due) == (-30, 1030)
+
+    result = perform(engine, void_invoice, account, invoice_id=invoice.id)
+
+    assert result == Done({"invoice": str(invoice.id), "credit_returned": -30})
+    assert balances(engine, client) == {"usd": -30}
+    assert booked(engine, "void") == [
+        (NOW.date(), {"revenue": 1000, "receivable": -1030, "credit": 30})
+    ]
+    assert an_invoice(engine, account, client).amount_due == 1030
+    assert balances(engine, client) == {}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_a_debit_and_as_much_credit_cancel_out_and_nothing_is_given_back(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    owe(engine, account, client, 30)
+    invoice = an_invoice(engine, account, client)
+    deposit(engine, account, client, 30)
+
+    perform(engine, void_invoice, account, invoice_id=invoice.id)
+
+    assert moves(engine, client) == [
+        ("applied", -30),
+        ("applied", 30),
+        ("carried", -30),
+        ("deposit", 30),
+    ]
+    assert balances(engine, client) == {}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_credit_that_a_void_gave_back_pays_the_next_invoice(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    invoice = an_invoice(engine, account, client)
+    perform(engine, void_invoice, account, invoice_id=invoice.id)
+
+    assert an_invoice(engine, account, client).amount_due == 600
+    assert balances(engine, client) == {}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_a_second_void_gives_nothing_back(engine: Engine, account: Account) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    invoice = an_invoice(engine, account, client)
+    jobs = [ask(engine, void_invoice, account, invoice_id=invoice.id) for _ in range(2)]
+
+    work(engine, now=NOW)
+
+    ended = [job_of(engine, job_id) for job_id in jobs]
+    assert sorted((job.state, job.reason) for job in ended) == [
+        ("skipped", "invoice_not_open"),
+        ("succeeded", None),
+    ]
+    assert balances(engine, client) == {"usd": 400}
+    assert_no_money_is_lost(engine, account)
+
+
+# What was paid
+
+
+def test_a_partly_paid_invoice_is_not_voided(engine: Engine, account: Account) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    invoice = an_invoice(engine, account, client)
+    perform(engine, mark_invoice_paid, account, invoice_id=invoice.id, amount=1)
+
+    with pytest.raises(RuleViolation) as refused:
+        perform(engine, void_invoice, account, invoice_id=invoice.id)
+
+    assert refused.value.code == "invoice_partly_paid"
+    assert paid_how(engine, client) == [("open", 400, 1, 599)]
+    assert balances(engine, client) == {}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_what_credit_or_money_has_paid_whole_is_not_voided(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    by_money = an_invoice(engine, account, client)
+    perform(engine, mark_invoice_paid, account, invoice_id=by_money.id)
+    deposit(engine, account, client, 1000)
+    by_credit = an_invoice(engine, account, client)
+
+    for invoice in (by_money, by_credit):
+        with pytest.raises(IllegalTransition) as refused:
+            perform(engine, void_invoice, account, invoice_id=invoice.id)
+        assert refused.value.code == "invoice_not_open"
+    assert paid_how(engine, client) == [("paid", 0, 1000, 0), ("paid", 1000, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    "state", [AttemptState.PENDING, AttemptState.PROCESSING, AttemptState.UNKNOWN]
+)
+def test_an_invoice_whose_card_is_being_charged_is_not_voided(
+    engine: Engine, account: Account, state: AttemptState
+) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    invoice = an_invoice(engine, account, client)
+    attempt = an_attempt(engine, invoice, state)
+
+    with pytest.raises(RuleViolation) as refused:
+        perform(engine, void_invoice, account, invoice_id=invoice.id)
+    assert refused.value.code == "payment_in_flight"
+    assert balances(engine, client) == {}
+    settle(engine, attempt, AttemptState.DECLINED)
+    perform(engine, void_invoice, account, invoice_id=invoice.id)
+
+    assert balances(engine, client) == {"usd": 400}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_an_attempt_that_waits_for_the_client_is_withdrawn_before_credit_is_given_back(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    invoice = an_invoice(engine, account, client)
+    attempt = an_attempt(engine, invoice, AttemptState.NEEDS_ACTION)
+    job_id = ask(engine, void_invoice, account, invoice_id=invoice.id)
+
+    work(engine, now=NOW)
+
+    assert (job_of(engine, job_id).state, balances(engine, client)) == ("scheduled", {})
+    settle(engine, attempt, AttemptState.CANCELED)
+    work(engine, now=NOW, queues=("billing", "payments"))
+    assert job_of(engine, job_id).state == "succeeded"
+    assert balances(engine, client) == {"usd": 400}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_a_void_invoice_is_charged_to_no_card_and_paid_by_no_credit(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    with_a_card(engine, account, client)
+    invoice = an_invoice(engine, account, client, collect=True)
+    assert invoice_of(engine, invoice.id).next_attempt_at == NOW
+
+    perform(engine, void_invoice, account, invoice_id=invoice.id)
+    deposit(engine, account, client, 700)
+
+    assert invoice_of(engine, invoice.id).next_attempt_at is None
+    assert paid_how(engine, client) == [("void", 0, 0, 0)]
+    assert balances(engine, client) == {"usd": 700}
+    assert [one.applied for one in payments_of(engine, client)] == [0]

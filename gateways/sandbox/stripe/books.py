@@ -84,7 +84,7 @@ class Books:
             "created": self.created,
             "data": {"object": body} | ({"previous_attributes": previous} if previous else {}),
             "livemode": False,
-            "pending_webhooks": 1 if self.settings.webhook_url else 0,
+            "pending_webhooks": 1 if self.settings.delivers(event_type) else 0,
             "request": {"id": self.request_id, "idempotency_key": self.idempotency_key},
             "type": event_type,
         }
@@ -92,7 +92,7 @@ class Books:
             event["account"] = self.account
         self.put(event)
         self.events += 1
-        if self.settings.webhook_url:
+        if self.settings.delivers(event_type):
             self.store.add_deliveries(
                 event["id"],
                 self.now + self.settings.webhook_delay,

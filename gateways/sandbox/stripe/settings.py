@@ -14,6 +14,7 @@ class Settings:
 
     Attributes:
         webhook_url: Where events are delivered; nowhere when ``None``.
+        webhook_events: The types of event that are delivered, with commas; ``*`` for all.
         webhook_secret: What deliveries are signed with.
         webhooks_paused: Events collect and none is delivered.
         webhook_order: In which order those that are due go out.
@@ -33,6 +34,7 @@ class Settings:
     """
 
     webhook_url: str | None = None
+    webhook_events: str = "*"
     webhook_secret: str = ""
     webhooks_paused: bool = False
     webhook_order: DeliveryOrder = "oldest"
@@ -57,6 +59,11 @@ class Settings:
         for name, value in values.items():
             _check(cls, name, value)
         return cls(**values)
+
+    def delivers(self, event_type: str) -> bool:
+        """Whether somebody wants to be told of such events."""
+        wanted = self.webhook_events.split(",")
+        return self.webhook_url is not None and ("*" in wanted or event_type in wanted)
 
     def as_json(self) -> JsonObject:
         """All of them by name."""

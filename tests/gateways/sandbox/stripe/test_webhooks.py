@@ -26,6 +26,24 @@ def test_events_arrive_signed_as_stripe_signs(
         receiver.events("whsec_another")
 
 
+def test_only_the_wanted_types_of_event_are_delivered(
+    client: stripe.StripeClient,
+    control: StripeSandboxControl,
+    receiver: Receiver,
+    eventually: Eventually,
+) -> None:
+    control.set(webhook_events="payment_intent.succeeded,customer.updated")
+    secret = control.set_webhook(receiver.url)
+    made = client.v1.customers.create()
+    client.v1.customers.update(made.id, {"name": "Ada"})
+    eventually(lambda: len(receiver.taken) == 1)
+    (event,) = receiver.events(secret)
+    assert event.type == "customer.updated"
+    unwanted = control.events("customer.created")[-1]
+    assert unwanted["data"]["object"]["id"] == made.id
+    assert unwanted["id"] not in {one["event"] for one in control.deliveries()}
+
+
 def test_an_event_is_tried_until_it_is_taken(
     client: stripe.StripeClient,
     control: StripeSandboxControl,

@@ -1,0 +1,251 @@
+"""Credit: what clients have in hand, every movement of it, and putting it to use."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.auth import Caller, Reader, Writer
+from api.clients import client_of
+from api.fields import (
+    FORBID_UNKNOWN,
+    CurrencyCode,
+    Flag,
+    Note,
+    PositiveAmount,
+    ShortText,
+    SignedAmount,
+)
+from api.idempotency import Commanded
+from api.operations import commands, reads
+from api.paging import Paging, newest_first
+from api.shapes import JobReport
+from api.transactions import Transaction
+from billing.credit import CreditEntryKind
+from models import CreditBalance, CreditEntry
+from tasks.crediting import adjust_credit, apply_client_credit, deposit_credit, require_covered
+from tasks.enqueueing import enqueue
+from tasks.kinds import JobKind
+
+router = APIRouter(tags=["credit"])
+
+ENTRY_EXAMPLE: dict[str, Any] = {
+    "id": "019ae8a3-5c00-7000-8000-00000000000d",
+    "currency": "usd",
+    "kind": "deposit",
+    "amount": 50000,
+    "invoice": None,
+    "payment": "019ae8a3-5c00-7000-8000-00000000000b",
+    "note": "Paid in ahead for June",
+    "created_at": "2026-05-28T15:10:00Z",
+}
+
+
+class DepositSource(StrEnum):
+    """Where a deposit comes from."""
+
+    OUTSIDE = "outside"
+
+
+class Deposit(BaseModel):
+    """Money that a client paid in ahead, in `currency`'s minor unit."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "amount": 50000,
+                    "currency": "usd",
+                    "source": "outside",
+                    "reference": "wire 8790",
+                    "note": "Paid in ahead for June",
+                }
+            ]
+        }
+    )
+
+    amount: PositiveAmount
+    currency: CurrencyCode
+    source: DepositSource
+    reference: ShortText | None = None
+    note: Note | None = None
+    apply: Flag = Field(default=True, description="Use it at once for what is open.")
+
+
+class Adjustment(BaseModel):
+    """A correction of a balance, up or down, and why."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(
+        json_schema_extra={
+            "examples": [{"amount": -1200, "currency": "usd", "note": "Counted twice in May"}]
+        }
+    )
+
+    amount: SignedAmount
+    currency: CurrencyCode
+    note: Note
+
+
+class CreditUse(BaseModel):
+    """How much to use: all of it in every currency, or less."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(
+        json_schema_extra={"examples": [{"currency": "usd", "amount": 10000}]}
+    )
+
+    currency: CurrencyCode | None = Field(
+        default=None, description="With an amount the client's, else the account's, if left out."
+    )
+    amount: PositiveAmount | None = None
+
+
+class BalanceReport(BaseModel):
+    """What a client has in hand in one currency; below zero it is added to the next invoice."""
+
+    currency: str
+    balance: int
+
+
+class EntryReport(BaseModel):
+    """One movement of a balance: above zero the client has more."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ENTRY_EXAMPLE]})
+
+    id: UUID
+    currency: str
+    kind: CreditEntryKind
+    amount: int
+    invoice: UUID | None
+    payment: UUID | None
+    note: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, entry: CreditEntry) -> "EntryReport":
+        """The entry as it is shown."""
+        same = cls.model_fields.keys() - {"invoice", "payment"}
+        return cls(
+            **{name: getattr(entry, name) for name in same},
+            invoice=entry.invoice_id,
+            payment=entry.payment_id,
+        )
+
+
+class CreditReport(BaseModel):
+    """A client's balances, and a page of their movements; `next_cursor` asks for the next one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "balances": [{"currency": "usd", "balance": 50000}],
+                    "entries": [ENTRY_EXAMPLE],
+                    "next_cursor": None,
+                }
+            ]
+        }
+    )
+
+    balances: list[BalanceReport]
+    entries: list[EntryReport]
+    next_cursor: str | None = None
+
+
+@router.get(
+    "/v1/clients/{client_id}/credit",
+    summary="Show a client's credit",
+    responses=reads("client_not_found"),
+)
+def show_credit(
+    client_id: UUID, paging: Annotated[Paging, Query()], caller: Reader, session: Transaction
+) -> CreditReport:
+    """Every balance, and the entries of all of them, newest first."""
+    client = client_of(session, caller, client_id)
+    balances = session.scalars(
+        select(CreditBalance)
+        .where(CreditBalance.client_id == client.id)
+        .order_by(CreditBalance.currency)
+    )
+    entries = select(CreditEntry).where(CreditEntry.client_id == client.id)
+    found = newest_first(session, entries, CreditEntry.id, paging, read=UUID)
+    return CreditReport(
+        balances=[BalanceReport(currency=one.currency, balance=one.balance) for one in balances],
+        entries=[EntryReport.of(entry) for entry in found.rows],
+        next_cursor=found.next_cursor,
+    )
+
+
+@router.post(
+    "/v1/clients/{client_id}/credit/deposits",
+    summary="Record a deposit",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("client_not_found"),
+)
+def deposit(
+    client_id: UUID, new: Deposit, caller: Writer, session: Transaction, command: Commanded
+) -> Response:
+    """It pays the client's open invoices at once, oldest due first, and the client gets a receipt."""
+    told = new.model_dump(exclude={"source"})
+    return command.accepted(_enqueue(session, caller, client_id, deposit_credit, told))
+
+
+@router.post(
+    "/v1/clients/{client_id}/credit/adjustments",
+    summary="Correct a balance",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("client_not_found", "insufficient_credit"),
+)
+def adjust(
+    client_id: UUID, new: Adjustment, caller: Writer, session: Transaction, command: Commanded
+) -> Response:
+    """Never below zero. What is added is used at once for what is open."""
+    client_of(session, caller, client_id)
+    require_covered(balance_now(session, client_id, new.currency), new.amount)
+    return command.accepted(_enqueue(session, caller, client_id, adjust_credit, new.model_dump()))
+
+
+@router.post(
+    "/v1/clients/{client_id}/credit/apply",
+    summary="Use credit for what is open",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("client_not_found"),
+)
+def apply(
+    client_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    use: CreditUse | None = None,
+) -> Response:
+    """Oldest due first, each currency for its own; the job's result says what each invoice used."""
+    told = (use or CreditUse()).model_dump()
+    return command.accepted(_enqueue(session, caller, client_id, apply_client_credit, told))
+
+
+def balance_now(session: Session, client_id: UUID, currency: str) -> int:
+    """What a client has in hand, in minor units; nothing is locked, so it may change at once."""
+    balance = session.get(CreditBalance, (client_id, currency))
+    return 0 if balance is None else balance.balance
+
+
+def _enqueue(
+    session: Session, caller: Caller, client_id: UUID, kind: JobKind, told: dict[str, Any]
+) -> UUID:
+    client = client_of(session, caller, client_id)
+    job = enqueue(
+        session,
+        kind,
+        account_id=caller.account_id,
+        requested_by=caller.requested_by,
+        client_id=client.id,
+        **told,
+    )
+    return job.id

@@ -1,0 +1,42 @@
+"""Documents as answers: set when the transaction that read them has ended."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from gateways.documents import DocumentRenderer, InvoiceDocument
+
+
+def documents_of(request: Request) -> DocumentRenderer:
+    """What sets the application's documents."""
+    documents: DocumentRenderer = request.app.state.documents
+    return documents
+
+
+DocumentsOf = Annotated[DocumentRenderer, Depends(documents_of)]
+
+
+class PdfAnswer(Response):
+    """The PDF of an invoice, set while it is sent: no connection to the database waits for it."""
+
+    media_type = "application/pdf"
+
+    def __init__(
+        self, documents: DocumentRenderer, document: InvoiceDocument, filename: str
+    ) -> None:
+        super().__init__()
+        self._documents = documents
+        self._document = document
+        self._filename = filename
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pdf = await run_in_threadpool(self._documents.render_invoice_pdf, self._document)
+        headers = {
+            "Content-Disposition": f'inline; filename="{self._filename}"',
+            "Cache-Control": "private, no-store",
+        }
+        await Response(pdf, headers=headers, media_type=self.media_type)(scope, receive, send)

@@ -1,0 +1,321 @@
+"""What can be asked of invoices: each command is done by a job, unless it is certain to be refused."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.auth import Caller, Writer
+from api.clients import client_of
+from api.credit import balance_now
+from api.fields import FORBID_UNKNOWN, Flag, IsoDate, NoOptions, Note, PositiveAmount, ShortText
+from api.idempotency import Commanded, CommandedWithoutKey
+from api.invoices import invoice_of
+from api.operations import commands
+from api.shapes import JobReport
+from api.transactions import Transaction
+from billing.cycles import local_date
+from billing.errors import RuleViolation
+from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
+from billing.outside_payments import OutsideMethod
+from models import Account, Charge, Client, Invoice
+from models.database import database_now
+from tasks.announcing import require_sendable, send_invoice
+from tasks.charging import charge_invoice, require_billing_method
+from tasks.charging import require_open as require_unpaid
+from tasks.crediting import apply_invoice_credit, require_credit
+from tasks.drafting import delete_draft, draft_invoice, require_draft
+from tasks.drafting import require_open as require_open_charges
+from tasks.enqueueing import enqueue
+from tasks.finalizing import finalize_invoice
+from tasks.kinds import JobKind
+from tasks.marking_paid import mark_invoice_paid, require_payable
+from tasks.voiding import require_voidable, void_invoice
+from tasks.withdrawing import require_no_payment_in_flight
+
+router = APIRouter(tags=["invoices"])
+
+MAX_SELECTED = 1_000
+
+
+class InvoiceCreation(BaseModel):
+    """Whose charges to draft: all that are open, or the selected ones."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(
+        json_schema_extra={"examples": [{"client": "019ae8a3-5c00-7000-8000-000000000001"}]}
+    )
+
+    client: UUID
+    charge_ids: Annotated[list[UUID], Field(min_length=1, max_length=MAX_SELECTED)] | None = None
+
+
+class Finalization(BaseModel):
+    """How to go on once it is final."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(json_schema_extra={"examples": [{"collect": True}]})
+
+    collect: Flag | None = Field(
+        default=None,
+        description="Charge the client's card by itself, also for a draft that was made by hand.",
+    )
+
+
+class Overpayment(StrEnum):
+    """What becomes of money above what is due."""
+
+    CREDIT = "credit"
+
+
+class OutsidePayment(BaseModel):
+    """Money that came in some other way: all that is due, by an unnamed way, today, if left out."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "amount": 1100,
+                    "method": "bank_transfer",
+                    "reference": "wire 8841",
+                    "paid_on": "2026-06-10",
+                }
+            ]
+        }
+    )
+
+    amount: PositiveAmount | None = None
+    method: OutsideMethod = OutsideMethod.OTHER
+    reference: ShortText | None = None
+    paid_on: IsoDate | None = Field(default=None, description="Today in the account's zone.")
+    note: Note | None = None
+    overpayment: Overpayment | None = Field(
+        default=None, description="Send `credit` to keep what is above the amount due as credit."
+    )
+
+
+class CreditApplication(BaseModel):
+    """How much credit to use: as much as is there and due, or less."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(json_schema_extra={"examples": [{"amount": 500}]})
+
+    amount: PositiveAmount | None = None
+
+
+@router.post(
+    "/v1/invoices",
+    summary="Draft a client's open charges",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands(
+        "client_not_found", "charge_not_found", "charge_already_invoiced", "nothing_to_bill"
+    ),
+)
+def draft(
+    new: InvoiceCreation, caller: Writer, session: Transaction, command: Commanded
+) -> Response:
+    """Charges in two currencies make two drafts; the job's result lists them."""
+    client = client_of(session, caller, new.client)
+    if new.charge_ids is not None:
+        require_open_charges(session, client.id, new.charge_ids)
+    elif _has_no_open_charges(session, client.id):
+        raise RuleViolation("nothing_to_bill", "the client has no open charges")
+    job = enqueue(
+        session,
+        draft_invoice,
+        account_id=caller.account_id,
+        requested_by=caller.requested_by,
+        client_id=client.id,
+        charge_ids=new.charge_ids,
+    )
+    return command.accepted(job.id)
+
+
+@router.delete(
+    "/v1/invoices/{invoice_id}",
+    summary="Delete a draft",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("invoice_not_found", "invoice_not_draft"),
+)
+def delete(
+    invoice_id: UUID, caller: Writer, session: Transaction, command: CommandedWithoutKey
+) -> Response:
+    """Its charges are open again; nothing else remembers it."""
+    invoice = invoice_of(session, caller, invoice_id)
+    require_draft(InvoiceStatus(invoice.status))
+    return command.accepted(_enqueue(session, caller, delete_draft, invoice))
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/finalize",
+    summary="Finalize and lock a draft",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("invoice_not_found", "invoice_not_draft"),
+)
+def finalize(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    options: Finalization | None = None,
+) -> Response:
+    """It gets its number and is posted to the books; credit pays what it can, the client is told."""
+    invoice = invoice_of(session, caller, invoice_id)
+    transition(InvoiceStatus(invoice.status), InvoiceEvent.FINALIZE)
+    collect = None if options is None else options.collect
+    return command.accepted(_enqueue(session, caller, finalize_invoice, invoice, collect=collect))
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/void",
+    summary="Void a finalized invoice",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands(
+        "invoice_not_found", "invoice_not_open", "invoice_partly_paid", "payment_in_flight"
+    ),
+)
+def void(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    _options: NoOptions | None = None,
+) -> Response:
+    """It no longer requires payment. Its number and charges stay with it; credit used is returned."""
+    invoice = invoice_of(session, caller, invoice_id)
+    require_voidable(invoice)
+    require_no_payment_in_flight(session, invoice_id)
+    return command.accepted(_enqueue(session, caller, void_invoice, invoice))
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/charge",
+    summary="Charge the client's card",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands(
+        "invoice_not_found", "invoice_not_open", "no_billing_method", "payment_in_flight"
+    ),
+)
+def charge(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    _options: NoOptions | None = None,
+) -> Response:
+    """For all that is due; it uses up no scheduled try. A decline is the job's result, no error."""
+    invoice = invoice_of(session, caller, invoice_id)
+    require_unpaid(InvoiceStatus(invoice.status))
+    require_no_payment_in_flight(session, invoice_id)
+    require_billing_method(session, invoice.client_id)
+    return command.accepted(_enqueue(session, caller, charge_invoice, invoice))
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/mark-paid",
+    summary="Record an outside payment",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands(
+        "invoice_not_found", "invoice_not_open", "payment_in_flight", "amount_exceeds_due"
+    ),
+)
+def mark_paid(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    payment: OutsidePayment | None = None,
+) -> Response:
+    """Of all that is due, or of a part of it, which leaves the invoice open. The client is told."""
+    told = payment or OutsidePayment()
+    invoice = invoice_of(session, caller, invoice_id)
+    account = session.get_one(Account, caller.account_id)
+    require_unpaid(InvoiceStatus(invoice.status))
+    require_payable(
+        invoice,
+        told.amount,
+        told.paid_on,
+        today=local_date(database_now(session), ZoneInfo(account.time_zone)),
+        overpayment=told.overpayment,
+    )
+    require_no_payment_in_flight(session, invoice_id)
+    return command.accepted(
+        _enqueue(session, caller, mark_invoice_paid, invoice, **told.model_dump())
+    )
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/apply-credit",
+    summary="Use credit for an invoice",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands(
+        "invoice_not_found",
+        "invoice_not_open",
+        "insufficient_credit",
+        "payment_in_flight",
+        "amount_exceeds_due",
+    ),
+)
+def apply_credit(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    use: CreditApplication | None = None,
+) -> Response:
+    """The client's credit in the invoice's currency, as far as it goes."""
+    amount = None if use is None else use.amount
+    invoice = invoice_of(session, caller, invoice_id)
+    require_unpaid(InvoiceStatus(invoice.status))
+    require_credit(balance_now(session, invoice.client_id, invoice.currency), invoice, amount)
+    require_no_payment_in_flight(session, invoice_id)
+    return command.accepted(_enqueue(session, caller, apply_invoice_credit, invoice, amount=amount))
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/send",
+    summary="Mail an invoice to its client again",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("invoice_not_found", "invoice_not_open", "no_email", "nothing_to_send"),
+)
+def send(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    _options: NoOptions | None = None,
+) -> Response:
+    """Whatever is switched off; one that is paid is sent as a receipt."""
+    invoice = invoice_of(session, caller, invoice_id)
+    require_sendable(invoice, session.get_one(Client, invoice.client_id))
+    return command.accepted(_enqueue(session, caller, send_invoice, invoice))
+
+
+def _enqueue(
+    session: Session, caller: Caller, kind: JobKind, invoice: Invoice, **told: Any
+) -> UUID:
+    """The job that will do it."""
+    job = enqueue(
+        session,
+        kind,
+        account_id=caller.account_id,
+        requested_by=caller.requested_by,
+        invoice_id=invoice.id,
+        **told,
+    )
+    return job.id
+
+
+def _has_no_open_charges(session: Session, client_id: UUID) -> bool:
+    some = select(Charge.id).where(Charge.client_id == client_id, Charge.invoice_id.is_(None))
+    return session.scalar(some.limit(1)) is None

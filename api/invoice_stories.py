@@ -1,0 +1,285 @@
+"""An invoice's story, told for people: what became of it so far, and what comes next."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from billing.collection import AttemptState, Collection, Origin
+from billing.credit import CreditEntryKind
+from billing.invoice_states import InvoiceStatus
+from billing.mails import MailState
+from billing.money import format_amount
+from models import BillingMethod, CreditEntry, Invoice, Mail, Payment, PaymentAttempt
+
+
+class NextStep(StrEnum):
+    """What an invoice waits for."""
+
+    NOTHING = "nothing"
+    # Somebody has to finalize the draft, or to delete it.
+    FINALIZE = "finalize"
+    # The client has to pay, or somebody has to press a button.
+    PAY = "pay"
+    # The card is charged by itself.
+    CHARGE = "charge"
+    # A charge was sent; what came of it is asked or told.
+    WAIT_FOR_ANSWER = "wait_for_answer"
+    # The client has to approve the charge with its bank.
+    AUTHENTICATE = "authenticate"
+    # Nothing happens by itself before there is a (new) card.
+    ADD_CARD = "add_card"
+
+
+class Happening(StrEnum):
+    """What can have happened to an invoice."""
+
+    DRAFTED = "drafted"
+    FINALIZED = "finalized"
+    CREDIT_APPLIED = "credit_applied"
+    DEBIT_ADDED = "debit_added"
+    CREDIT_GIVEN = "credit_given"
+    ATTEMPT_STARTED = "attempt_started"
+    ATTEMPT_SUCCEEDED = "attempt_succeeded"
+    ATTEMPT_DECLINED = "attempt_declined"
+    ATTEMPT_CANCELED = "attempt_canceled"
+    PAYMENT_RECEIVED = "payment_received"
+    KEPT_AS_CREDIT = "kept_as_credit"
+    REMAINDER_CARRIED = "remainder_carried"
+    PAID = "paid"
+    VOIDED = "voided"
+    CREDIT_RETURNED = "credit_returned"
+    MAIL_WAITING = "mail_waiting"
+    MAIL_NOT_SENT = "mail_not_sent"
+    MAIL_UNKNOWN = "mail_unknown"
+    MAIL_RETURNED = "mail_returned"
+    MAIL_SENT = "mail_sent"
+    MAIL_DELIVERED = "mail_delivered"
+
+
+class NextReport(BaseModel):
+    """What the invoice waits for, from when on (null: nobody knows), and why."""
+
+    what: NextStep
+    at: datetime | None
+    why: str
+
+
+class HistoryItem(BaseModel):
+    """One thing that happened, and more of it in words."""
+
+    at: datetime
+    what: Happening
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What is known of an invoice; each sequence oldest first."""
+
+    invoice: Invoice
+    collection: Collection
+    method: BillingMethod | None
+    attempts: Sequence[PaymentAttempt]
+    payments: Sequence[Payment]
+    credit: Sequence[CreditEntry]
+    mails: Sequence[Mail]
+
+
+def next_of(story: Story) -> NextReport:
+    """What an invoice waits for."""
+    last = story.attempts[-1] if story.attempts else None
+    at: datetime | None = None
+    match story.collection:
+        case Collection.SCHEDULED:
+            what, at = NextStep.CHARGE, story.invoice.next_attempt_at
+            why = f"The client's card is charged by itself.{_after(last)}"
+        case Collection.IN_FLIGHT if last is not None:
+            what, at = NextStep.WAIT_FOR_ANSWER, last.next_ask_at
+            why = _UNDER_WAY[AttemptState(last.state)]
+        case Collection.NEEDS_ACTION:
+            what = NextStep.AUTHENTICATE
+            why = "The bank wants the client to approve the charge; until then nothing is charged."
+        case Collection.NO_BILLING_METHOD:
+            what = NextStep.ADD_CARD
+            why = "The client has no card. One that is added is charged at once."
+        case Collection.EXHAUSTED if story.method is not None and story.method.stopped_for:
+            what = NextStep.ADD_CARD
+            why = (
+                f"The client's card is not tried again by itself ({story.method.stopped_for}). "
+                "Another one is charged at once."
+            )
+        case Collection.EXHAUSTED:
+            what = NextStep.PAY
+            why = (
+                f"The card is not charged by itself any more.{_after(last)} Charge it, record a "
+                "payment, or set another card."
+            )
+        case Collection.MANUAL:
+            what = NextStep.PAY
+            why = "It is collected by hand: charge the card, or record the client's payment."
+        case _ if story.invoice.status == InvoiceStatus.DRAFT:
+            what = NextStep.FINALIZE
+            why = (
+                "It is a draft: the client does not see it, and is not charged, before it is final."
+            )
+        case _:
+            what, why = NextStep.NOTHING, _why_nothing(story.invoice)
+    return NextReport(what=what, at=at, why=why)
+
+
+def _why_nothing(invoice: Invoice) -> str:
+    match InvoiceStatus(invoice.status):
+        case InvoiceStatus.VOID:
+            return "It is void and asks for nothing."
+        case InvoiceStatus.UNCOLLECTIBLE:
+            return "It was given up: nothing is charged by itself."
+        case _ if invoice.total < 0:
+            return "It gave the client credit, and asks for nothing."
+        case _:
+            return "Nothing is due any more."
+
+
+_UNDER_WAY = {
+    AttemptState.PENDING: "Stripe is being asked to charge the card.",
+    AttemptState.PROCESSING: "The bank has taken the charge and will say later; it can take days.",
+    AttemptState.UNKNOWN: "Stripe's answer was lost. What came of the charge is asked, not guessed.",
+}
+
+
+def _after(last: PaymentAttempt | None) -> str:
+    """What the next step follows, if a try went wrong."""
+    if last is None or last.state != AttemptState.DECLINED:
+        return ""
+    return f" The last try was declined ({last.decline_code or last.decline_class})."
+
+
+def history_of(story: Story) -> list[HistoryItem]:
+    """All that happened to an invoice, oldest first.
+
+    What one transaction did bears times that differ by the moment between its job's start and
+    its own: drafting and paying are put where they belong.
+    """
+    told = [
+        *_beginning(story.invoice),
+        *(item for entry in story.credit for item in _credit(entry, _BEFORE_PAID)),
+        *(item for attempt in story.attempts for item in _attempt(attempt)),
+        *(_payment(payment) for payment in story.payments),
+        *(item for entry in story.credit for item in _credit(entry, _WITH_PAYMENT)),
+        *_end(story),
+        *(item for entry in story.credit for item in _credit(entry, _AFTER_VOID)),
+        *(item for mail in story.mails for item in _mail(mail)),
+    ]
+    return sorted(told, key=lambda item: item.at)
+
+
+_BEFORE_PAID = {
+    CreditEntryKind.APPLIED: Happening.CREDIT_APPLIED,
+    CreditEntryKind.NEGATIVE_INVOICE: Happening.CREDIT_GIVEN,
+    CreditEntryKind.CARRIED: Happening.REMAINDER_CARRIED,
+}
+_WITH_PAYMENT = {
+    CreditEntryKind.OVERPAYMENT: Happening.KEPT_AS_CREDIT,
+    CreditEntryKind.UNEXPECTED: Happening.KEPT_AS_CREDIT,
+}
+_AFTER_VOID = {CreditEntryKind.RETURNED: Happening.CREDIT_RETURNED}
+
+_MAILS = {
+    MailState.QUEUED: Happening.MAIL_WAITING,
+    MailState.CLAIMED: Happening.MAIL_WAITING,
+    MailState.ACCEPTED: Happening.MAIL_SENT,
+    MailState.DELIVERED: Happening.MAIL_DELIVERED,
+    MailState.BOUNCED: Happening.MAIL_RETURNED,
+    MailState.SUPPRESSED: Happening.MAIL_NOT_SENT,
+    MailState.REFUSED: Happening.MAIL_NOT_SENT,
+    MailState.UNKNOWN: Happening.MAIL_UNKNOWN,
+}
+_NOT_DELIVERED = {MailState.BOUNCED, MailState.SUPPRESSED}
+
+_STARTED_BY = {
+    Origin.AUTOMATIC: "by itself",
+    Origin.STAFF: "on demand",
+    Origin.CLIENT: "by the client",
+}
+_OUTCOMES = {
+    AttemptState.SUCCEEDED: Happening.ATTEMPT_SUCCEEDED,
+    AttemptState.DECLINED: Happening.ATTEMPT_DECLINED,
+    AttemptState.CANCELED: Happening.ATTEMPT_CANCELED,
+}
+
+
+def _beginning(invoice: Invoice) -> Iterator[HistoryItem]:
+    by = "by hand" if invoice.period_id is None else "for a billing period"
+    at = min(invoice.created_at, invoice.finalized_at or invoice.created_at)
+    yield HistoryItem(at=at, what=Happening.DRAFTED, detail=by)
+    if invoice.finalized_at is not None:
+        total = format_amount(invoice.total, invoice.currency)
+        yield HistoryItem(
+            at=invoice.finalized_at,
+            what=Happening.FINALIZED,
+            detail=f"{invoice.number}: {total}, due on {invoice.due_on}",
+        )
+
+
+def _end(story: Story) -> Iterator[HistoryItem]:
+    invoice = story.invoice
+    if invoice.paid_at is not None:
+        used = [entry.created_at for entry in story.credit if entry.kind in _BEFORE_PAID]
+        yield HistoryItem(at=max([invoice.paid_at, *used]), what=Happening.PAID, detail=None)
+    if invoice.voided_at is not None:
+        yield HistoryItem(at=invoice.voided_at, what=Happening.VOIDED, detail=None)
+
+
+def _credit(entry: CreditEntry, shown: dict[CreditEntryKind, Happening]) -> Iterator[HistoryItem]:
+    what = shown.get(CreditEntryKind(entry.kind))
+    if what is None:
+        return
+    if what is Happening.CREDIT_APPLIED and entry.amount > 0:
+        what = Happening.DEBIT_ADDED
+    detail = format_amount(abs(entry.amount), entry.currency)
+    yield HistoryItem(at=entry.created_at, what=what, detail=detail)
+
+
+def _attempt(attempt: PaymentAttempt) -> Iterator[HistoryItem]:
+    amount = format_amount(attempt.amount, attempt.currency)
+    by = _STARTED_BY[Origin(attempt.origin)]
+    waits = attempt.state == AttemptState.NEEDS_ACTION
+    yield HistoryItem(
+        at=attempt.created_at,
+        what=Happening.ATTEMPT_STARTED,
+        detail=f"try {attempt.ordinal} of {amount}, {by}"
+        + ("; the client has to authenticate" if waits else ""),
+    )
+    if attempt.settled_at is not None:
+        said = [part for part in (attempt.decline_code, attempt.message) if part]
+        yield HistoryItem(
+            at=attempt.settled_at,
+            what=_OUTCOMES[AttemptState(attempt.state)],
+            detail=": ".join(said) or None,
+        )
+
+
+def _payment(payment: Payment) -> HistoryItem:
+    amount = format_amount(payment.amount, payment.currency)
+    said = [f"{amount}, {payment.method or payment.source}", payment.reference, payment.flagged]
+    return HistoryItem(
+        at=payment.created_at,
+        what=Happening.PAYMENT_RECEIVED,
+        detail=", ".join(part for part in said if part),
+    )
+
+
+def _mail(mail: Mail) -> Iterator[HistoryItem]:
+    to = f"{mail.kind} to {mail.recipient}" if mail.recipient else mail.kind
+    why = f"{to}: {mail.reason}" if mail.reason else to
+    last = mail.sent_at or mail.claimed_at or mail.created_at
+    if mail.sent_at is not None:
+        yield HistoryItem(at=mail.sent_at, what=Happening.MAIL_SENT, detail=to)
+        if mail.delivered_at is not None:
+            # Events tell whole seconds, so this may seem to come first.
+            last = max(last, mail.delivered_at)
+            yield HistoryItem(at=last, what=Happening.MAIL_DELIVERED, detail=to)
+    if mail.sent_at is None or mail.state in _NOT_DELIVERED:
+        yield HistoryItem(at=last, what=_MAILS[MailState(mail.state)], detail=why)

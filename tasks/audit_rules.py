@@ -1,0 +1,279 @@
+"""What must be true of invoices, books, credit, payments and mails at any time, as queries."""
+
+# Each query returns a row (subject, found) for every place where its rule is broken, of the account
+# ``:account`` and as of ``:now``.
+CHECKS = {
+    "ledger_entries_balance": """
+        SELECT entries.id::text, concat('sides sum to ', sum(amount), ' ', entries.currency)
+          FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+         WHERE entries.account_id = :account
+         GROUP BY entries.id HAVING sum(amount) <> 0
+    """,
+    "invoices_agree_with_ledger": """
+        SELECT invoices.id::text,
+               concat(number, ' is due ', amount_due, ', its receivable is ',
+                      COALESCE(booked.amount, 0), ' ', invoices.currency)
+          FROM invoices LEFT JOIN (
+               SELECT entries.invoice_id, sum(amount) AS amount
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account = 'receivable'
+                GROUP BY entries.invoice_id) AS booked ON booked.invoice_id = invoices.id
+         WHERE account_id = :account AND status <> 'draft'
+           AND COALESCE(booked.amount, 0) <> amount_due
+    """,
+    "finalized_invoices_are_posted_once": """
+        SELECT invoices.id::text, concat(number, ' has ', count(entries.id), ' finalize entries')
+          FROM invoices LEFT JOIN ledger_entries AS entries
+            ON entries.invoice_id = invoices.id AND entries.event = 'finalize'
+         WHERE invoices.account_id = :account AND status <> 'draft'
+         GROUP BY invoices.id HAVING count(entries.id) <> (invoices.total <> 0)::int
+    """,
+    # An entry's sides stand in this order: receivable, revenue, credit, adjustment, stripe, outside.
+    # How much credit an invoice uses is for the rules of credit to say.
+    "entries_follow_the_postings_table": """
+        SELECT entries.id::text,
+               concat(event, ' of ', COALESCE(number, payments.id::text, 'a balance'), ' posts (',
+                      array_to_string(posted, ', '), ') and not (',
+                      array_to_string(wanted, ', ', '?'), ') ', entries.currency)
+          FROM (SELECT entries.*, ARRAY[
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'receivable'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'revenue'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'credit'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'adjustment'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'stripe'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'outside'), 0)
+                       ]::bigint[] AS posted
+                  FROM ledger_entries AS entries LEFT JOIN ledger_postings ON entry_id = entries.id
+                 WHERE entries.account_id = :account
+                 GROUP BY entries.id) AS entries
+          LEFT JOIN invoices ON invoices.id = entries.invoice_id
+           AND invoices.client_id = entries.client_id AND invoices.currency = entries.currency
+          LEFT JOIN payments ON payments.id = entries.payment_id
+           AND payments.client_id = entries.client_id AND payments.currency = entries.currency
+         CROSS JOIN LATERAL (SELECT NULLIF(posted[3], 0) AS credit) AS moved
+         CROSS JOIN LATERAL (SELECT CASE event
+               WHEN 'finalize' THEN ARRAY[GREATEST(total, 0), -total, LEAST(total, 0), 0, 0, 0]
+               WHEN 'void' THEN ARRAY[credit_applied - total, total, -credit_applied, 0, 0, 0]
+               WHEN 'apply_credit' THEN ARRAY[-credit, 0, credit, 0, 0, 0]
+               WHEN 'carry' THEN ARRAY[-credit, 0, abs(credit), 0, 0, 0]
+               WHEN 'card_payment' THEN ARRAY[-applied, 0, applied - amount, 0, amount, 0]
+               WHEN 'outside_payment' THEN ARRAY[-applied, 0, applied - amount, 0, 0, amount]
+               WHEN 'deposit' THEN ARRAY[0, 0, -amount, 0,
+                                         CASE source WHEN 'card' THEN amount ELSE 0 END,
+                                         CASE source WHEN 'outside' THEN amount ELSE 0 END]
+               WHEN 'adjustment' THEN ARRAY[0, 0, credit, -credit, 0, 0]
+                END AS wanted) AS table_of_postings
+         WHERE posted IS DISTINCT FROM wanted
+            OR event IN ('finalize', 'void', 'apply_credit', 'carry') AND invoices.id IS NULL
+            OR event = 'card_payment' AND source <> 'card'
+            OR event = 'outside_payment' AND source <> 'outside'
+    """,
+    "drafts_are_not_posted": """
+        SELECT invoices.id::text, 'a draft has entries in the books'
+          FROM invoices JOIN ledger_entries AS entries ON entries.invoice_id = invoices.id
+         WHERE invoices.account_id = :account AND status = 'draft'
+    """,
+    "lines_sum_to_totals": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', subtotal, ', its lines sum to ', COALESCE(sum(amount), 0))
+          FROM invoices LEFT JOIN invoice_lines AS lines ON lines.invoice_id = invoices.id
+         WHERE account_id = :account AND status <> 'draft'
+         GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> subtotal
+    """,
+    "lines_match_charges": """
+        SELECT invoice_id::text, concat('its lines differ from charge ', charge_id)
+          FROM (SELECT invoice_id, charges.id AS charge_id, charges.amount AS charged
+                  FROM charges JOIN invoices ON invoices.id = invoice_id
+                 WHERE charges.account_id = :account AND status <> 'draft') AS charges
+          FULL JOIN (SELECT invoice_id, charge_id, amount AS billed
+                       FROM invoice_lines JOIN invoices ON invoices.id = invoice_id
+                      WHERE account_id = :account) AS lines USING (invoice_id, charge_id)
+         WHERE charged IS DISTINCT FROM billed
+    """,
+    "draft_totals_match_charges": """
+        SELECT invoices.id::text,
+               concat('says ', total, ', its charges sum to ', COALESCE(sum(amount), 0))
+          FROM invoices LEFT JOIN charges
+            ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
+         WHERE invoices.account_id = :account AND status = 'draft'
+         GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> total
+    """,
+    "numbers_are_gapless": """
+        SELECT 'invoice', concat('next is ', COALESCE(next_number, 1), ', ', finalized,
+                                 ' are finalized, the last is ', COALESCE(highest, 0))
+          FROM (SELECT count(*) AS finalized,
+                       max(substring(number FROM '[0-9]+$')::bigint) AS highest
+                  FROM invoices WHERE account_id = :account AND number IS NOT NULL) AS given
+          LEFT JOIN number_series ON account_id = :account AND document = 'invoice'
+         WHERE (finalized, COALESCE(highest, 0))
+               <> (COALESCE(next_number, 1) - 1, COALESCE(next_number, 1) - 1)
+    """,
+    "periods_tile_time": """
+        SELECT client_id::text,
+               concat('period ', period_start, ' follows one that ended on ', last_end)
+          FROM (SELECT client_id, period_start, starts_at, reason,
+                       lag(period_end) OVER chain AS last_end, lag(ends_at) OVER chain AS last_at,
+                       lag(reason) OVER chain AS last_reason
+                  FROM billing_periods WHERE account_id = :account
+                WINDOW chain AS (PARTITION BY client_id ORDER BY period_start)) AS periods
+         WHERE last_end IS NOT NULL AND (last_end > period_start OR (
+               -- Of a start long ago, the periods in between are written down as they are billed.
+               (last_end < period_start OR last_at <> starts_at)
+               AND last_reason IS DISTINCT FROM 'before_activation'))
+    """,
+    "billed_periods_have_invoices": """
+        SELECT periods.id::text, concat('is ', state, ' with ', count(invoices.id), ' invoices')
+          FROM billing_periods AS periods LEFT JOIN invoices ON period_id = periods.id
+         WHERE periods.account_id = :account
+         GROUP BY periods.id
+        HAVING (state IN ('drafted', 'billed')) <> (count(invoices.id) > 0)
+    """,
+    "credit_balances_equal_their_entries": """
+        SELECT client_id::text,
+               concat('the balance is ', balance, ', its entries sum to ', COALESCE(sum(amount), 0),
+                      ' ', currency)
+          FROM credit_balances LEFT JOIN credit_entries USING (client_id, currency)
+         WHERE account_id = :account
+         GROUP BY client_id, currency HAVING COALESCE(sum(amount), 0) <> balance
+    """,
+    "credit_balances_agree_with_ledger": """
+        SELECT client_id::text,
+               concat('the balance is ', COALESCE(balance, 0), ', in the books it is ',
+                      COALESCE(booked, 0), ' ', currency)
+          FROM (SELECT client_id, currency, balance
+                  FROM credit_balances WHERE account_id = :account) AS balances
+          FULL JOIN (
+               SELECT client_id, entries.currency, -sum(amount) AS booked
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account = 'credit'
+                GROUP BY client_id, entries.currency) AS books USING (client_id, currency)
+         WHERE COALESCE(balance, 0) <> COALESCE(booked, 0)
+    """,
+    "credit_applied_equals_its_entries": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', credit_applied, ', its credit entries sum to ',
+                      COALESCE(-sum(amount), 0))
+          FROM invoices LEFT JOIN credit_entries AS entries ON entries.invoice_id = invoices.id
+           AND kind = ANY(CASE WHEN total < 0 THEN ARRAY['negative_invoice', 'applied', 'carried']
+                               ELSE ARRAY['applied', 'carried'] END)
+         WHERE invoices.account_id = :account
+         GROUP BY invoices.id HAVING COALESCE(-sum(amount), 0) <> credit_applied
+    """,
+    "voided_invoices_return_their_credit": """
+        SELECT invoices.id::text,
+               concat(number, ' is ', status, ' and used ', credit_applied, ', returned are ',
+                      COALESCE(sum(amount), 0))
+          FROM invoices LEFT JOIN credit_entries AS entries
+            ON entries.invoice_id = invoices.id AND kind = 'returned'
+         WHERE invoices.account_id = :account
+         GROUP BY invoices.id
+        HAVING COALESCE(sum(amount), 0) <> CASE status WHEN 'void' THEN credit_applied ELSE 0 END
+    """,
+    "amounts_paid_equal_their_payments": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', amount_paid, ', its payments sum to ',
+                      COALESCE(sum(applied), 0))
+          FROM invoices LEFT JOIN payments ON payments.invoice_id = invoices.id
+         WHERE invoices.account_id = :account
+         GROUP BY invoices.id HAVING COALESCE(sum(applied), 0) <> amount_paid
+    """,
+    "payments_are_posted_once": """
+        SELECT payments.id::text, concat('has ', count(entries.id), ' entries')
+          FROM payments LEFT JOIN ledger_entries AS entries ON payment_id = payments.id
+         WHERE payments.account_id = :account
+         GROUP BY payments.id HAVING count(entries.id) <> 1
+    """,
+    "what_payments_leave_over_is_credit": """
+        SELECT payments.id::text,
+               concat(payments.amount - applied, ' of it were not applied, became credit: ',
+                      COALESCE(sum(entries.amount), 0))
+          FROM payments LEFT JOIN credit_entries AS entries
+            ON entries.client_id = payments.client_id AND payment_id = payments.id
+         WHERE account_id = :account
+         GROUP BY payments.id
+        HAVING COALESCE(sum(entries.amount), 0) <> payments.amount - applied
+    """,
+    "succeeded_attempts_are_paid_once": """
+        SELECT attempts.id::text,
+               concat('is ', state, ' for ', attempts.amount, ' and has ', count(payments.id),
+                      ' payments, of ', COALESCE(sum(payments.amount), 0))
+          FROM payment_attempts AS attempts LEFT JOIN payments ON attempt_id = attempts.id
+         WHERE attempts.account_id = :account
+         GROUP BY attempts.id
+        HAVING count(payments.id) <> (state = 'succeeded')::int
+            OR bool_or((payments.invoice_id, payments.client_id, payments.currency, payments.amount)
+                       IS DISTINCT FROM
+                       (attempts.invoice_id, attempts.client_id, attempts.currency, attempts.amount))
+               AND state = 'succeeded'
+    """,
+    "attempts_are_counted": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', attempt_count, ', it has ', count(attempts.id),
+                      ', the last of them number ', COALESCE(max(ordinal), 0))
+          FROM invoices LEFT JOIN payment_attempts AS attempts ON invoice_id = invoices.id
+         WHERE invoices.account_id = :account
+         GROUP BY invoices.id
+        HAVING (count(attempts.id), COALESCE(max(ordinal), 0)) <> (attempt_count, attempt_count)
+    """,
+    "charges_under_way_are_for_open_invoices": """
+        SELECT attempts.id::text, concat('is ', state, ', and ', number, ' is ', status)
+          FROM payment_attempts AS attempts JOIN invoices ON invoices.id = invoice_id
+         WHERE attempts.account_id = :account AND status <> 'open'
+           AND state IN ('pending', 'processing', 'unknown', 'needs_action')
+    """,
+    # A bank debit takes days, and is asked after every day; any other charge is answered at once,
+    # or believed after a day never to have arrived.
+    "charges_are_answered_in_time": """
+        SELECT id::text,
+               concat('is ', state, ', first asked ', first_asked_at, ', to be asked again ',
+                      next_ask_at)
+          FROM payment_attempts
+         WHERE account_id = :account AND state IN ('pending', 'processing', 'unknown')
+           AND (next_ask_at < :now ::timestamptz - interval '3 days' OR state <> 'processing'
+                AND COALESCE(first_asked_at, created_at) < :now ::timestamptz - interval '3 days')
+    """,
+    "tries_wait_only_where_they_may_be_made": """
+        SELECT invoices.id::text,
+               concat(number, ' is ', status, ', to be charged ', next_attempt_at,
+                      ', automatically: ', auto_collect, ', the card is stopped for: ',
+                      COALESCE(stopped_for, 'nothing'))
+          FROM invoices LEFT JOIN billing_methods USING (client_id)
+         WHERE invoices.account_id = :account AND next_attempt_at IS NOT NULL
+           AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL)
+    """,
+    "sent_mails_have_their_receipts": """
+        SELECT id::text, concat('a mail is ', state, ' and says nothing of how or when')
+          FROM mails
+         WHERE account_id = :account
+           AND (state IN ('accepted', 'delivered', 'bounced')
+                AND num_nulls(message_id, sent_at) > 0
+                OR state = 'delivered' AND delivered_at IS NULL)
+    """,
+    "mails_to_be_sent_have_a_job": """
+        SELECT mails.id::text, concat('a mail is ', state, ' and no job will go on with it')
+          FROM mails
+         WHERE account_id = :account AND state IN ('queued', 'claimed')
+           AND NOT EXISTS (
+               SELECT FROM jobs
+                WHERE jobs.account_id = :account AND kind = 'send_mail'
+                  AND jobs.state NOT IN ('succeeded', 'skipped', 'cancelled', 'dead')
+                  AND args ->> 'mail_id' = mails.id::text)
+    """,
+    # A run does not tell again of what was paid before its end: that had a receipt. Runs from before
+    # there were mails told nobody: the first mail's id, by time like all ids, tells them apart.
+    "runs_tell_of_their_invoices": """
+        SELECT id::text, concat(number, ' was billed by run ', run_id, ' and is on none of its mails')
+          FROM (SELECT invoices.id, number, run_id, total, status,
+                       COALESCE(by_run OR status = 'paid' AND amount_paid > 0, false) AS is_told,
+                       bool_or(by_run) OVER (PARTITION BY run_id) AS run_tells
+                  FROM invoices JOIN billing_runs AS runs ON runs.id = run_id
+                  LEFT JOIN (SELECT invoice_id, bool_or(subject_key LIKE 'run:%') AS by_run
+                               FROM mails CROSS JOIN unnest(invoice_ids) AS listed (invoice_id)
+                              WHERE account_id = :account GROUP BY invoice_id) AS told
+                    ON told.invoice_id = invoices.id
+                 WHERE invoices.account_id = :account AND runs.finished_at IS NOT NULL) AS billed
+         WHERE status NOT IN ('draft', 'void') AND total > 0 AND NOT is_told
+           AND (run_tells OR run_id > (SELECT id FROM mails WHERE account_id = :account
+                                        ORDER BY id LIMIT 1))
+    """,
+}

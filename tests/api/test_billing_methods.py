@@ -1,0 +1,95 @@
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from tests.api.calls import a_charge, a_draft, problem
+from tests.api.conftest import Finish, PutCard
+
+CARD = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
+
+
+def test_a_client_is_put_on_a_card_and_shows_it(api: TestClient, ada: dict[str, Any]) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    assert ada["billing_method"] is None
+
+    answer = api.put(f"{url}/billing-method", json=CARD)
+
+    assert answer.status_code == 200
+    method = answer.json()
+    assert method == {**CARD, "stopped_for": None, "created_at": method["created_at"]}
+    assert api.get(url).json()["billing_method"] == method
+    assert api.patch(url, json={}).json()["billing_method"] == method
+    api.post("/v1/clients", json={"name": "No card"})
+    listed = api.get("/v1/clients").json()["data"]
+    assert [client["billing_method"] for client in listed] == [None, method]
+
+
+def test_the_same_card_again_changes_nothing_and_another_one_replaces_it(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    url = f"/v1/clients/{ada['id']}/billing-method"
+    first = api.put(url, json=CARD).json()
+
+    assert api.put(url, json=CARD).json() == first
+    other = api.put(url, json={**CARD, "payment_method": "pm_2"}).json()
+    assert (other["payment_method"], other["created_at"] > first["created_at"]) == ("pm_2", True)
+
+
+def test_a_card_is_removed_once(api: TestClient, ada: dict[str, Any]) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    api.put(f"{url}/billing-method", json=CARD)
+
+    answer = api.delete(f"{url}/billing-method")
+
+    assert (answer.status_code, answer.json()) == (200, {"client": ada["id"], "deleted": True})
+    assert api.get(url).json()["billing_method"] is None
+    body = problem(api.delete(f"{url}/billing-method"), 404, "billing_method_not_found")
+    assert body["detail"] == f"There is no billing method of client {ada['id']}."
+
+
+def test_a_card_that_must_not_be_tried_again_says_why_and_a_new_one_goes_on(
+    engine: Engine,
+    api: TestClient,
+    ada: dict[str, Any],
+    put_card: PutCard,
+    finish: Finish,
+) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    put_card(ada["id"], "pm_card_chargeDeclinedStolenCard")
+    a_charge(api, ada)
+    draft = a_draft(engine, api, ada["id"])
+    finalize = f"/v1/invoices/{draft['id']}/finalize"
+    finish(api.post(finalize, json={"collect": True}))
+    assert api.get(url).json()["billing_method"]["stopped_for"] == "stolen_card"
+
+    assert put_card(ada["id"])["stopped_for"] is None
+
+    (job,) = api.get("/v1/jobs?kind=collect_client&state=ready").json()["data"]
+    assert job["subject"] == {"type": "client", "id": ada["id"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, ["stripe_customer", "payment_method"]),
+        ({**CARD, "payment_method": ""}, ["payment_method"]),
+        ({**CARD, "stripe_customer": None}, ["stripe_customer"]),
+        ({**CARD, "number": "4242424242424242"}, ["number"]),
+    ],
+)
+def test_a_card_is_named_as_stripe_does_and_never_by_its_number(
+    api: TestClient, ada: dict[str, Any], body: dict[str, Any], fields: list[str]
+) -> None:
+    url = f"/v1/clients/{ada['id']}/billing-method"
+
+    problem(api.put(url, json=body), 422, "invalid", *fields)
+
+
+def test_the_card_of_an_unknown_client_is_not_found(api: TestClient) -> None:
+    url = f"/v1/clients/{uuid4()}/billing-method"
+
+    problem(api.put(url, json=CARD), 404, "client_not_found")
+    problem(api.delete(url), 404, "client_not_found")

@@ -1,0 +1,146 @@
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from tests.api.calls import an_invoice, deposit, done, problem
+
+
+def credit_of(api: TestClient, client: dict[str, Any], query: str = "") -> dict[str, Any]:
+    answer = api.get(f"/v1/clients/{client['id']}/credit{query}")
+    assert answer.status_code == 200, answer.text
+    shown: dict[str, Any] = answer.json()
+    return shown
+
+
+def test_a_new_client_has_no_credit(api: TestClient, ada: dict[str, Any]) -> None:
+    assert credit_of(api, ada) == {"balances": [], "entries": [], "next_cursor": None}
+
+
+def test_a_deposit_is_in_hand_with_what_was_said_of_it(
+    engine: Engine, api: TestClient, ada: dict[str, Any]
+) -> None:
+    job = deposit(engine, api, ada["id"], 50_000, reference="wire 1", note="For June", apply=False)
+
+    shown = credit_of(api, ada)
+    assert (job["kind"], job["subject"]) == ("deposit_credit", {"type": "client", "id": ada["id"]})
+    assert shown["balances"] == [{"currency": "usd", "balance": 50_000}]
+    (entry,) = shown["entries"]
+    assert entry.keys() == {
+        "id", "currency", "kind", "amount", "invoice", "payment", "note", "created_at"
+    }  # fmt: skip
+    assert (entry["kind"], entry["amount"], entry["note"]) == ("deposit", 50_000, "For June")
+    (payment,) = api.get(f"/v1/payments?client={ada['id']}").json()["data"]
+    assert (payment["id"], payment["reference"]) == (entry["payment"], "wire 1")
+
+
+def test_a_deposit_pays_what_is_open_unless_told_to_wait(
+    engine: Engine, api: TestClient, ada: dict[str, Any]
+) -> None:
+    invoice = an_invoice(engine, api, ada["id"])
+    url = f"/v1/invoices/{invoice['id']}"
+
+    deposit(engine, api, ada["id"], 400, apply=False)
+    assert api.get(url).json()["amount_due"] == 1100
+
+    deposit(engine, api, ada["id"], 200)
+    assert api.get(url).json()["amount_due"] == 500
+
+
+def test_entries_come_newest_first_in_pages_whatever_their_currency(
+    engine: Engine, api: TestClient, ada: dict[str, Any]
+) -> None:
+    for amount, currency in [(1, "usd"), (2, "eur"), (3, "usd")]:
+        deposit(engine, api, ada["id"], amount, currency=currency)
+
+    page = credit_of(api, ada, "?limit=2")
+    rest = credit_of(api, ada, f"?limit=2&cursor={page['next_cursor']}")
+
+    assert [entry["amount"] for entry in page["entries"] + rest["entries"]] == [3, 2, 1]
+    assert page["balances"] == rest["balances"] == [
+        {"currency": "eur", "balance": 2},
+        {"currency": "usd", "balance": 4},
+    ]  # fmt: skip
+    assert rest["next_cursor"] is None
+
+
+def test_a_balance_is_corrected_up_and_down_but_never_below_zero(
+    engine: Engine, api: TestClient, ada: dict[str, Any]
+) -> None:
+    url = f"/v1/clients/{ada['id']}/credit/adjustments"
+
+    def adjust(amount: int) -> dict[str, Any]:
+        return {"amount": amount, "currency": "usd", "note": "Counted again"}
+
+    done(engine, api, api.post(url, json=adjust(500)))
+    done(engine, api, api.post(url, json=adjust(-200)))
+
+    problem(api.post(url, json=adjust(-301)), 409, "insufficient_credit")
+    assert credit_of(api, ada)["balances"] == [{"currency": "usd", "balance": 300}]
+    problem(api.post(url, json={**adjust(-1), "currency": "eur"}), 409, "insufficient_credit")
+
+
+def test_credit_is_used_for_what_is_open_as_far_as_is_asked(
+    engine: Engine, api: TestClient, ada: dict[str, Any]
+) -> None:
+    first, second = (an_invoice(engine, api, ada["id"]) for _ in range(2))
+    deposit(engine, api, ada["id"], 2000, apply=False)
+    url = f"/v1/clients/{ada['id']}/credit/apply"
+
+    job = done(engine, api, api.post(url, json={"amount": 1500, "currency": "usd"}))
+    assert job["result"]["applied"] == {first["id"]: 1100, second["id"]: 400}
+
+    job = done(engine, api, api.post(url, json={"currency": "eur"}))
+    assert job["result"]["applied"] == {}
+
+    job = done(engine, api, api.post(url))
+    assert job["result"]["applied"] == {second["id"]: 500}
+    assert credit_of(api, ada)["balances"] == [{"currency": "usd", "balance": 0}]
+
+
+DEPOSIT = {"amount": 1, "currency": "usd", "source": "outside"}
+ADJUSTMENT = {"amount": 1, "currency": "usd", "note": "x"}
+
+
+@pytest.mark.parametrize(
+    ("command", "body", "field"),
+    [
+        ("deposits", {**DEPOSIT, "amount": 0}, "amount"),
+        ("deposits", {**DEPOSIT, "amount": -5}, "amount"),
+        ("deposits", {**DEPOSIT, "amount": 1.5}, "amount"),
+        ("deposits", {**DEPOSIT, "amount": 10**13}, "amount"),
+        ("deposits", {**DEPOSIT, "currency": "zzz"}, "currency"),
+        ("deposits", {**DEPOSIT, "source": "card"}, "source"),
+        ("deposits", {**DEPOSIT, "apply": 1}, "apply"),
+        ("deposits", {"amount": 1, "source": "outside"}, "currency"),
+        ("deposits", {"amount": 1, "currency": "usd"}, "source"),
+        ("adjustments", {**ADJUSTMENT, "amount": 0}, "amount"),
+        ("adjustments", {**ADJUSTMENT, "note": ""}, "note"),
+        ("adjustments", {"amount": 1, "currency": "usd"}, "note"),
+        ("adjustments", {**ADJUSTMENT, "expires_on": "2027-01-01"}, "expires_on"),
+        ("apply", {"amount": 0}, "amount"),
+        ("apply", {"currency": "dollars"}, "currency"),
+    ],
+)
+def test_a_wrong_word_about_credit_is_named(
+    api: TestClient, ada: dict[str, Any], command: str, body: dict[str, Any], field: str
+) -> None:
+    problem(api.post(f"/v1/clients/{ada['id']}/credit/{command}", json=body), 422, "invalid", field)
+
+
+def test_credit_of_an_unknown_client_is_not_found(api: TestClient) -> None:
+    url = f"/v1/clients/{uuid4()}/credit"
+
+    problem(api.get(url), 404, "client_not_found")
+    problem(api.post(f"{url}/deposits", json=DEPOSIT), 404, "client_not_found")
+    problem(api.post(f"{url}/adjustments", json=ADJUSTMENT), 404, "client_not_found")
+    problem(api.post(f"{url}/apply"), 404, "client_not_found")
+
+
+@pytest.mark.parametrize("command", ["grants", "refunds"])
+def test_what_this_version_cannot_do_with_credit_is_not_there(
+    api: TestClient, ada: dict[str, Any], command: str
+) -> None:
+    problem(api.post(f"/v1/clients/{ada['id']}/credit/{command}", json={}), 404, "not_found")

@@ -1,0 +1,117 @@
+"""What must hold after everything that broke: in our tables, and in the vendors' own logs."""
+
+from collections import Counter
+from collections.abc import Iterator
+from uuid import UUID
+
+from sqlalchemy import Engine, select, text
+from sqlalchemy.orm import Session
+
+from gateways.sandbox.sendgrid.client import SendGridControl
+from gateways.sandbox.stripe.control import StripeSandboxControl
+from models import Job
+from tasks.audits import audit
+from tests.chaos.business import Business
+
+_UNFINISHED = """
+SELECT id, kind, state, reason, error FROM jobs
+ WHERE state NOT IN ('succeeded', 'skipped', 'cancelled')
+   AND NOT (state = 'scheduled' AND run_at > now() + interval '20 seconds')
+"""
+_PAYMENTS = """
+SELECT attempt_id, amount FROM payments WHERE source = 'card'
+"""
+_FINALIZED_TWICE = """
+SELECT invoice_id FROM ledger_entries WHERE event = 'finalize' GROUP BY invoice_id
+HAVING count(*) > 1
+"""
+_PERIODS = """
+SELECT id, state, error FROM billing_periods
+ WHERE ends_at < now() AND state NOT IN ('billed', 'empty', 'skipped') AND reason IS NULL
+"""
+_OVERCHARGED = """
+SELECT invoices.id FROM invoices JOIN payments ON payments.invoice_id = invoices.id
+ WHERE source = 'card' GROUP BY invoices.id, total
+HAVING sum(payments.applied) > total + GREATEST(-min(credit_applied), 0)
+"""
+_UNSETTLED = """
+SELECT id FROM payment_attempts WHERE state IN ('pending', 'unknown')
+"""
+
+
+def violations(
+    engine: Engine, business: Business, stripe: StripeSandboxControl, sendgrid: SendGridControl
+) -> list[str]:
+    """Every promise that was broken, in words; none when all were kept."""
+    with Session(engine) as session:
+        return [
+            *_of_jobs(session, business),
+            *_of_money(session, stripe),
+            *_of_mails(session, sendgrid),
+            *_of_books(session, business),
+        ]
+
+
+def _of_jobs(session: Session, business: Business) -> Iterator[str]:
+    for row in session.execute(text(_UNFINISHED)):
+        yield f"job {row.kind} {row.id} is {row.state} ({row.reason} {row.error})"
+    known = set(session.scalars(select(Job.id)))
+    for job_id in business.accepted:
+        if job_id not in known:
+            yield f"job {job_id} was accepted and is gone"
+    for job_id in business.rolled_back:
+        if job_id in known:
+            yield f"job {job_id} was rolled back and is there"
+    started = select(Job.id).where(Job.id.in_(business.cancelled), Job.started_at.is_not(None))
+    for job_id in session.scalars(started):
+        yield f"job {job_id} was cancelled and started all the same"
+
+
+def _of_money(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
+    charged: Counter[UUID] = Counter()
+    amounts: dict[UUID, int] = {}
+    for intent in stripe.payment_intents():
+        if intent["status"] == "succeeded":
+            attempt = UUID(intent["metadata"]["attempt"])
+            charged[attempt] += 1
+            amounts[attempt] = intent["amount_received"]
+    recorded = {row.attempt_id: row.amount for row in session.execute(text(_PAYMENTS))}
+    for attempt, times in charged.items():
+        if times > 1:
+            yield f"attempt {attempt} was charged {times} times"
+        if recorded.get(attempt) != amounts[attempt]:
+            yield f"attempt {attempt} was charged {amounts[attempt]}, recorded {recorded.get(attempt)}"
+    for attempt in recorded.keys() - charged.keys():
+        yield f"attempt {attempt} is recorded as paid and was never charged"
+    for (invoice,) in session.execute(text(_OVERCHARGED)):
+        yield f"invoice {invoice} was charged more than it asked for"
+    for (attempt,) in session.execute(text(_UNSETTLED)):
+        yield f"attempt {attempt} has no outcome"
+
+
+def _of_mails(session: Session, sendgrid: SendGridControl) -> Iterator[str]:
+    sent = Counter(mail.custom_args["mail"] for mail in sendgrid.mails())
+    for mail, times in sent.items():
+        if times > 1:
+            yield f"mail {mail} went out {times} times"
+    known = {
+        str(mail): state for mail, state in session.execute(text("SELECT id, state FROM mails"))
+    }
+    for mail in sent:
+        if known.get(mail) not in {"accepted", "delivered", "claimed", "unknown"}:
+            yield f"mail {mail} went out and is {known.get(mail)}"
+    for mail, state in known.items():
+        if state in {"accepted", "delivered"} and mail not in sent:
+            yield f"mail {mail} is {state} and never went out"
+        if state == "queued":
+            yield f"mail {mail} waits to be sent"
+
+
+def _of_books(session: Session, business: Business) -> Iterator[str]:
+    for (invoice,) in session.execute(text(_FINALIZED_TWICE)):
+        yield f"invoice {invoice} was finalized twice"
+    for row in session.execute(text(_PERIODS)):
+        yield f"period {row.id} is {row.state} ({row.error})"
+    for account_id in business.accounts:
+        for difference in audit(session, account_id):
+            yield f"audit: {difference.rule}: {difference.subject} {difference.found}"

@@ -1,0 +1,297 @@
+"""Whatever is done, in whatever order: the rules of money told once more, in the plainest way."""
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Protocol
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from billing.errors import InvalidInput, RuleViolation
+from models import Account, Client
+from tasks.accounts import create_account
+from tasks.charging import charge_invoice
+from tasks.crediting import apply_client_credit, apply_invoice_credit
+from tasks.marking_paid import mark_invoice_paid
+from tasks.voiding import void_invoice
+from tests.money import (
+    adjust,
+    an_invoice,
+    balances,
+    deposit,
+    done,
+    losses,
+    paid_how,
+    with_a_card,
+)
+from tests.worlds import NOW, a_client, audited
+
+CARD_MINIMUM = 50
+"""Stripe's, in cents, of both currencies here."""
+
+
+@dataclass
+class Owed:
+    """An invoice as the rules have it."""
+
+    id: UUID
+    currency: str
+    total: int
+    due_on: date
+    status: str = "open"
+    credit: int = 0
+    paid: int = 0
+
+    @property
+    def due(self) -> int:
+        return self.total - self.credit - self.paid if self.status == "open" else 0
+
+    def close(self) -> None:
+        if self.status == "open" and self.due == 0:
+            self.status = "paid"
+
+
+@dataclass
+class Book:
+    """One client's money as the rules have it."""
+
+    balance: dict[str, int] = field(default_factory=lambda: {"usd": 0, "eur": 0})
+    invoices: list[Owed] = field(default_factory=list)
+
+    def use(self, currency: str, *, at_most: int = 10**9, only: Owed | None = None) -> None:
+        """Spend credit, oldest due first."""
+        for one in sorted(self.invoices, key=lambda one: one.due_on):
+            if one.currency == currency and (only is None or one is only):
+                used = max(min(self.balance[currency], one.due, at_most), 0)
+                at_most -= used
+                self.move(one, used)
+
+    def move(self, one: Owed, amount: int) -> None:
+        one.credit += amount
+        self.balance[one.currency] -= amount
+        one.close()
+
+
+@dataclass
+class World:
+    """A client, and what the rules say of it."""
+
+    engine: Engine
+    account: Account
+    client: Client
+    book: Book = field(default_factory=Book)
+
+
+class Step(Protocol):
+    """Something that is done, to the system and by the rules."""
+
+    def do(self, world: World) -> None: ...
+
+
+@dataclass(frozen=True)
+class Deposit:
+    currency: str
+    amount: int
+    apply: bool
+
+    def do(self, world: World) -> None:
+        where = world.engine, world.account, world.client
+        deposit(*where, self.amount, self.currency, apply=self.apply)
+        world.book.balance[self.currency] += self.amount
+        if self.apply:
+            world.book.use(self.currency)
+
+
+@dataclass(frozen=True)
+class Adjust:
+    currency: str
+    amount: int
+
+    def do(self, world: World) -> None:
+        where = world.engine, world.account, world.client
+        after = world.book.balance[self.currency] + self.amount
+        if self.amount < 0 and after < 0:
+            with pytest.raises(RuleViolation, match="cannot go down"):
+                adjust(*where, self.amount, self.currency)
+            return
+        adjust(*where, self.amount, self.currency)
+        world.book.balance[self.currency] = after
+        if self.amount > 0:
+            world.book.use(self.currency)
+
+
+@dataclass(frozen=True)
+class Bill:
+    currency: str
+    amount: int
+    day: int
+
+    def do(self, world: World) -> None:
+        book = world.book
+        real = an_invoice(
+            world.engine,
+            world.account,
+            world.client,
+            f"{'-' if self.amount < 0 else ''}{abs(self.amount) // 100}.{abs(self.amount) % 100:02}",
+            currency=self.currency,
+            now=NOW + timedelta(days=self.day),
+        )
+        assert real.due_on is not None
+        one = Owed(real.id, self.currency, self.amount, real.due_on)
+        if self.amount > 0 and book.balance[self.currency] < 0:
+            book.move(one, book.balance[self.currency])
+        if self.amount < 0:
+            book.move(one, self.amount)
+        book.invoices.append(one)
+        one.close()
+        book.use(self.currency, only=None if self.amount < 0 else one)
+
+
+@dataclass(frozen=True)
+class Apply:
+    currency: str
+    amount: int
+
+    def do(self, world: World) -> None:
+        done(
+            world.engine,
+            apply_client_credit,
+            world.account,
+            client_id=world.client.id,
+            currency=self.currency,
+            amount=self.amount,
+        )
+        world.book.use(self.currency, at_most=self.amount)
+
+
+@dataclass(frozen=True)
+class OnOne:
+    """Something done to one of the invoices there are, mostly to one that is open; or refused."""
+
+    which: int
+    amount: int
+
+    def do(self, world: World) -> None:
+        there = world.book.invoices
+        still_open = [one for one in there if one.status == "open"]
+        if still_open and self.which % 4:
+            there = still_open
+        if there:
+            self.act(world, world.book, there[self.which % len(there)])
+
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        raise NotImplementedError
+
+
+class ApplyToOne(OnOne):
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        some = {"invoice_id": one.id, "amount": self.amount}
+        if self.amount > min(one.due, book.balance[one.currency]):
+            with pytest.raises((InvalidInput, RuleViolation)):
+                done(world.engine, apply_invoice_credit, world.account, **some)
+            return
+        done(world.engine, apply_invoice_credit, world.account, **some)
+        book.use(one.currency, at_most=self.amount, only=one)
+
+
+class Void(OnOne):
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        if one.status != "open" or one.paid:
+            with pytest.raises(RuleViolation):
+                done(world.engine, void_invoice, world.account, invoice_id=one.id)
+            return
+        done(world.engine, void_invoice, world.account, invoice_id=one.id)
+        one.status = "void"
+        book.balance[one.currency] += one.credit
+
+
+class MarkPaid(OnOne):
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        some = {"invoice_id": one.id, "amount": self.amount, "overpayment": "credit"}
+        if one.status != "open":
+            with pytest.raises(RuleViolation):
+                done(world.engine, mark_invoice_paid, world.account, **some)
+            return
+        done(world.engine, mark_invoice_paid, world.account, **some)
+        over = max(self.amount - one.due, 0)
+        one.paid += self.amount - over
+        one.close()
+        book.balance[one.currency] += over
+        if over:
+            book.use(one.currency)
+
+
+@dataclass(frozen=True)
+class Carry:
+    """A charge of an invoice that is too small for a card, made for it if there is none."""
+
+    currency: str
+
+    def do(self, world: World) -> None:
+        small = self._small(world.book)
+        if small is None:
+            Bill(self.currency, CARD_MINIMUM - 5, 0).do(world)
+            small = self._small(world.book)
+        if small is not None:
+            done(world.engine, charge_invoice, world.account, invoice_id=small.id)
+            world.book.move(small, small.due)
+
+    def _small(self, book: Book) -> Owed | None:
+        return next((one for one in book.invoices if 0 < one.due < CARD_MINIMUM), None)
+
+
+# Few amounts, so that they often are the same, or just too much; most invoices stay open.
+CURRENCIES = st.sampled_from(["usd", "usd", "usd", "eur"])
+BILLED = st.sampled_from([45, 100, 300, 300, 900, 2000])
+AMOUNTS = st.sampled_from([1, 20, 60, 100, 400])
+DAYS = st.integers(0, 3)
+WHICH = st.integers(0, 20)
+KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
+    (6, st.builds(Bill, CURRENCIES, BILLED, DAYS)),
+    (1, st.builds(Bill, CURRENCIES, st.sampled_from([0, -20, -400]), DAYS)),
+    (1, st.builds(Deposit, CURRENCIES, AMOUNTS, st.just(value=True))),
+    (3, st.builds(Deposit, CURRENCIES, AMOUNTS, st.just(value=False))),
+    (2, st.builds(Adjust, CURRENCIES, st.sampled_from([-400, -100, -20, -1, 20]))),
+    (3, st.builds(Apply, CURRENCIES, AMOUNTS)),
+    (2, st.builds(ApplyToOne, WHICH, AMOUNTS)),
+    (2, st.builds(Void, WHICH, AMOUNTS)),
+    (2, st.builds(MarkPaid, WHICH, AMOUNTS)),
+    (2, st.builds(Carry, CURRENCIES)),
+]
+STEPS = st.sampled_from([kind for often, kind in KINDS for _ in range(often)]).flatmap(
+    lambda kind: kind
+)
+
+
+@given(st.lists(STEPS, min_size=12, max_size=30))
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_no_money_is_lost_and_every_amount_is_what_the_rules_say(
+    engine: Engine, steps: list[Step]
+) -> None:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        account = create_account(session, str(uuid4()))
+    client = a_client(engine, account)
+    with_a_card(engine, account, client)
+    world = World(engine, account, client)
+    book = world.book
+    for step in steps:
+        before = dict(book.balance)
+        step.do(world)
+        after = book.balance
+        assert balances(engine, client) == {code: after[code] for code in after if after[code]}
+        assert paid_how(engine, client) == [
+            (one.status, one.credit, one.paid, one.due) for one in book.invoices
+        ]
+        if not isinstance(step, Carry | Void):
+            # Nothing else takes a balance below zero, or further below.
+            assert all(after[code] >= min(before[code], 0) for code in after)
+    assert losses(engine) == {}
+    assert audited(engine, account) == []
