@@ -69,12 +69,15 @@ class RemovedMethodReport(BaseModel):
 @router.put(
     "/v1/clients/{client_id}/billing-method",
     summary="Set a client's card",
-    responses=writes("client_not_found"),
+    responses=writes("client_not_found", "stripe_customer_taken"),
 )
 def put_method(
     client_id: UUID, card: MethodSetting, caller: Writer, session: Transaction
 ) -> MethodReport:
-    """A new card is tried at once for what waits to be collected. The same again changes nothing."""
+    """A new card is tried at once for what waits to be collected.
+
+    The same card again changes nothing, but where it was `stopped_for` a decline: it is tried anew.
+    """
     method = set_billing_method(
         session,
         caller.account_id,

@@ -238,7 +238,7 @@ def mark_paid(
     told = payment or OutsidePayment()
     invoice = invoice_of(session, caller, invoice_id)
     account = session.get_one(Account, caller.account_id)
-    require_unpaid(InvoiceStatus(invoice.status))
+    require_unpaid(InvoiceStatus(invoice.status), "mark as paid")
     require_payable(
         invoice,
         told.amount,
@@ -275,7 +275,7 @@ def apply_credit(
     """The client's credit in the invoice's currency, as far as it goes."""
     amount = None if use is None else use.amount
     invoice = invoice_of(session, caller, invoice_id)
-    require_unpaid(InvoiceStatus(invoice.status))
+    require_unpaid(InvoiceStatus(invoice.status), "apply credit to")
     require_credit(balance_now(session, invoice.client_id, invoice.currency), invoice, amount)
     require_no_payment_in_flight(session, invoice_id)
     return command.accepted(_enqueue(session, caller, apply_invoice_credit, invoice, amount=amount))

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from api.auth import Caller, Operator, Reader
-from api.fields import Instant, NoOptions, ShortText
+from api.fields import FORBID_UNKNOWN, Instant, NoOptions, ShortText
 from api.idempotency import OnceOnly
 from api.operations import posts, reads
 from api.paging import Paging, newest_first
@@ -19,8 +19,9 @@ from api.transactions import Transaction
 from billing.errors import NotFound
 from billing.job_states import JobState
 from models import Job, Scope
+from models.job_ledger import DeadJobs
 from tasks.job_reports import full_job_report, job_report
-from tasks.operating import cancel_job, retry_job
+from tasks.operating import cancel_job, replay_dead_jobs, retry_job
 
 router = APIRouter(tags=["jobs"])
 
@@ -64,6 +65,37 @@ class FullJobReport(JobReport):
     children: list[JobReport]
 
 
+class DeadJobFilter(BaseModel):
+    """Which dead jobs: all that are as every given value says. `since` is when they died."""
+
+    model_config = FORBID_UNKNOWN
+
+    kind: ShortText | None = None
+    queue: ShortText | None = None
+    reason: ShortText | None = None
+    since: Instant | None = None
+
+
+class Replay(BaseModel):
+    """Which dead jobs to replay, or only to count."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(
+        json_schema_extra={"examples": [{"filter": {"reason": "unknown_kind"}, "dry_run": True}]}
+    )
+
+    filter: DeadJobFilter = DeadJobFilter()
+    dry_run: bool = False
+
+
+class ReplayReport(BaseModel):
+    """How many jobs were replayed; would be, with `dry_run`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": 12, "dry_run": True}]})
+
+    jobs: int
+    dry_run: bool
+
+
 class JobFilters(Paging):
     """Which jobs to list. `subject` is the id of what they work on."""
 
@@ -99,6 +131,23 @@ def show_job(job_id: UUID, caller: Reader, session: Transaction) -> FullJobRepor
     """One job with its attempts and children."""
     job = _visible_job(session, caller, job_id)
     return FullJobReport.model_validate(full_job_report(session, job))
+
+
+@router.post(
+    "/v1/jobs/replay",
+    summary="Replay dead jobs",
+    response_model=ReplayReport,
+    responses=posts(),
+)
+def replay(wanted: Replay, caller: Operator, session: Transaction, once: OnceOnly) -> Response:
+    """All dead jobs that the filter fits are ready again, with fresh attempts, each once.
+
+    With `dry_run` they are only counted. Of several that stand for the same work the newest is
+    meant, and none whose work an unfinished job has taken over.
+    """
+    dead = DeadJobs(account_id=caller.account_id, of_the_system=True, **wanted.filter.model_dump())
+    jobs = replay_dead_jobs(session, dead, dry_run=wanted.dry_run)
+    return once.done(ReplayReport(jobs=jobs, dry_run=wanted.dry_run))
 
 
 @router.post(

@@ -21,9 +21,10 @@ CONNECTIONS = 32
 
 # The mail is at fault, and will be the next time.
 _REFUSALS = frozenset({400, 413})
-# A key that was revoked, a sender not verified yet, a wrong address, too much at once: the mail
-# was not taken, and is as soon as someone has put it right.
-_NOT_TAKEN = frozenset({401, 403, 404, 405, 415, 429})
+# A key that was revoked, a sender not verified yet, a wrong address, too much at once, nobody there
+# to take it: the mail was not taken, and is as soon as that is put right. Other errors (500, 502,
+# 504) may come after it was.
+_NOT_TAKEN = frozenset({401, 403, 404, 405, 415, 429, 503})
 
 
 class SendGridMail:
@@ -106,7 +107,7 @@ def _outcome(response: urllib3.BaseHTTPResponse) -> Accepted | Refused:
     answer = f"{response.status} {_reason(response)}".strip()
     if response.status in _REFUSALS:
         return Refused(answer)
-    if response.status in _NOT_TAKEN or response.status >= 500:
+    if response.status in _NOT_TAKEN:
         raise TransientFailure(f"sendgrid: {answer}")
     raise OutcomeUnknown(f"sendgrid: unexpected answer: {answer}")
 

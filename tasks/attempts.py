@@ -9,7 +9,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from billing.card_amounts import minimum_charge, to_stripe
@@ -112,7 +112,7 @@ def begin_attempt(
     """
     account = session.get_one(Account, invoice.account_id)
     due = invoice.amount_due
-    _require_tries_left(session, invoice, now=run.now)
+    require_tries_left(session, invoice, now=run.now)
     try:
         too_little = due < minimum_charge(invoice.currency)
         if not too_little:
@@ -146,11 +146,21 @@ def begin_attempt(
     return ask_for(session, run, attempt, ended)
 
 
-def _require_tries_left(session: Session, invoice: Invoice, *, now: datetime) -> None:
+def require_tries_left(session: Session, invoice: Invoice, *, now: datetime) -> None:
+    """Check that the card networks allow another try of an invoice.
+
+    Raises:
+        RuleViolation: It was tried too often of late (``too_many_tries``).
+    """
     tries = session.scalar(
         select(func.count()).where(
             PaymentAttempt.invoice_id == invoice.id,
             PaymentAttempt.created_at > now - timedelta(days=30),
+            # What Stripe refused without asking the card has no class, and was no try of it.
+            or_(
+                PaymentAttempt.state != AttemptState.DECLINED,
+                PaymentAttempt.decline_class.is_not(None),
+            ),
         )
     )
     if tries is not None and tries >= MAX_TRIES_IN_30_DAYS:
@@ -316,8 +326,10 @@ def settle_attempt(
     attempt = lock_attempt(session, attempt_id)
     to = AttemptState.DECLINED if isinstance(news, ChargeRefused) else _STATES[news.status]
     was = AttemptState(attempt.state)
-    if is_current and (was, to) == (AttemptState.PROCESSING, AttemptState.NEEDS_ACTION):
-        # What was under way has failed after all; the next try asks the client again.
+    failed_late = is_current and (was, to) == (AttemptState.PROCESSING, AttemptState.NEEDS_ACTION)
+    if failed_late:
+        # What was under way has failed after all. The client may still pay it, so nothing else
+        # is tried by itself.
         to = AttemptState.DECLINED
     try:
         attempt.move(to, now, ask_at=now + ASK_AFTER_PROCESSING)
@@ -335,6 +347,8 @@ def settle_attempt(
             settlement.succeed(news.amount_received)
         case AttemptState.DECLINED if isinstance(news, ChargeRefused):
             settlement.refuse(news.code)
+        case AttemptState.DECLINED if failed_late:
+            settlement.decline(DeclineClass.NEEDS_AUTHENTICATION)
         case AttemptState.DECLINED:
             settlement.decline(decline_class(attempt.decline_code))
         case AttemptState.NEEDS_ACTION:

@@ -38,7 +38,7 @@ def set_billing_method(
     )
     if session.scalar(elsewhere.limit(1)) is not None:
         raise RuleViolation(
-            "stripe_customer_taken", f"{stripe_customer} is not a customer of this account's"
+            "stripe_customer_taken", f"the Stripe customer {stripe_customer} is not this account's"
         )
     method = session.get(BillingMethod, client_id, with_for_update=True)
     card = stripe_customer, payment_method

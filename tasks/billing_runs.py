@@ -19,7 +19,7 @@ from tasks.enqueueing import enqueue, enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome
 from tasks.previews import preview
-from tasks.run_conclusions import conclude_run
+from tasks.run_conclusions import conclude_run, resume_run, run_for_update
 from tasks.run_reports import progress_of
 
 _log = structlog.get_logger(__name__)
@@ -100,7 +100,7 @@ def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
 
     An account's boundaries are billed one after another, so that invoice numbers follow dates.
     """
-    billing_run = session.get(BillingRun, run_id, with_for_update=True)
+    billing_run = session.scalars(run_for_update(run_id)).one_or_none()
     if billing_run is None:
         raise NotFound("billing_run", str(run_id))
     asked_by = f"job:{run.job_id}"
@@ -118,7 +118,8 @@ def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
         conclude_run(session, billing_run, now=run.now, requested_by=asked_by)
         return Fail(PageUnfinished(f"page {lost} was not finished"), "page_unfinished")
     pages = _next_pages(session, billing_run)
-    if not pages:
+    # A scheduled run that was retried while another is under way leaves the rest to that.
+    if not pages or not resume_run(session, billing_run):
         conclude_run(session, billing_run, now=run.now, requested_by=asked_by)
         return Done(progress_of(session, billing_run).as_json())
     for page in pages:
@@ -205,7 +206,7 @@ def _close_abandoned_runs(session: Session, now: datetime) -> None:
     abandoned = session.scalars(
         select(BillingRun)
         .where(BillingRun.finished_at.is_(None), ~job_goes_on)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
     )
     for run in abandoned.all():
         try:

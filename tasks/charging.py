@@ -10,7 +10,14 @@ from billing.collection import Origin
 from billing.errors import IllegalTransition, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from models import BillingMethod, Invoice, PaymentAttempt
-from tasks.attempts import as_result, ask_for, begin_attempt, is_to_ask_again, withdraw
+from tasks.attempts import (
+    as_result,
+    ask_for,
+    begin_attempt,
+    is_to_ask_again,
+    require_tries_left,
+    withdraw,
+)
 from tasks.calls import Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
@@ -32,6 +39,7 @@ def charge_invoice(run: Run, session: Session, invoice_id: UUID) -> Step:
     if waiting is not None:
         # Checked first: without another try, what waits for the client goes on waiting.
         require_billing_method(session, invoice.client_id)
+        require_tries_left(session, invoice, now=run.now)
         return withdraw(run, waiting, partial(_withdrawn, run, invoice_id))
     return _begin(run, session, invoice)
 

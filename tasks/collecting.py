@@ -15,7 +15,14 @@ from models import Account, BillingMethod, BillingRun, Invoice, PaymentAttempt
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
-from tasks.attempts import as_result, ask_for, begin_attempt, is_to_ask_again, withdraw
+from tasks.attempts import (
+    as_result,
+    ask_for,
+    begin_attempt,
+    is_to_ask_again,
+    require_tries_left,
+    withdraw,
+)
 from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
@@ -114,10 +121,11 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
         _stop(session, client_id)
         return Done({"attempts": done, "stopped": _why_not(method)})
     waiting = session.scalars(open_attempts_of([invoice.id])).one_or_none()
-    if waiting is not None:
-        # It waits for a client who has got a new card instead, or another day.
-        return withdraw(run, waiting, partial(_withdrawn, run, client_id, done))
     try:
+        if waiting is not None:
+            # It waits for a client who has got a new card instead, or another day.
+            require_tries_left(session, invoice, now=run.now)
+            return withdraw(run, waiting, partial(_withdrawn, run, client_id, done))
         return begin_attempt(
             session,
             run,

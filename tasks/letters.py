@@ -100,7 +100,7 @@ def invoice_ready(
     invoices: Sequence[LetterInvoice],
     charged: Sequence[str] = (),
     carried: Sequence[str] = (),
-    attached: int,
+    attached: int = 0,
 ) -> Letter:
     """One letter for all the invoices that a run made ready; those settled already come apart.
 
@@ -134,7 +134,7 @@ def receipt(
     method: str | None,
     credit_added: str | None,
     settled_by_credit: bool,
-    attached: int,
+    attached: int = 0,
 ) -> Letter:
     """For money or credit that came.
 
@@ -169,9 +169,8 @@ def payment_failed(
     next_try: str | None,
     needs_authentication: bool,
     needs_new_card: bool,
-    attached: int,
 ) -> Letter:
-    """For a card charge for ``invoice`` that did not succeed.
+    """For a card charge for ``invoice``, which came with an earlier letter, that did not succeed.
 
     Args:
         tried: The amount of the charge.
@@ -190,7 +189,6 @@ def payment_failed(
         next_try=next_try,
         needs_authentication=needs_authentication,
         needs_new_card=needs_new_card,
-        attached=attached,
     )
 
 

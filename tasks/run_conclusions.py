@@ -2,15 +2,30 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models import Account, BillingMethod, BillingRun, Client, Invoice, Mail
+from models import Account, BillingMethod, BillingRun, Client, Invoice, Job, Mail
 from tasks.collecting import due_to_collect, start_collections
 from tasks.mailing import announcement, write_mails
+
+
+def run_for_update(run_id: UUID) -> Select[BillingRun]:
+    """One run, locked, as the last writer left it.
+
+    NO KEY: pages that write invoices of the run, which only refer to it, need not wait.
+    """
+    return (
+        select(BillingRun)
+        .where(BillingRun.id == run_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
 
 
 def conclude_run(session: Session, run: BillingRun, *, now: datetime, requested_by: str) -> None:
@@ -18,45 +33,73 @@ def conclude_run(session: Session, run: BillingRun, *, now: datetime, requested_
 
     Only at the end: a catch-up is one mail, and its oldest invoice is charged first. What the
     mails list is settled here, before any card is charged. The caller holds the run's lock: one
-    that goes on after its end, because its job is retried, tells only what it did not tell before.
+    that ends again, because it went on, tells only what it did not tell before.
     """
-    is_over = run.finished_at is not None
     run.finished_at = now
     session.flush()
     if run.dry_run:
         return
-    invoices = _untold(session, run, told=_told(session, run) if is_over else frozenset())
+    told = _told(session, run)
+    invoices = _untold(session, run, told)
     if not invoices:
         return
-    _announce(session, run, invoices, is_over=is_over, requested_by=requested_by)
+    _announce(session, run, invoices, told_before={*told.values()}, requested_by=requested_by)
     due = due_to_collect(now).where(Invoice.run_id == run.id)
     start_collections(session, due, requested_by=requested_by)
 
 
+def resume_run(session: Session, run: BillingRun) -> bool:
+    """Take back the end of a run whose job has more to do, so that it tells once, at its next end.
+
+    The caller holds the run's lock.
+
+    Returns:
+        Whether it may go on: not beside another scheduled run of its account.
+    """
+    if run.finished_at is None:
+        return True
+    try:
+        with session.begin_nested():
+            run.finished_at = None
+            session.flush()
+    except IntegrityError:
+        return False
+    return True
+
+
 def conclude_late_page(session: Session, run_id: UUID, *, now: datetime, requested_by: str) -> None:
-    """Tell what a page billed that was run again after its run's end; no-op before that end."""
-    if session.scalar(select(BillingRun.finished_at).where(BillingRun.id == run_id)) is None:
+    """Tell what a page billed that was run again after its run's end; no-op before that end.
+
+    A run whose own job is to go on tells of it at its next end. The page keeps the run's lock until
+    it is committed, so that no end comes in between and overlooks what it billed.
+    """
+    run = session.scalars(run_for_update(run_id)).one()
+    if run.finished_at is None or (_goes_on(session, run) and resume_run(session, run)):
         return
-    run = session.get_one(BillingRun, run_id, with_for_update=True, populate_existing=True)
     conclude_run(session, run, now=now, requested_by=requested_by)
 
 
-def _told(session: Session, run: BillingRun) -> frozenset[UUID]:
-    """The invoices that mails of this run list, sent or not."""
-    return frozenset(
-        session.scalars(
-            select(func.unnest(Mail.invoice_ids)).where(
-                Mail.account_id == run.account_id,
-                # Ids follow time, and its mails were written after the run was.
-                Mail.id > run.id,
-                Mail.subject_key.startswith(f"run:{run.id}:"),
-            )
-        )
+def _goes_on(session: Session, run: BillingRun) -> bool:
+    """Whether the run's own job, which unlike its pages has no parent, is still to end."""
+    own = select(Job.id).where(
+        Job.subject_id == run.id, Job.parent_id.is_(None), Job.finished_at.is_(None)
     )
+    return session.scalar(own.limit(1)) is not None
+
+
+def _told(session: Session, run: BillingRun) -> Mapping[UUID, UUID]:
+    """The invoices that mails of this run list, sent or not, and their clients."""
+    listed = select(func.unnest(Mail.invoice_ids), Mail.client_id).where(
+        Mail.account_id == run.account_id,
+        # Ids follow time, and its mails were written after the run was.
+        Mail.id > run.id,
+        Mail.subject_key.startswith(f"run:{run.id}:"),
+    )
+    return dict(session.execute(listed).all())
 
 
 def _untold(
-    session: Session, run: BillingRun, *, told: frozenset[UUID]
+    session: Session, run: BillingRun, told: Mapping[UUID, UUID]
 ) -> Mapping[UUID, Sequence[Invoice]]:
     """The run's invoices by client, but for those that were told."""
     untold: dict[UUID, list[Invoice]] = defaultdict(list)
@@ -73,7 +116,7 @@ def _announce(
     run: BillingRun,
     invoices: Mapping[UUID, Sequence[Invoice]],
     *,
-    is_over: bool,
+    told_before: AbstractSet[UUID],
     requested_by: str,
 ) -> None:
     billed = select(Invoice.client_id).where(Invoice.run_id == run.id)
@@ -91,7 +134,7 @@ def _announce(
             methods.get(client.id),
             # A second mail of one run is about what its first could not tell.
             subject_key=f"run:{run.id}:{client.id}"
-            + (f":{invoices[client.id][0].id}" if is_over else ""),
+            + (f":{invoices[client.id][0].id}" if client.id in told_before else ""),
         )
         for client in clients
         if client.id in invoices

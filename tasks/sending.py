@@ -3,11 +3,11 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, true
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
@@ -49,6 +49,10 @@ MAX_ATTACHED_BYTES = 10_000_000
 AGAIN_AFTER, AGAIN_AFTER_AT_MOST = timedelta(minutes=1), timedelta(minutes=15)
 """How long a mail waits that SendGrid could not take: longer, the older it is."""
 
+ANNOUNCED_WITHIN = timedelta(days=7)
+"""An announcement that was kept waiting for longer is not sent: its dates are past, and other mails
+have told of its invoices since."""
+
 _METHODS = {
     "bank_transfer": "Bank transfer",
     "cash": "Cash",
@@ -76,7 +80,7 @@ Answer = Accepted | Refused | TransientFailure | OutcomeUnknown | NotMade
 class _Parcel:
     """A mail before it is made: its documents are still to be set.
 
-    ``write`` gives its words, told how many documents are ``attached``.
+    ``write`` gives its words, told how many documents are ``attached`` if it has any.
     """
 
     account: Account
@@ -94,13 +98,15 @@ def send_mail(run: Run, session: Session, mail_id: UUID) -> Step:
         raise NotFound("mail", str(mail_id))
     match MailState(mail.state):
         case MailState.QUEUED:
-            settled = _needless(session, mail)
-            if settled is not None:
-                mail.state, mail.reason = MailState.SUPPRESSED, settled
-                return Skip(settled, "there is nothing to pay any more")
+            invoices = _invoices(session, mail)
+            needless = _needless(mail, invoices, run.now)
+            if needless is not None:
+                mail.state, mail.reason = MailState.SUPPRESSED, needless.reason
+                return needless
             mail.state = MailState.CLAIMED
             mail.claimed_at = run.now
-            return Call(partial(_hand_over, _pack(session, mail)), partial(_record, run, mail_id))
+            parcel = _pack(session, mail, [one for one in invoices if _is_listed(mail, one)])
+            return Call(partial(_hand_over, parcel), partial(_record, run, mail_id))
         case MailState.CLAIMED:
             claimed_at = mail.claimed_at or mail.created_at
             left = claimed_at + REPLY_AWAITED_FOR - run.now
@@ -136,7 +142,7 @@ def _made(parcel: _Parcel, gateways: Gateways) -> gateway.Mail:
         if room < 0:
             break
         attachments.append(Attachment(name, "application/pdf", pdf))
-    letter = parcel.write(attached=len(attachments))
+    letter = parcel.write(attached=len(attachments)) if parcel.documents else parcel.write()
     return gateway.Mail(
         sender=Mailbox(gateways.mail_sender, letters.one_line(parcel.account.name)),
         to=(Mailbox(mail.recipient, letters.one_line(parcel.client.name)),),
@@ -178,49 +184,68 @@ def _record(run: Run, mail_id: UUID, session: Session, answer: Answer) -> Outcom
     return Done({"mail": str(mail_id), "state": mail.state})
 
 
-def _needless(session: Session, mail: Mail) -> str | None:
-    """Why a mail that asks for money asks for none any more; ``None`` where it still does."""
-    if mail.kind == MailKind.RECEIPT:
-        return None
-    invoices = session.scalars(select(Invoice).where(Invoice.id.in_(mail.invoice_ids))).all()
-    if all(invoice.status == InvoiceStatus.VOID for invoice in invoices):
-        return "invoice_void"
-    if mail.kind == MailKind.PAYMENT_FAILED and not any(one.amount_due for one in invoices):
-        return "invoice_paid"
-    return None
+def _invoices(session: Session, mail: Mail) -> Sequence[Invoice]:
+    """A mail's invoices by number, as they stand now."""
+    return session.scalars(
+        select(Invoice)
+        .where(Invoice.id.in_(mail.invoice_ids))
+        .order_by(func.length(Invoice.number), Invoice.number)
+    ).all()
 
 
-def _pack(session: Session, mail: Mail) -> _Parcel:
-    """What a mail says, as things stand now but for what it was told when it was written down."""
+def _needless(mail: Mail, invoices: Sequence[Invoice], now: datetime) -> Skip | None:
+    """Why a mail that asks for money is not sent any more; ``None`` where it still is."""
+    match MailKind(mail.kind):
+        case MailKind.RECEIPT:
+            return None
+        case MailKind.INVOICE_READY:
+            if now - mail.created_at > ANNOUNCED_WITHIN:
+                return Skip("too_old", "the mail was kept waiting for too long")
+            if any(_is_listed(mail, invoice) for invoice in invoices):
+                return None
+        case MailKind.PAYMENT_FAILED:
+            if any(invoice.amount_due for invoice in invoices):
+                return None
+    is_void = all(invoice.status == InvoiceStatus.VOID for invoice in invoices)
+    return Skip("invoice_void" if is_void else "invoice_paid", "there is nothing to pay any more")
+
+
+def _is_listed(mail: Mail, invoice: Invoice) -> bool:
+    """Nobody is asked to pay what was voided or paid since; a payment for it has its receipt."""
+    if mail.kind != MailKind.INVOICE_READY:
+        return True
+    if invoice.status == InvoiceStatus.VOID:
+        return False
+    was_due = str(invoice.id) in mail.told["due"]
+    return invoice.amount_due > 0 or not was_due or _is_ours_to_end(mail, invoice)
+
+
+def _is_ours_to_end(mail: Mail, invoice: Invoice) -> bool:
+    """Whether the mail says that we charge or carry the invoice by ourselves.
+
+    We may be faster than the mail is, which tells of it as it stood when it was written down.
+    """
+    return str(invoice.id) in {*mail.told["charged"], *mail.told["carried"]}
+
+
+def _pack(session: Session, mail: Mail, invoices: Sequence[Invoice]) -> _Parcel:
+    """What a mail says, as things stand now but for what we were to charge or carry."""
     account = session.get_one(Account, mail.account_id)
     client = session.get_one(Client, mail.client_id)
-    due = mail.told.get("due", {})
-    invoices = sorted(
-        session.scalars(
-            select(Invoice)
-            .where(Invoice.id.in_(mail.invoice_ids), _is_listed(mail))
-            .order_by(func.length(Invoice.number), Invoice.number)
-        ),
+    if mail.kind == MailKind.INVOICE_READY:
         # As the letter lists them, so that the first of them are the first attached.
-        key=lambda invoice: str(invoice.id) not in due,
-    )
+        invoices = sorted(
+            invoices, key=lambda one: one.amount_due == 0 and not _is_ours_to_end(mail, one)
+        )
+    # A failed payment's invoice came with the mail that announced it.
+    attached = [] if mail.kind == MailKind.PAYMENT_FAILED else invoices[:MAX_ATTACHED]
     return _Parcel(
         account,
         client,
         mail,
         _letter(session, account, client, mail, invoices),
-        [
-            (filename(invoice), invoice_document(session, invoice))
-            for invoice in invoices[:MAX_ATTACHED]
-        ],
+        [(filename(invoice), invoice_document(session, invoice)) for invoice in attached],
     )
-
-
-def _is_listed(mail: Mail) -> ColumnElement[bool]:
-    """Nobody is asked to pay what was voided since; a payment for it has its receipt."""
-    if mail.kind == MailKind.INVOICE_READY:
-        return Invoice.status != InvoiceStatus.VOID
-    return true()
 
 
 def _letter(
@@ -239,11 +264,10 @@ def _letter(
 def _ready(
     session: Session, account: Account, client: Client, mail: Mail, invoices: Sequence[Invoice]
 ) -> Callable[..., Letter]:
-    """As it stood when the mail was written down: a card may be charged faster than it is sent."""
     due = mail.told["due"]
     listed = [
         _as_told(letter, invoice.currency, due[str(invoice.id)])
-        if str(invoice.id) in due
+        if _is_ours_to_end(mail, invoice)
         else letter
         for invoice, letter in zip(invoices, _listed(session, invoices), strict=True)
     ]

@@ -1,5 +1,6 @@
 """What vendors tell us: stored before it is handled, then handled by a job, in any order."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -32,6 +33,8 @@ _MAIL_NEWS = {
     "dropped": MailState.SUPPRESSED,
 }
 _BAD_NEWS = frozenset({MailState.BOUNCED, MailState.SUPPRESSED})
+
+_NOT_STORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def store_payment_event(session: Session, event: PaymentEvent, *, requested_by: str) -> int:
@@ -69,12 +72,28 @@ def _store(
         return 0
     new = session.scalars(
         insert(WebhookEvent).on_conflict_do_nothing().returning(WebhookEvent.id),
-        [{"provider": provider, **row} for row in rows],
+        [{"provider": provider, **_storable(row)} for row in rows],
     ).all()
     enqueue_for_each(
         session, kind, [(None, {"event_id": one}) for one in new], requested_by=requested_by
     )
     return len(new)
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """JSON without NUL and lone surrogates, which vendors may pass on and PostgreSQL may not hold.
+
+    One event that cannot be stored would keep all that came with it from being stored.
+    """
+    match value:
+        case str():
+            return _NOT_STORABLE.sub("", value)
+        case Mapping():
+            return {_storable(key): _storable(one) for key, one in value.items()}
+        case list():
+            return [_storable(one) for one in value]
+        case _:
+            return value
 
 
 @job(queue="payments")

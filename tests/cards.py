@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 from stripe import RequestsClient, StripeClient
 
 from billing.card_amounts import from_stripe
-from gateways.cards import CardCharge, CardGateway, CardReport
+from billing.invoice_states import InvoiceStatus
+from gateways.cards import CardCharge, CardGateway, CardReport, ChargeRefused
 from gateways.sandbox.stripe.application import DATABASE
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -33,9 +34,9 @@ from tasks.drafting import draft_invoice
 from tasks.due_collections import collect_due
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
-from tasks.kinds import JobKind
+from tasks.kinds import JobKind, Run
 from tests.jobs import rescue
-from tests.worlds import NOW, a_charge, a_client, audited, invoices_of, perform, work
+from tests.worlds import NOW, a_charge, a_client, audited, charges, invoices_of, perform, work
 
 SOFT = "pm_card_chargeDeclinedInsufficientFunds"
 HARD = "pm_card_chargeDeclinedLostCard"
@@ -91,6 +92,18 @@ def watched(vendors: Gateways, **when: Callable[[], None]) -> Gateways:
 def die() -> None:
     """End the worker that is running."""
     raise Killed
+
+
+def refuse(code: str, *, times: int | None = None) -> Callable[[], None]:
+    """To be done ``before`` a charge: Stripe refuses it, every one unless told how many."""
+    refused: list[str] = []
+
+    def say_no() -> None:
+        if times is None or len(refused) < times:
+            refused.append(code)
+            raise ChargeRefused(code, "Stripe takes no such request.")
+
+    return say_no
 
 
 def give_card(
@@ -161,6 +174,15 @@ def pay_waiting_intents_by_bank(stripe: StripeSandbox) -> None:
             client.v1.payment_intents.confirm(intent["id"], {"payment_method": bank.id})
 
 
+def begin_to_pay_returned_debits(stripe: StripeSandbox) -> None:
+    """The clients want to pay what came back by a card, and are asked to authenticate."""
+    with _as_clients(stripe) as client:
+        for intent in _waiting(stripe):
+            card = client.v1.payment_methods.attach(AUTHENTICATED, {"customer": intent["customer"]})
+            asked = client.v1.payment_intents.confirm(intent["id"], {"payment_method": card.id})
+            assert asked.status == "requires_action"
+
+
 def _waiting(stripe: StripeSandbox) -> list[dict[str, Any]]:
     intents = stripe.control.payment_intents()
     return [intent for intent in intents if intent["status"] == "requires_payment_method"]
@@ -202,6 +224,30 @@ def an_open_invoice(
     invoice = invoices_of(engine, client)[-1]
     perform(engine, finalize_invoice, account, invoice_id=invoice.id, collect=collect, now=now)
     return invoice.id
+
+
+def many_open_invoices(
+    engine: Engine,
+    account: Account,
+    client: Client,
+    count: int,
+    price: str,
+    *,
+    currency: str = "usd",
+) -> list[UUID]:
+    """So many invoices of one price that are charged by themselves, made in one transaction."""
+    run = Run(job_id=uuid4(), account_id=account.id, attempt=1, now=NOW, requested_by="test")
+    charge_ids = charges(engine, client, [(MAY, price)] * count, currency=currency)
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        for one in charge_ids:
+            draft_invoice.body(run, session, client_id=client.id, charge_ids=[one])
+        drafts = select(Invoice.id).where(
+            Invoice.client_id == client.id, Invoice.status == InvoiceStatus.DRAFT
+        )
+        ids = list(session.scalars(drafts.order_by(Invoice.id)))
+        for invoice_id in ids:
+            finalize_invoice.body(run, session, invoice_id=invoice_id, collect=True)
+    return ids
 
 
 def do(

@@ -203,7 +203,7 @@ def with_a_card(engine: Engine, account: Account, client: Client) -> None:
             session,
             account.id,
             client.id,
-            stripe_customer="cus_1",
+            stripe_customer=f"cus_{client.id.hex}",
             payment_method="pm_1",
             now=NOW,
             requested_by="test",

@@ -38,6 +38,24 @@ def test_the_same_card_again_changes_nothing_and_another_one_replaces_it(
     assert (other["payment_method"], other["created_at"] > first["created_at"]) == ("pm_2", True)
 
 
+def test_another_accounts_customer_is_refused_and_ones_own_clients_may_share_one(
+    api: TestClient, stranger: TestClient, ada: dict[str, Any]
+) -> None:
+    bea = api.post("/v1/clients", json={"name": "Bea"}).json()
+    theirs = stranger.post("/v1/clients", json={"name": "Theirs"}).json()
+    for client in (ada, bea):
+        assert api.put(f"/v1/clients/{client['id']}/billing-method", json=CARD).status_code == 200
+    url = f"/v1/clients/{theirs['id']}"
+
+    other_card = {**CARD, "payment_method": "pm_2"}
+    body = problem(
+        stranger.put(f"{url}/billing-method", json=other_card), 409, "stripe_customer_taken"
+    )
+
+    assert body["detail"] == "The Stripe customer cus_1 is not this account's."
+    assert stranger.get(url).json()["billing_method"] is None
+
+
 def test_a_card_is_removed_once(api: TestClient, ada: dict[str, Any]) -> None:
     url = f"/v1/clients/{ada['id']}"
     api.put(f"{url}/billing-method", json=CARD)

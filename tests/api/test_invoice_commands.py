@@ -201,11 +201,16 @@ def test_what_is_certain_of_a_charge_is_refused_at_once(
     problem(api.post(f"/v1/invoices/{invoice['id']}/charge"), 409, "no_billing_method")
 
 
-@pytest.mark.parametrize("command", ["charge", "mark-paid", "apply-credit"])
+@pytest.mark.parametrize(
+    ("command", "verb"),
+    [("charge", "charge"), ("mark-paid", "mark as paid"), ("apply-credit", "apply credit to")],
+)
 def test_only_an_open_invoice_can_be_paid(
-    api: TestClient, draft: dict[str, Any], command: str
+    api: TestClient, draft: dict[str, Any], command: str, verb: str
 ) -> None:
-    problem(api.post(f"/v1/invoices/{draft['id']}/{command}"), 409, "invoice_not_open")
+    body = problem(api.post(f"/v1/invoices/{draft['id']}/{command}"), 409, "invoice_not_open")
+
+    assert body["detail"] == f"Cannot {verb} an invoice that is draft."
 
 
 def test_nothing_else_is_done_while_money_may_be_moving(

@@ -139,3 +139,40 @@ def test_an_unknown_job_is_not_found(api: TestClient) -> None:
         problem(api.get(url), 404, "job_not_found")
         problem(api.post(f"{url}/retry"), 404, "job_not_found")
         problem(api.post(f"{url}/cancel"), 404, "job_not_found")
+
+
+def dead(engine: Engine, job: dict[str, Any], reason: str) -> None:
+    put_in_state(engine, job, state="dead", reason=reason, finished_at=datetime.now(UTC))
+
+
+def test_dead_jobs_are_counted_and_then_replayed_once(
+    engine: Engine, api: TestClient, ready: dict[str, Any]
+) -> None:
+    dead(engine, ready, "poison")
+
+    counted = api.post("/v1/jobs/replay", json={"filter": {"reason": "poison"}, "dry_run": True})
+    assert counted.json() == {"jobs": 1, "dry_run": True}
+    assert api.get(f"/v1/jobs/{ready['id']}").json()["state"] == "dead"
+
+    assert api.post("/v1/jobs/replay", json={}).json() == {"jobs": 1, "dry_run": False}
+    assert api.get(f"/v1/jobs/{ready['id']}").json()["state"] == "ready"
+    assert api.post("/v1/jobs/replay", json={}).json()["jobs"] == 0
+
+
+def test_only_the_dead_jobs_that_fit_the_filter_are_replayed(
+    engine: Engine, api: TestClient, ready: dict[str, Any]
+) -> None:
+    dead(engine, ready, "unknown_kind")
+
+    for other in ({"reason": "poison"}, {"kind": "prune"}, {"queue": "ops"}):
+        assert api.post("/v1/jobs/replay", json={"filter": other}).json()["jobs"] == 0
+    fits = {"kind": "draft_invoice", "queue": "billing", "since": "2026-01-01T00:00:00Z"}
+    assert api.post("/v1/jobs/replay", json={"filter": fits}).json()["jobs"] == 1
+
+
+def test_another_account_s_dead_jobs_are_not_replayed(
+    engine: Engine, stranger: TestClient, ready: dict[str, Any]
+) -> None:
+    dead(engine, ready, "poison")
+
+    assert stranger.post("/v1/jobs/replay", json={}).json()["jobs"] == 0

@@ -214,6 +214,7 @@ OF_JOBS_ALONE = {
     "mail_not_found",
     "not_chargeable",
     "payment_attempt_not_found",
+    "too_many_tries",
     "webhook_event_not_found",
 }
 """Codes that a job may end with, and that no request is refused with."""

@@ -129,3 +129,25 @@ def test_every_difference_is_printed(
     assert "1 difference" in shown.stdout
     assert "says 77, its charges sum to 0" in shown.stdout
     assert session.scalars(select(Job)).all() == []
+
+
+def test_dead_jobs_are_counted_and_then_replayed(
+    command: Command, session: Session, job: Job
+) -> None:
+    session.execute(text("UPDATE jobs SET state = 'dead', reason = 'poison', finished_at = now()"))
+    session.commit()
+
+    assert "1 dead job would be replayed" in command("jobs", "replay", "--dry-run").stdout
+    assert command("jobs", "replay", "--reason", "unknown_kind", "--json").document["jobs"] == 0
+    replayed = command("jobs", "replay", "--since", "2026-01-01T00:00:00Z", "--json")
+    assert replayed.document == {"jobs": 1, "dry_run": False}
+    session.expire_all()
+    assert session.get_one(Job, job.id).state == "ready"
+
+
+def test_a_job_is_cancelled_and_tried_again(command: Command, session: Session, job: Job) -> None:
+    assert "will not start" in command("jobs", "cancel", str(job.id)).stdout
+    assert command("jobs", "cancel", str(job.id)).code == 1
+    assert command("jobs", "retry", str(job.id), "--json").document["state"] == "ready"
+    session.expire_all()
+    assert session.get_one(Job, job.id).state == "ready"

@@ -125,7 +125,7 @@ def test_a_mail_that_is_too_large_is_refused(gateway: MailGateway, mail: Mail) -
     assert gateway.send(replace(mail, attachments=(large,))) == Refused("413 content too large")
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503])
+@pytest.mark.parametrize("status", [401, 403, 429, 503])
 def test_a_mail_not_taken_now_may_be_sent_again(
     gateway: MailGateway, sendgrid_control: SendGridControl, mail: Mail, status: int
 ) -> None:
@@ -134,6 +134,15 @@ def test_a_mail_not_taken_now_may_be_sent_again(
         gateway.send(mail)
     assert isinstance(gateway.send(mail), Accepted)
     assert len(sendgrid_control.mails(**mail.custom_args)) == 1
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 504])
+def test_an_error_that_may_come_after_the_mail_was_taken_leaves_the_outcome_unknown(
+    gateway: MailGateway, sendgrid_control: SendGridControl, mail: Mail, status: int
+) -> None:
+    sendgrid_control.fail(Fault(kind=FaultKind.STATUS, status=status))
+    with pytest.raises(OutcomeUnknown, match=str(status)):
+        gateway.send(mail)
 
 
 def test_a_server_that_is_not_there_is_a_transient_failure(mail: Mail) -> None:

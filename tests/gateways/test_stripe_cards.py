@@ -674,9 +674,14 @@ def test_a_question_that_fails_can_be_asked_again(
 
 
 def test_a_payment_that_is_not_there_cannot_be_asked_about(cards: CardGateway) -> None:
-    for ask in (cards.retrieve, cards.cancel):
-        with pytest.raises(CardsUnavailable, match="404 No such payment_intent"):
-            ask("pi_nothing")
+    with pytest.raises(CardsUnavailable, match="404 No such payment_intent"):
+        cards.retrieve("pi_nothing")
+
+
+def test_a_payment_that_is_not_there_is_surely_not_cancelled(cards: CardGateway) -> None:
+    with pytest.raises(ChargeRefused, match="404 No such payment_intent") as refused:
+        cards.cancel("pi_nothing")
+    assert refused.value.code == "resource_missing"
 
 
 def _waiting_for_its_holder(sandbox: StripeSandbox) -> str:

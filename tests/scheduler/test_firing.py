@@ -10,7 +10,7 @@ from scheduler.firing import fire_due, write_schedules
 from scheduler.schedules import CronLine
 from tasks.billing_runs import start_due_runs
 from tasks.pruning import prune
-from tests.worlds import NOW, together
+from tests.worlds import NOW, together, work
 
 HOUR = timedelta(hours=1)
 HOURLY = CronLine(name="hourly", cron="0 * * * *", kind=prune, description="Forget")
@@ -189,7 +189,39 @@ def test_two_schedulers_fire_once(engine: Engine) -> None:
         counts = together(*[lambda now=now: fire(engine, now, [HOURLY])] * 3)
         assert sum(counts) == 1
     assert fired(engine) == [("hourly", NOW + hours * HOUR, 0) for hours in range(1, 11)]
-    assert len(jobs(engine)) == 10
+
+
+def test_two_schedulers_make_one_job_for_each_time_that_a_job_is_told(engine: Engine) -> None:
+    write(engine)
+    for days in range(1, 6):
+        now = NOW + timedelta(days=days)
+        counts = together(*[lambda now=now: fire(engine, now, [DAILY])] * 3)
+        assert sum(counts) == 1
+    assert len(jobs(engine)) == 5
+
+
+def test_a_job_that_goes_by_the_time_it_runs_gets_no_second_one_beside_it(engine: Engine) -> None:
+    write(engine)
+    for hours in range(1, 11):
+        assert fire(engine, NOW + hours * HOUR, [HOURLY]) == 1
+
+    [job] = jobs(engine)
+    with Session(engine) as session:
+        asked = set(session.scalars(select(ScheduleFire.job_id)))
+    assert asked == {job.id}
+
+    work(engine, now=NOW)
+    assert fire(engine, NOW + 11 * HOUR, [HOURLY]) == 1
+    assert [job.state for job in jobs(engine)] == ["succeeded", "ready"]
+
+
+def test_jobs_that_are_told_their_time_each_keep_their_own(engine: Engine) -> None:
+    write(engine)
+    for days in range(1, 4):
+        assert fire(engine, NOW + timedelta(days=days), [DAILY]) == 1
+
+    told = [datetime.fromisoformat(job.args["fire_at"]) for job in jobs(engine)]
+    assert told == [NOW + 18 * HOUR + timedelta(days=days) for days in range(3)]
 
 
 def test_a_scheduler_does_not_wait_for_another_one_that_is_firing(engine: Engine) -> None:

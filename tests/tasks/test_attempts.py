@@ -101,6 +101,7 @@ def pending(
         ([DECLINED, CANCELED], "declined"),
         ([NEEDS_ACTION, PROCESSING, NEEDS_ACTION], "processing"),
         ([PROCESSING, PROCESSING], "processing"),
+        ([PROCESSING, NEEDS_ACTION], "processing"),
     ],
 )
 def test_news_may_come_twice_and_in_any_order_and_money_is_booked_once(

@@ -55,7 +55,7 @@ def books(engine: Engine, account: Account) -> None:
             session,
             account.id,
             with_card.id,
-            stripe_customer="cus_1",
+            stripe_customer=f"cus_{with_card.id}",
             payment_method="pm_1",
             now=NOW,
             requested_by="test",
@@ -114,10 +114,12 @@ def charge_cards(engine: Engine, account: Account, client: Client) -> None:
 
 
 def send_mails(engine: Engine, account: Account) -> None:
-    """The first mail is delivered, the second accepted, the others wait."""
+    """Of the run's two mails one is delivered and one accepted; the others wait."""
     with Session(engine) as session:
         first, second = session.scalars(
-            select(Mail.id).where(Mail.account_id == account.id).order_by(Mail.id).limit(2)
+            select(Mail.id)
+            .where(Mail.account_id == account.id, Mail.subject_key.startswith("run:"))
+            .order_by(Mail.id)
         )
     for mail in (first, second):
         answer(engine, perform(engine, send_mail, account, mail_id=mail), Accepted("m-1"))

@@ -5,17 +5,20 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from billing.errors import NotFound
+from billing.errors import NotFound, RuleViolation
+from gateways.sandbox.stripe.cardholders import Cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, Client
 from tasks.accounts import create_account
 from tasks.billing_methods import remove_billing_method, set_billing_method
 from tasks.calls import Gateways
+from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
 from tests.cards import (
     AUTHENTICATED,
     BANK,
     HARD,
+    QUEUES,
     SOFT,
     a_client_with,
     an_open_invoice,
@@ -24,18 +27,18 @@ from tests.cards import (
     attempts_of,
     card_of,
     charged,
+    do,
     give_card,
     give_money,
     invoice_of,
     jobs_of,
-    keys_sent,
     mails,
     pay_waiting_intents,
     put_on,
     sweep,
     take_card,
 )
-from tests.worlds import NOW, a_client
+from tests.worlds import NOW, a_client, work
 
 INTENTS = "/v1/payment_intents"
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -114,21 +117,87 @@ def test_the_same_card_again_tries_nothing(
     assert len(attempts_of(engine)) == 1
 
 
-def test_the_same_stopped_card_again_stays_stopped(
-    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+@pytest.mark.parametrize("is_good", [True, False], ids=["good by now", "as bad as before"])
+def test_the_same_stopped_card_again_is_tried_at_once(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    is_good: bool,
 ) -> None:
     client = a_client(engine, account)
     holder = give_card(engine, stripe_sandbox, client, HARD)
-    an_open_invoice(engine, account, client)
+    ids = [an_open_invoice(engine, account, client) for _ in range(2)]
     sweep(engine, vendors)
+    if is_good:
+        give_money(stripe_sandbox)
 
-    put_on(engine, client, holder)
-    sweep(engine, vendors)
+    put_on(engine, client, holder, now=NOW + DAY)
+    method = card_of(engine, client)
+    assert method is not None
+    assert (method.stopped_for, method.created_at) == (None, NOW + DAY)
+    # Enqueued with the card: no sweep is waited for. The same request again is nothing new.
+    put_on(engine, client, holder, now=NOW + 2 * DAY)
+    work(engine, now=NOW + DAY, gateways=vendors, queues=QUEUES)
 
     method = card_of(engine, client)
     assert method is not None
-    assert method.stopped_for == "lost_card"
-    assert len(keys_sent(stripe_sandbox)) == 1
+    assert method.stopped_for == (None if is_good else "lost_card")
+    assert method.created_at == NOW + DAY
+    tries = ["declined", "succeeded", "succeeded"] if is_good else ["declined"] * 2
+    assert attempt_states(engine) == tries
+    assert [invoice_of(engine, one).failures for one in ids] == ([0, 0] if is_good else [1, 0])
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 1000] if is_good else [])
+
+
+def test_a_success_on_a_stopped_card_lets_the_clients_other_automatic_invoices_go_on(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, HARD)
+    clicked, waiting = (
+        an_open_invoice(engine, account, client, price) for price in ("10.00", "20.00")
+    )
+    by_hand = an_open_invoice(engine, account, client, "30.00", collect=False)
+    sweep(engine, vendors)
+    assert invoice_of(engine, waiting).next_attempt_at is None
+    give_money(stripe_sandbox)
+
+    do(engine, vendors, charge_invoice, account, invoice_id=clicked)
+
+    assert invoice_of(engine, by_hand).next_attempt_at is None
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 2000])
+
+
+def set_card(engine: Engine, client: Client, customer: str) -> None:
+    put_on(engine, client, Cardholder(customer, "pm_1"))
+
+
+def test_a_customer_at_stripe_is_one_accounts_and_may_be_several_of_its_clients(
+    engine: Engine, account: Account
+) -> None:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        other = create_account(session, "Another")
+    mine, also_mine = (a_client(engine, account, name=name) for name in ("Ada", "Bea"))
+    theirs = a_client(engine, other)
+
+    set_card(engine, mine, "cus_1")
+    set_card(engine, also_mine, "cus_1")
+    for _ in range(2):
+        with pytest.raises(RuleViolation) as refused:
+            set_card(engine, theirs, "cus_1")
+        assert refused.value.code == "stripe_customer_taken"
+        # Nor is it told whose.
+        assert "Ada" not in str(refused.value)
+        assert str(account.id) not in str(refused.value)
+    assert card_of(engine, theirs) is None
+
+    set_card(engine, theirs, "cus_2")
+    with pytest.raises(RuleViolation):
+        set_card(engine, theirs, "cus_1")
+    method = card_of(engine, theirs)
+    assert method is not None
+    assert method.stripe_customer == "cus_2"
 
 
 @pytest.mark.parametrize("old", [SOFT, HARD, "pm_card_chargeDeclinedExpiredCard"])

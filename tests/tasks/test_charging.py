@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
@@ -15,9 +15,11 @@ from tests.cards import (
     EXPIRED,
     HARD,
     MAY,
+    QUEUES,
     SOFT,
     a_client_with,
     an_open_invoice,
+    ask,
     assert_books_agree,
     attempt_states,
     attempts_of,
@@ -25,6 +27,7 @@ from tests.cards import (
     credit_of,
     do,
     give_card,
+    give_money,
     give_unknown_card,
     hurry,
     invoice_of,
@@ -32,10 +35,12 @@ from tests.cards import (
     mails,
     pay_waiting_intents,
     payments,
+    refuse,
     sweep,
     take_card,
+    watched,
 )
-from tests.worlds import NOW, a_charge, a_client, audited, invoices_of, perform
+from tests.worlds import NOW, a_charge, a_client, audited, invoices_of, perform, work
 
 
 def test_a_click_charges_the_card_for_what_is_due_and_receipts_it_once(
@@ -375,3 +380,235 @@ def test_an_amount_that_stripe_refuses_leaves_the_card_to_other_invoices(
     assert invoice_of(engine, too_much).next_attempt_at is None
     assert invoice_of(engine, normal).status == "paid"
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+TEN_TOMORROW = datetime(2026, 6, 2, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["account_invalid", "testmode_charges_only", "invalid", "payment_intent_invalid_parameter"],
+)
+def test_a_refusal_about_us_stops_no_card_and_is_tried_again_tomorrow(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    code: str,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, email="ada@x.example")
+    ids = [an_open_invoice(engine, account, client, price) for price in ("10.00", "20.00")]
+    we_are_refused = watched(vendors, before=refuse(code))
+    for minute in range(4):
+        sweep(engine, we_are_refused, now=NOW + timedelta(minutes=minute))
+
+    for invoice_id in ids:
+        [attempt] = attempts_of(engine, invoice_id)
+        assert (attempt.state, attempt.decline_code) == ("declined", code)
+        assert attempt.decline_class is None
+        invoice = invoice_of(engine, invoice_id)
+        assert (invoice.failures, invoice.next_attempt_at) == (0, TEN_TOMORROW)
+    method = card_of(engine, client)
+    assert method is not None
+    assert method.stopped_for is None
+    assert mails(engine) == []
+
+    sweep(engine, vendors, now=TEN_TOMORROW)
+
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 2000])
+
+
+def test_refusals_about_us_are_tried_again_for_weeks_and_use_up_no_try(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    invoice_id = an_open_invoice(engine, account, client)
+    we_are_refused = watched(vendors, before=refuse("account_invalid"))
+    for day in range(20):
+        sweep(engine, we_are_refused, now=NOW + timedelta(days=day))
+    assert len(attempts_of(engine)) == 20
+
+    later = NOW + timedelta(days=20)
+    sweep(engine, vendors, now=later)
+
+    [*_, attempt] = attempts_of(engine)
+    assert attempt.decline_code == "insufficient_funds"
+    invoice = invoice_of(engine, invoice_id)
+    assert (invoice.failures, invoice.attempt_count) == (1, 21)
+    assert invoice.next_attempt_at == datetime(2026, 6, 24, 10, tzinfo=UTC)
+    assert mails(engine) == ["payment_failed"]
+
+
+def test_a_refusal_about_us_of_a_click_is_its_result_and_changes_no_schedule(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    scheduled = invoice_of(engine, invoice_id).next_attempt_at
+
+    job = do(
+        engine,
+        watched(vendors, before=refuse("account_invalid")),
+        charge_invoice,
+        account,
+        invoice_id=invoice_id,
+    )
+
+    assert job.result is not None
+    assert (job.result["state"], job.result["decline_code"]) == ("declined", "account_invalid")
+    assert invoice_of(engine, invoice_id).next_attempt_at == scheduled
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "customer_max_payment_methods",
+        "payment_method_customer_decline",
+        "payment_method_invalid_parameter",
+        "payment_method_microdeposit_failed",
+        "payment_method_unexpected_state",
+        "resource_missing",
+    ],
+)
+def test_a_refusal_about_the_card_stops_it_and_asks_for_another(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    code: str,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    tried = an_open_invoice(engine, account, client)
+    untried = an_open_invoice(engine, account, client)
+    it_is_refused = watched(vendors, before=refuse(code))
+
+    for day in (0, 1, 3, 8, 40):
+        sweep(engine, it_is_refused, now=NOW + timedelta(days=day))
+
+    [attempt] = attempts_of(engine)
+    assert (attempt.invoice_id, attempt.decline_class) == (tried, "needs_new_card")
+    assert [invoice_of(engine, one).next_attempt_at for one in (tried, untried)] == [None, None]
+    assert invoice_of(engine, tried).failures == 1
+    method = card_of(engine, client)
+    assert method is not None
+    assert method.stopped_for == code
+    assert mails(engine) == ["payment_failed"]
+
+
+@pytest.mark.parametrize(
+    "code", ["amount_too_large", "amount_too_small", "invalid_amount", "invalid_currency"]
+)
+def test_a_refusal_about_the_amount_ends_the_tries_of_that_invoice_alone(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    code: str,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    refused = an_open_invoice(engine, account, client, "10.00")
+    normal = an_open_invoice(engine, account, client, "20.00")
+    sweep(engine, watched(vendors, before=refuse(code, times=1)))
+
+    for day in (1, 3, 8, 40):
+        sweep(engine, vendors, now=NOW + timedelta(days=day))
+
+    assert attempt_states(engine, refused) == ["declined"]
+    assert invoice_of(engine, refused).next_attempt_at is None
+    assert invoice_of(engine, normal).status == "paid"
+    assert mails(engine) == ["receipt"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[2000])
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["declined", "refused"])
+@pytest.mark.parametrize("by_whom", ["the sweep", "staff"])
+@pytest.mark.parametrize("credit", [400, 1000, 1500])
+def test_credit_that_comes_during_a_charge_is_used_when_it_fails(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    credit: int,
+    by_whom: str,
+    is_refused: bool,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    invoice_id = an_open_invoice(engine, account, client, collect=by_whom == "the sweep")
+
+    def deposit() -> None:
+        perform(engine, deposit_credit, account, client_id=client.id, amount=credit, currency="usd")
+        assert invoice_of(engine, invoice_id).credit_applied == 0
+        if is_refused:
+            refuse("account_invalid")()
+
+    if by_whom == "staff":
+        ask(engine, charge_invoice, account, invoice_id=invoice_id)
+    work(engine, now=NOW, gateways=watched(vendors, before=deposit), queues=QUEUES)
+
+    invoice = invoice_of(engine, invoice_id)
+    used = min(credit, 1000)
+    assert (invoice.credit_applied, invoice.amount_due) == (used, 1000 - used)
+    assert credit_of(engine, client) == credit - used
+    is_paid = used == 1000
+    assert invoice.status == ("paid" if is_paid else "open")
+    is_tried_again = by_whom == "the sweep" and not is_paid
+    assert (invoice.next_attempt_at is not None) == is_tried_again
+    assert mails(engine).count("payment_failed") == (is_tried_again and not is_refused)
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def test_an_invoice_is_tried_fifteen_times_in_thirty_days_whoever_asks(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    due = invoice_of(engine, invoice_id).next_attempt_at
+    assert due is not None
+    for _ in range(14):
+        job = do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
+        assert job.state == "succeeded"
+
+    job = do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
+    assert (job.state, job.reason) == ("skipped", "too_many_tries")
+    sweep(engine, vendors, now=due)
+    assert invoice_of(engine, invoice_id).next_attempt_at is None
+    assert len(set(keys_sent(stripe_sandbox))) == len(attempts_of(engine)) == 15
+
+    give_money(stripe_sandbox)
+    later = NOW + timedelta(days=30)
+    do(engine, vendors, charge_invoice, account, invoice_id=invoice_id, now=later)
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+@pytest.mark.parametrize("by_whom", ["the sweep", "staff"])
+def test_what_waits_for_the_client_stays_when_no_other_try_is_allowed(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    by_whom: str,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, AUTHENTICATED)
+    invoice_id = an_open_invoice(engine, account, client, collect=by_whom == "the sweep")
+    for _ in range(15):
+        do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
+    waiting = ["canceled"] * 14 + ["needs_action"]
+    assert attempt_states(engine) == waiting
+
+    if by_whom == "staff":
+        job = do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
+        assert (job.state, job.reason) == ("skipped", "too_many_tries")
+    else:
+        give_card(engine, stripe_sandbox, client)
+        sweep(engine, vendors)
+        assert invoice_of(engine, invoice_id).next_attempt_at is None
+
+    assert attempt_states(engine) == waiting
+    assert stripe_sandbox.control.payment_intents()[-1]["status"] == "requires_payment_method"

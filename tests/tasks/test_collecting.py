@@ -1,16 +1,16 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from billing.collection import AttemptState, Collection, collection_of
 from billing.invoice_states import InvoiceStatus
 from gateways.sandbox.stripe.server import StripeSandbox
-from models import Account, Client
+from models import Account, Client, JobAttempt
 from tasks.accounts import change_account
 from tasks.calls import Gateways
-from tasks.collecting import collect_client
+from tasks.collecting import MAX_CHARGES_A_RUN, collect_client
 from tasks.crediting import deposit_credit
 from tasks.due_collections import collect_due
 from tests.cards import (
@@ -37,11 +37,12 @@ from tests.cards import (
     jobs_of,
     keys_sent,
     mails,
+    many_open_invoices,
     payments,
     sweep,
     take_card,
 )
-from tests.worlds import NOW, a_charge, a_client, audited, invoices_of, tick, work
+from tests.worlds import NOW, a_charge, a_client, audited, change, invoices_of, tick, work
 
 CHICAGO = "America/Chicago"  # 10:00 there is 15:00 UTC in June.
 
@@ -301,6 +302,81 @@ def test_a_decline_holds_the_rest_until_the_next_try_and_they_go_on_after_it(
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 2000, 3000])
 
 
+def test_an_invoice_that_comes_while_an_older_one_waits_gets_its_time_and_comes_after_it(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    older = an_open_invoice(engine, account, client, "10.00")
+    sweep(engine, vendors)
+    due = datetime(2026, 6, 4, 10, tzinfo=UTC)
+    assert invoice_of(engine, older).next_attempt_at == due
+
+    tomorrow = NOW + timedelta(days=1)
+    newer = an_open_invoice(engine, account, client, "20.00", now=tomorrow)
+    assert invoice_of(engine, newer).next_attempt_at == due
+    give_money(stripe_sandbox)
+    sweep(engine, vendors, now=tomorrow)
+    assert attempts_of(engine, newer) == []
+
+    sweep(engine, vendors, now=due)
+
+    assert [invoice_of(engine, one).status for one in (older, newer)] == ["paid", "paid"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 2000])
+
+
+def test_invoices_that_keep_coming_do_not_put_off_one_that_was_declined(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    older = an_open_invoice(engine, account, client)
+    for day in range(23):
+        now = NOW + timedelta(days=day)
+        if day % 2:
+            an_open_invoice(engine, account, client, "20.00", now=now)
+        sweep(engine, vendors, now=now)
+
+    tries = [attempt.created_at.day for attempt in attempts_of(engine, older)]
+    assert tries == [1, 4, 9, 16, 23]
+    # The others have their turn once nothing more is tried of that one.
+    assert {attempt.invoice_id for attempt in attempts_of(engine)} == {older}
+
+
+def test_an_older_invoice_that_is_tried_no_more_holds_no_new_one(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    retry_after(engine, account, [])
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    an_open_invoice(engine, account, client, "10.00")
+    sweep(engine, vendors)
+    give_money(stripe_sandbox)
+
+    an_open_invoice(engine, account, client, "20.00")
+    sweep(engine, vendors)
+
+    assert_books_agree(engine, account, stripe_sandbox, charges=[2000])
+
+
+def test_a_decline_moves_no_invoice_that_was_declined_itself(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    first = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    due = datetime(2026, 6, 4, 10, tzinfo=UTC)
+    change(engine, client, net_days=0)
+    sooner = an_open_invoice(engine, account, client, now=NOW + timedelta(days=1))
+    in_order = sorted(invoices_of(engine, client), key=lambda invoice: str(invoice.due_on))
+    assert [invoice.id for invoice in in_order] == [sooner, first]
+
+    sweep(engine, vendors, now=due)
+    assert attempt_states(engine, sooner) == ["declined"]
+    assert invoice_of(engine, first).next_attempt_at == due
+    sweep(engine, vendors, now=due)
+
+    times = [invoice_of(engine, one).next_attempt_at for one in (first, sooner)]
+    assert times == [datetime(2026, 6, day, 10, tzinfo=UTC) for day in (9, 7)]
+
+
 def test_one_clients_decline_holds_no_other_client(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
@@ -430,6 +506,57 @@ def test_what_credit_leaves_below_the_minimum_is_carried_and_the_next_is_charged
     assert [invoice_of(engine, one).status for one in (older, newer)] == ["paid", "paid"]
     assert credit_of(engine, client) == -40
     assert_books_agree(engine, account, stripe_sandbox, charges=[2000])
+
+
+def test_hundreds_that_are_too_small_are_carried_and_the_one_that_is_not_is_charged(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    small = many_open_invoices(engine, account, client, 300, "0.10")
+    an_open_invoice(engine, account, client, "10.00")
+
+    work(engine, now=NOW, gateways=vendors, queues=QUEUES)
+
+    assert [one.status for one in invoices_of(engine, client)] == ["paid"] * 301
+    assert attempts_of(engine, *small) == []
+    assert credit_of(engine, client) == -3000
+    assert [(job.state, job.attempt) for job in jobs_of(engine, collect_client)] == [
+        ("succeeded", 1)
+    ]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_hundreds_that_stripe_does_not_charge_hold_nothing(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    strange = many_open_invoices(engine, account, client, 300, "500.00", currency="irr")
+    normal = an_open_invoice(engine, account, client)
+
+    work(engine, now=NOW, gateways=vendors, queues=QUEUES)
+
+    assert {invoice_of(engine, one).next_attempt_at for one in strange} == {None}
+    assert invoice_of(engine, normal).status == "paid"
+    assert attempts_of(engine, *strange) == []
+    assert {job.state for job in jobs_of(engine, collect_client)} == {"succeeded"}
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_a_long_list_is_charged_in_runs_of_a_few_that_follow_each_other_to_its_end(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    many_open_invoices(engine, account, client, 2 * MAX_CHARGES_A_RUN + 2, "10.00")
+
+    work(engine, now=NOW, gateways=vendors, queues=QUEUES)
+
+    [job] = jobs_of(engine, collect_client)
+    with Session(engine) as session:
+        runs = session.scalars(select(JobAttempt).where(JobAttempt.job_id == job.id)).all()
+    assert [run.outcome for run in runs] == ["succeeded"] * 3
+    assert job.result is not None
+    assert len(job.result["attempts"]) == 2
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000] * 12)
 
 
 def test_a_small_invoice_that_no_card_is_charged_for_stays_open(

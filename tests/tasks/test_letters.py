@@ -56,7 +56,7 @@ def received(*invoices: LetterInvoice, **facts: Any) -> Letter:
 
 def failed(invoice: LetterInvoice = DUE, **facts: Any) -> Letter:
     plain = {"next_try": None, "needs_authentication": False, "needs_new_card": False}
-    told = {"reason": REASON, "tried": "1,000.00 USD", "attached": 0}
+    told = {"reason": REASON, "tried": "1,000.00 USD"}
     return payment_failed(**ADDRESSED | plain | told | facts, invoice=invoice)
 
 
@@ -276,8 +276,7 @@ def test_a_letter_says_which_invoices_are_attached(
         assert says(letter, words or "attached") is (words is not None)
 
 
-def test_a_failed_payment_has_its_invoice_attached_and_no_receipt_of_none() -> None:
-    assert says(failed(attached=1), "The invoice is attached as a PDF.")
+def test_no_letter_speaks_of_an_invoice_that_is_not_attached() -> None:
     assert not says(failed(), "attached")
     assert not says(received(credit_added="5.00 USD"), "attached")
 

@@ -306,6 +306,33 @@ def test_events_of_no_mail_of_ours_are_kept_and_change_nothing(
     assert mail_of(engine, sent.id).state == "accepted"
 
 
+def test_what_no_database_can_hold_is_left_out_of_events_and_costs_none_of_the_others(
+    engine: Engine, sent: Mail, webhook: Webhook
+) -> None:
+    told = replace(an_event("bounce", sent), reason="550 no\x00bo\ud83ddy \U0001f986")
+    with Session(engine) as session, session.begin():
+        new = store_mail_events(
+            session,
+            [
+                an_event("processed", sent),
+                told,
+                replace(told, id="\x003\udc00", kind="dr\x00opped"),
+            ],
+            requested_by="sendgrid",
+        )
+    assert new == 3
+    webhook.handle()
+
+    assert [(event.type, event.outcome) for event in webhook.events] == [
+        ("processed", "accepted"),
+        ("bounce", "bounced"),
+        ("dropped", "bounced"),
+    ]
+    assert webhook.events[-1].event_id == "3"
+    after = mail_of(engine, sent.id)
+    assert (after.state, after.reason) == ("bounced", "550 nobody \U0001f986")
+
+
 def test_an_event_that_was_handled_is_not_handled_again(
     engine: Engine, sent: Mail, webhook: Webhook
 ) -> None:

@@ -10,6 +10,7 @@ from tasks.calls import Gateways
 from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
 from tasks.resolving import NEVER_ARRIVED, resolve_attempt
+from tasks.voiding import void_invoice
 from tests.cards import (
     BANK,
     HARD,
@@ -22,6 +23,7 @@ from tests.cards import (
     assert_books_agree,
     attempt_states,
     attempts_of,
+    begin_to_pay_returned_debits,
     card_of,
     charged,
     die,
@@ -379,6 +381,30 @@ def test_a_bank_debit_that_comes_back_is_a_decline_and_what_waited_is_told_when(
     assert (invoice.status, invoice.failures) == ("open", 1)
     assert invoice.next_attempt_at == datetime(2026, 6, 5, 10, tzinfo=UTC)
     assert mails(engine) == ["payment_failed"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def test_a_bank_debit_that_came_back_unheard_and_waits_for_the_client_is_over(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    [intent] = stripe_sandbox.control.payment_intents()
+    stripe_sandbox.control.settle(intent["id"], "insufficient_funds")
+    begin_to_pay_returned_debits(stripe_sandbox)
+
+    for day in (1, 2, 5, 10, 40):
+        sweep(engine, vendors, now=NOW + day * DAY)
+
+    # The client may pay this one yet: by itself nothing else is charged.
+    [attempt] = attempts_of(engine)
+    assert (attempt.state, attempt.decline_class) == ("declined", "needs_authentication")
+    assert (attempt.settled_at, attempt.next_ask_at) == (NOW + DAY, None)
+    assert invoice_of(engine, invoice_id).next_attempt_at is None
+    assert mails(engine) == ["payment_failed"]
+    job = do(engine, vendors, void_invoice, account, invoice_id=invoice_id)
+    assert job.state == "succeeded"
     assert_books_agree(engine, account, stripe_sandbox, charges=[])
 
 

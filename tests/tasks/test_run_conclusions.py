@@ -1,7 +1,11 @@
 import time
-from datetime import date, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import cycle
+from threading import Barrier
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,13 +14,19 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from models import Account, BillingRun, Client, Invoice, Job, Mail
+from tasks import billing_pages
 from tasks.accounts import create_account
+from tasks.billing_pages import bill_page
 from tasks.billing_runs import request_run, start_due_runs
+from tasks.calls import Step
 from tasks.clients import NewClient, create_clients
+from tasks.collecting import due_to_collect
 from tasks.enqueueing import enqueue
+from tasks.finalizing import finalize_invoices
 from tasks.marking_paid import mark_invoice_paid
 from tasks.operating import retry_job
-from tasks.run_conclusions import conclude_run
+from tasks.outcomes import Done
+from tasks.run_conclusions import conclude_late_page, conclude_run, run_for_update
 from tasks.voiding import void_invoice
 from tests.mailbox import MAY_1, MAY_5, mails_of, monthly
 from tests.money import deposit, with_a_card
@@ -250,12 +260,174 @@ def billed_in_april_and_failed_in_may(engine: Engine, account: Account) -> tuple
     return early, late
 
 
-def retry_dead(engine: Engine, kind: str) -> None:
+def retry_dead(engine: Engine, *kinds: str) -> None:
     with Session(engine) as session, session.begin():
-        dead = select(Job.id).where(Job.kind == kind, Job.state == "dead")
+        dead = select(Job.id).where(Job.kind.in_(kinds), Job.state == "dead")
         for job_id in session.scalars(dead).all():
             retry_job(session, job_id)
     work(engine, now=NOW)
+
+
+@pytest.mark.usefixtures("dying_pages")
+def test_a_failed_run_whose_jobs_are_all_retried_tells_the_rest_in_one_mail(
+    engine: Engine, account: Account
+) -> None:
+    client = monthly(engine, account, billing_starts_on=date(2026, 1, 1))
+    charges(engine, client, [(date(2026, month, 2), "1.00") for month in range(1, 6)])
+    refuse_invoices_of(engine, client, errcode="deadlock_detected")
+    bill(engine, account, now=NOW)
+    allow_invoices_again(engine)
+
+    retry_dead(engine, "bill_page", "bill_due_periods")
+
+    assert len(all_of(engine, client)) == 5
+    assert listed(engine, client) == [all_of(engine, client)]
+    assert audited(engine, account) == []
+
+
+@pytest.mark.parametrize("other_under_way", [False, True])
+def test_a_run_that_goes_on_after_its_end_tells_once_and_collects_nothing_before(
+    engine: Engine, account: Account, monkeypatch: pytest.MonkeyPatch, *, other_under_way: bool
+) -> None:
+    january = datetime(2026, 1, 1, tzinfo=UTC)
+    client = monthly(engine, account, billing_starts_on=january.date(), now=january)
+    with_a_card(engine, account, client)
+    charges(engine, client, [(date(2026, month, 2), "1.00") for month in range(1, 6)])
+    perform(engine, start_due_runs, None, fire_at=NOW)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE billing_runs SET finished_at = now()"))
+    if other_under_way:
+        # It found the account's place free, and takes what this one leaves.
+        perform(engine, start_due_runs, None, fire_at=NOW)
+    collectable = []
+
+    def look(session: Session, *arguments: Any, **more: Any) -> None:
+        collectable.append(len(session.scalars(due_to_collect(NOW)).all()))
+        finalize_invoices(session, *arguments, **more)
+
+    monkeypatch.setattr(billing_pages, "finalize_invoices", look)
+
+    work(engine, now=NOW)
+
+    assert collectable == [0] * 5
+    assert len(all_of(engine, client)) == 5
+    assert listed(engine, client) == [all_of(engine, client)]
+    with Session(engine) as session:
+        assert len(session.scalars(due_to_collect(NOW)).all()) == 5
+        assert {run.finished_at for run in session.scalars(select(BillingRun))} == {NOW}
+    assert audited(engine, account) == []
+
+
+def test_late_pages_of_one_run_do_not_wait_for_each_other_in_a_ring(
+    engine: Engine, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = [monthly(engine, account, "10.00") for _ in range(2)]
+    run_id = a_run_that_is_over(engine, account)
+    both = Barrier(2, timeout=10)
+
+    def meet(*arguments: Any, **more: Any) -> None:
+        both.wait()
+        finalize_invoices(*arguments, **more)
+
+    monkeypatch.setattr(billing_pages, "finalize_invoices", meet)
+
+    answers = together(*[partial(bill_late, engine, account, run_id, one) for one in clients])
+
+    assert answers == [Done({"periods": 1, "failed": 0})] * 2
+    assert [listed(engine, client) for client in clients] == [
+        [all_of(engine, client)] for client in clients
+    ]
+
+
+def test_a_run_that_ends_while_its_page_does_tells_of_that_page(
+    engine: Engine, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = monthly(engine, account, "10.00")
+    with Session(engine) as session, session.begin():
+        run_id = request_run(session, account.id, now=NOW, requested_by="test").run.id
+
+    def conclude() -> None:
+        with Session(engine) as session, session.begin():
+            run = session.scalars(run_for_update(run_id)).one()
+            conclude_run(session, run, now=NOW, requested_by="test")
+
+    with ThreadPoolExecutor(1) as thread:
+
+        def then_conclude(*arguments: Any, **more: Any) -> None:
+            conclude_late_page(*arguments, **more)
+            # The page has only its commit to come, and the run does not overtake that.
+            with suppress(TimeoutError):
+                thread.submit(conclude).result(timeout=0.5)
+
+        monkeypatch.setattr(billing_pages, "conclude_late_page", then_conclude)
+        bill_late(engine, account, run_id, client)
+
+    assert listed(engine, client) == [all_of(engine, client)]
+
+
+def test_a_late_page_leaves_the_telling_to_its_runs_job_if_that_goes_on(
+    engine: Engine, account: Account, session: Session
+) -> None:
+    client = monthly(engine, account, billing_starts_on=date(2026, 4, 1))
+    charges(engine, client, [(date(2026, 4, 2), "1.00"), (date(2026, 5, 2), "2.00")])
+    run_id = a_run_that_is_over(engine, account)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'ready', finished_at = NULL"))
+
+    bill_late(engine, account, run_id, client, boundary=date(2026, 5, 1))
+
+    # Should that job end without a word, the next tick closes the run and tells.
+    assert session.get_one(BillingRun, run_id).finished_at is None
+    assert mails_of(engine, client) == []
+    work(engine, now=NOW)
+    assert len(all_of(engine, client)) == 2
+    assert listed(engine, client) == [all_of(engine, client)]
+
+
+def test_a_late_page_tells_itself_while_another_run_has_the_accounts_place(
+    engine: Engine, account: Account
+) -> None:
+    client = monthly(engine, account, "10.00")
+    run_id = a_run_that_is_over(engine, account)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'ready', finished_at = NULL"))
+        connection.execute(text("UPDATE billing_runs SET scheduled = true"))
+    with Session(engine) as session, session.begin():
+        session.add(BillingRun(account_id=account.id, as_of_at=NOW, scheduled=True))
+
+    bill_late(engine, account, run_id, client)
+
+    assert listed(engine, client) == [all_of(engine, client)]
+    work(engine, now=NOW)
+    assert listed(engine, client) == [all_of(engine, client)]
+
+
+def a_run_that_is_over(engine: Engine, account: Account) -> UUID:
+    """A run that ended before its pages did, as its job is dead."""
+    with Session(engine) as session, session.begin():
+        run_id = request_run(session, account.id, now=NOW, requested_by="test").run.id
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'dead', finished_at = now()"))
+        connection.execute(text("UPDATE billing_runs SET finished_at = now()"))
+    return run_id
+
+
+def bill_late(
+    engine: Engine,
+    account: Account,
+    run_id: UUID,
+    client: Client,
+    boundary: date = date(2026, 6, 1),
+) -> Step:
+    return perform(
+        engine,
+        bill_page,
+        account,
+        run_id=run_id,
+        boundary=boundary,
+        first_client=client.id,
+        last_client=client.id,
+    )
 
 
 @pytest.mark.parametrize("state", ["cancelled", "dead"])

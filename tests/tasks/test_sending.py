@@ -1,9 +1,10 @@
 from datetime import date, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from billing.declines import DeclineClass
@@ -12,13 +13,14 @@ from gateways.documents import InvoiceDocument
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.faults import Fault, FaultKind
 from gateways.sandbox.stripe.server import StripeSandbox
-from models import Account, Client, Job, PaymentAttempt
+from models import Account, Client, Invoice, Job, PaymentAttempt
 from tasks import sending
 from tasks.accounts import change_account
 from tasks.announcing import send_invoice
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
 from tasks.enqueueing import enqueue
+from tasks.kinds import JobKind
 from tasks.marking_paid import mark_invoice_paid
 from tasks.sending import send_mail
 from tasks.voiding import void_invoice
@@ -296,7 +298,9 @@ def test_a_soft_decline_is_told_with_the_next_tries_date_in_the_clients_zone(
         "Reason: Your card has insufficient funds.",
         f"We will try again on {day}.",
     )
-    assert [*read.attached] == ["INV-000001.pdf"]
+    # Its invoice came with the mail that announced it.
+    assert read.attached == {}
+    assert "attached" not in read.text + read.html
 
 
 @pytest.mark.parametrize(
@@ -584,6 +588,32 @@ def test_sendgrid_away_delays_mails_and_nothing_else(
     assert len(inbox(sendgrid_control)) == 2
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_an_error_that_may_come_after_the_mail_was_taken_is_waited_out_like_a_lost_reply(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    sendgrid_control: SendGridControl,
+    status: int,
+) -> None:
+    mail = a_queued_mail(engine, account)
+    sendgrid_control.fail(Fault(kind=FaultKind.STATUS, status=status))
+    send(engine, vendors)
+    for minutes in (1, 29):
+        send_later(engine, vendors, now=NOW + minutes * MINUTE)
+        assert mail_of(engine, mail.id).state == "claimed"
+    send_later(engine, vendors, now=NOW + HALF_AN_HOUR)
+
+    after = mail_of(engine, mail.id)
+    assert after.state == "unknown"
+    assert str(status) in str(after.reason)
+    assert len(sendgrid_control.requests()) == 1
+
+    perform(engine, send_invoice, account, invoice_id=mail.invoice_ids[0])
+    send(engine, vendors)
+    assert len(inbox(sendgrid_control)) == 1
+
+
 def test_a_mail_waits_longer_the_longer_sendgrid_is_away(
     engine: Engine, account: Account, vendors: Gateways, sendgrid_control: SendGridControl
 ) -> None:
@@ -632,7 +662,7 @@ def test_a_mail_that_is_gone_is_skipped(engine: Engine, account: Account) -> Non
         perform(engine, send_mail, account, mail_id=uuid4())
 
 
-def test_a_charge_by_staff_after_the_mail_was_written_changes_nothing_it_says(
+def test_a_charge_by_staff_before_the_mail_was_sent_leaves_only_its_receipt(
     engine: Engine,
     account: Account,
     vendors: Gateways,
@@ -653,6 +683,113 @@ def test_a_charge_by_staff_after_the_mail_was_written_changes_nothing_it_says(
     work(engine, now=NOW, gateways=vendors, queues=["payments"])
     send(engine, vendors)
 
-    ready, receipt = inbox(sendgrid_control)
-    assert ready.says("Amount due: 10.00 USD", "To pay, reply to this email")
+    [receipt] = inbox(sendgrid_control)
     assert receipt.says("We received your payment of 10.00 USD.")
+    ready = mails_of(engine, client)[0]
+    assert (ready.kind, ready.state, ready.reason) == (
+        "invoice_ready",
+        "suppressed",
+        "invoice_paid",
+    )
+    assert job_of(engine, ready.id).reason == "invoice_paid"
+
+
+def in_two_currencies(engine: Engine, account: Account, **fields: Any) -> list[Invoice]:
+    """A client's two invoices of one run, announced by one mail: 7 euros and 10 dollars."""
+    client = monthly(engine, account, "10.00", **fields)
+    a_charge(engine, client, MAY_5, "7.00", currency="eur")
+    tick(engine, now=NOW)
+    return sorted(invoices_of(engine, client), key=lambda invoice: invoice.total)
+
+
+def test_what_was_paid_since_is_not_asked_for_and_a_part_is_taken_off(
+    engine: Engine, account: Account, vendors: Gateways, sendgrid_control: SendGridControl
+) -> None:
+    paid, partly = in_two_currencies(engine, account)
+    perform(engine, mark_invoice_paid, account, invoice_id=paid.id)
+    perform(engine, mark_invoice_paid, account, invoice_id=partly.id, amount=400)
+    send(engine, vendors)
+
+    ready = inbox(sendgrid_control)[0]
+    assert ready.subject == f"Invoice Ready For Payment: {partly.number} from Bluebird Prep"
+    assert ready.says("Amount due: 6.00 USD", "Total: 10.00 USD")
+    assert str(paid.number) not in ready.text + ready.html
+    assert [*ready.attached] == [f"{partly.number}.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason"),
+    [
+        ((mark_invoice_paid, mark_invoice_paid), "invoice_paid"),
+        ((mark_invoice_paid, void_invoice), "invoice_paid"),
+        ((void_invoice, void_invoice), "invoice_void"),
+    ],
+)
+def test_a_mail_that_asks_for_nothing_any_more_is_not_sent(
+    engine: Engine,
+    account: Account,
+    *,
+    vendors: Gateways,
+    sendgrid_control: SendGridControl,
+    ends: tuple[JobKind, JobKind],
+    reason: str,
+) -> None:
+    invoices = in_two_currencies(engine, account)
+    for invoice, end in zip(invoices, ends, strict=True):
+        perform(engine, end, account, invoice_id=invoice.id)
+    send(engine, vendors)
+
+    [ready] = [mail for mail in mails_of(engine, account) if mail.kind == "invoice_ready"]
+    assert (ready.state, ready.reason) == ("suppressed", reason)
+    assert not any(read.subject.startswith("Invoice Ready") for read in inbox(sendgrid_control))
+
+
+def test_what_credit_paid_is_told_even_if_the_rest_needs_no_payment_any_more(
+    engine: Engine, account: Account, vendors: Gateways, sendgrid_control: SendGridControl
+) -> None:
+    client = monthly(engine, account, "10.00")
+    a_charge(engine, client, MAY_5, "7.00", currency="eur")
+    deposit(engine, account, client, 1000)
+    tick(engine, now=NOW)
+    euros, dollars = sorted(invoices_of(engine, client), key=lambda invoice: invoice.total)
+    perform(engine, mark_invoice_paid, account, invoice_id=euros.id)
+    send(engine, vendors)
+
+    [ready] = [one for one in inbox(sendgrid_control) if one.subject.startswith("Invoice Ready")]
+    assert ready.says("Your new invoice needs no payment.", f"{dollars.number} (1 - 31 May 2026)")
+    assert str(euros.number) not in ready.text
+
+
+def test_an_announcement_that_is_a_week_old_is_not_sent(
+    engine: Engine, account: Account, vendors: Gateways, sendgrid_control: SendGridControl
+) -> None:
+    fresh = a_queued_mail(engine, account)
+    old = a_queued_mail(engine, account, email="bob@maple.example")
+    sendgrid_control.fail(Fault(kind=FaultKind.STATUS, times=2))
+    send(engine, vendors, now=old.created_at)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE mails SET created_at = created_at - interval '1 day' WHERE id = :id"),
+            {"id": old.id},
+        )
+    send_later(engine, vendors, now=fresh.created_at + timedelta(days=7))
+
+    assert mail_of(engine, fresh.id).state == "accepted"
+    after = mail_of(engine, old.id)
+    assert (after.state, after.reason) == ("suppressed", "too_old")
+    job = job_of(engine, old.id)
+    assert (job.state, job.reason) == ("skipped", "too_old")
+    assert [read.recipient for read in inbox(sendgrid_control)] == [
+        "Ada Imports <ada@maple.example>"
+    ]
+
+
+def test_a_receipt_is_sent_however_late(
+    engine: Engine, account: Account, vendors: Gateways, sendgrid_control: SendGridControl
+) -> None:
+    client = a_client(engine, account, email="ada@maple.example")
+    deposit(engine, account, client, 4000)
+    [mail] = mails_of(engine, client)
+    send(engine, vendors, now=mail.created_at + timedelta(days=30))
+
+    assert len(inbox(sendgrid_control)) == 1

@@ -16,6 +16,7 @@ from gateways.stripe_events import StripeEvents, event_from
 from gateways.webhooks import UntrustedEvents
 from models import Account, WebhookEvent
 from tasks.calls import Gateways
+from tasks.due_collections import collect_due
 from tasks.voiding import void_invoice
 from tasks.webhooks import handle_payment_event, store_payment_event
 from tests.cards import (
@@ -342,6 +343,28 @@ def test_a_payment_that_is_not_ours_is_kept_and_left_alone(
 
     assert outcomes(engine) == [(SUCCEEDED, "not_ours")] * 3
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_what_no_database_can_hold_is_left_out_of_an_event(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    invoice_id = an_open_invoice(engine, account, client)
+    ask(engine, collect_due, None)
+    with pytest.raises(Killed):
+        work(engine, now=NOW, gateways=watched(vendors, after=die), queues=QUEUES)
+    event = json.loads(json.dumps(told_by(stripe_sandbox, FAILED)))
+    intent = event["data"]["object"]
+    intent["last_payment_error"]["message"] = "No\x00 money\ud800."
+    intent["notes"] = [{"a\x00": ["b\udfff", 1, None, True, 0.5]}]
+
+    handle(engine, vendors, event)
+
+    [attempt] = attempts_of(engine, invoice_id)
+    assert (attempt.state, attempt.message) == ("declined", "No money.")
+    with Session(engine) as session:
+        stored = session.scalars(select(WebhookEvent)).one()
+    assert stored.payload["data"]["object"]["notes"] == [{"a": ["b", 1, None, True, 0.5]}]
 
 
 def test_an_event_about_something_else_is_kept_and_left_alone(

@@ -3,7 +3,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, Client, Job
@@ -28,6 +28,7 @@ from tests.cards import (
     credit_of,
     die,
     do,
+    give_card,
     hurry,
     invoice_of,
     jobs_of,
@@ -229,6 +230,89 @@ def test_a_void_waits_until_stripe_can_be_told(
     assert invoice_of(engine, invoice_id).status == "void"
     assert intents(stripe_sandbox) == ["canceled"]
     assert audited(engine, account) == []
+
+
+def test_a_stripe_that_turns_withdrawals_away_is_asked_less_and_less_often(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    waiting: tuple[Client, UUID],
+) -> None:
+    _, invoice_id = waiting
+    stripe_sandbox.control.add_fault("rate_limit", times=None, path="/v1/payment_intents/*/cancel")
+    command(engine, vendors, account, "void", invoice_id)
+    waits = []
+    for _ in range(3):
+        begun = datetime.now(UTC)
+        hurry(engine, vendors, now=NOW)
+        [job] = jobs_of(engine, withdraw_attempt)
+        waits.append(job.run_at - begun)
+
+    assert [attempt.asks for attempt in attempts_of(engine)] == [5]
+    assert waits[0] > timedelta(seconds=9)
+    assert waits[1] > timedelta(seconds=27)
+    assert waits[2] > timedelta(seconds=81)
+    stripe_sandbox.control.clear_faults()
+    hurry(engine, vendors, now=NOW)
+    assert invoice_of(engine, invoice_id).status == "void"
+
+
+def forget_intent(engine: Engine) -> None:
+    """Stripe knows no payment by the name that we keep."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE payment_attempts SET payment_intent = 'pi_gone'"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_stripe_knows_no_more_is_withdrawn_and_the_command_goes_on(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    waiting: tuple[Client, UUID],
+    *,
+    name: str,
+) -> None:
+    _, invoice_id = waiting
+    forget_intent(engine)
+
+    job = command(engine, vendors, account, name, invoice_id)
+
+    assert (job.state, job.reason) == ("succeeded", None)
+    assert invoice_of(engine, invoice_id).status == ENDS[name]
+    [attempt] = attempts_of(engine)
+    assert (attempt.state, attempt.settled_at) == ("canceled", NOW)
+    assert attempt.message is not None
+    assert "No such payment_intent" in attempt.message
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+@pytest.mark.parametrize("by_whom", ["the sweep", "staff"])
+def test_what_stripe_knows_no_more_is_in_the_way_of_no_other_charge(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    by_whom: str,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, AUTHENTICATED)
+    invoice_id = an_open_invoice(engine, account, client, collect=by_whom == "the sweep")
+
+    def charge() -> None:
+        if by_whom == "staff":
+            do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
+        else:
+            sweep(engine, vendors)
+
+    charge()
+    forget_intent(engine)
+    give_card(engine, stripe_sandbox, client)
+    charge()
+
+    assert attempt_states(engine, invoice_id) == ["canceled", "succeeded"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
 
 
 def test_what_a_part_payment_leaves_is_tried_by_itself_on_the_schedule(
