@@ -63,7 +63,9 @@ def test_a_key_with_another_keys_secret_is_refused(app: FastAPI, caller: Caller)
 
 def needed(method: str, path: str) -> Scope:
     resource = path.split("/")[2]
-    if resource in ("queues", "schedules", "api-keys") or path.endswith(("/retry", "/cancel")):
+    if resource in ("queues", "schedules", "api-keys") or path.endswith(
+        ("/retry", "/cancel", "/replay")
+    ):
         return Scope.OPS
     return Scope.READ if method == "GET" else Scope.WRITE
 

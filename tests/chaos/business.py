@@ -65,7 +65,8 @@ class Business:
     def open(self, clients: int, stripe_url: str) -> None:
         """Make accounts and clients with cards, and charges of the last months for each."""
         cards = {
-            card: make_cardholder(stripe_url, payment_method=card)
+            (number, card): make_cardholder(stripe_url, payment_method=card)
+            for number in range(ACCOUNTS)
             for card in dict.fromkeys(CARDS)
             if card is not None
         }
@@ -90,8 +91,8 @@ class Business:
                             session,
                             account.id,
                             client.id,
-                            stripe_customer=cards[card].customer,
-                            payment_method=cards[card].payment_method,
+                            stripe_customer=cards[number, card].customer,
+                            payment_method=cards[number, card].payment_method,
                             now=now,
                             requested_by="chaos",
                         )

@@ -37,6 +37,9 @@ SELECT count(*) FROM jobs
    AND NOT (state = 'scheduled' AND run_at > now() + interval '20 seconds')
 """
 _UNSETTLED = "SELECT count(*) FROM payment_attempts WHERE state IN ('pending', 'unknown')"
+_LATER_MAILS = """
+UPDATE jobs SET run_at = now() WHERE kind = 'send_mail' AND state = 'scheduled'
+"""
 # A charge without an answer is asked after a minute later, a mail's event awaited for half an
 # hour: here that time has passed at once.
 _LATER = """
@@ -161,6 +164,8 @@ def _settle(engine: Engine, report: Report) -> None:
     with engine.begin() as connection:
         report.replayed = job_ledger.replay(connection, DeadJobs())
     if report.replayed:
+        _until(lambda: _count(engine, _BUSY) == 0)
+    if _do(engine, _LATER_MAILS):
         _until(lambda: _count(engine, _BUSY) == 0)
     if _do(engine, _LATER):
         _until(lambda: _count(engine, _UNSETTLED) == 0)

@@ -206,6 +206,7 @@ def test_skipped_periods_are_told_with_their_reason_up_to_a_limit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(billing, "LISTED", 1)
+    monkeypatch.setenv("COLUMNS", "120")
     client = monthly(engine, account, date(2026, 3, 1), name="Waiting")
     run = bill(engine, account, now=NOW)
     skip = text(
