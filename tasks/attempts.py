@@ -112,7 +112,7 @@ def begin_attempt(
     """
     account = session.get_one(Account, invoice.account_id)
     due = invoice.amount_due
-    require_tries_left(session, invoice, now=run.now)
+    require_tries_left(session, invoice, method, now=run.now)
     try:
         too_little = due < minimum_charge(invoice.currency)
         if not too_little:
@@ -146,8 +146,10 @@ def begin_attempt(
     return ask_for(session, run, attempt, ended)
 
 
-def require_tries_left(session: Session, invoice: Invoice, *, now: datetime) -> None:
-    """Check that the card networks allow another try of an invoice.
+def require_tries_left(
+    session: Session, invoice: Invoice, method: BillingMethod, *, now: datetime
+) -> None:
+    """Check that the card networks allow another try of an invoice on this card.
 
     Raises:
         RuleViolation: It was tried too often of late (``too_many_tries``).
@@ -155,6 +157,7 @@ def require_tries_left(session: Session, invoice: Invoice, *, now: datetime) -> 
     tries = session.scalar(
         select(func.count()).where(
             PaymentAttempt.invoice_id == invoice.id,
+            PaymentAttempt.payment_method == method.payment_method,
             PaymentAttempt.created_at > now - timedelta(days=30),
             # What Stripe refused without asking the card has no class, and was no try of it.
             or_(
@@ -165,7 +168,7 @@ def require_tries_left(session: Session, invoice: Invoice, *, now: datetime) -> 
     )
     if tries is not None and tries >= MAX_TRIES_IN_30_DAYS:
         raise RuleViolation(
-            "too_many_tries", f"this invoice was tried {tries} times in 30 days: use another way"
+            "too_many_tries", f"this card was tried {tries} times in 30 days: use another"
         )
 
 

@@ -38,8 +38,8 @@ def charge_invoice(run: Run, session: Session, invoice_id: UUID) -> Step:
     waiting = require_no_payment_in_flight(session, invoice_id)
     if waiting is not None:
         # Checked first: without another try, what waits for the client goes on waiting.
-        require_billing_method(session, invoice.client_id)
-        require_tries_left(session, invoice, now=run.now)
+        method = require_billing_method(session, invoice.client_id)
+        require_tries_left(session, invoice, method, now=run.now)
         return withdraw(run, waiting, partial(_withdrawn, run, invoice_id))
     return _begin(run, session, invoice)
 

@@ -124,7 +124,7 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
     try:
         if waiting is not None:
             # It waits for a client who has got a new card instead, or another day.
-            require_tries_left(session, invoice, now=run.now)
+            require_tries_left(session, invoice, method, now=run.now)
             return withdraw(run, waiting, partial(_withdrawn, run, client_id, done))
         return begin_attempt(
             session,

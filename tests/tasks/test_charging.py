@@ -586,29 +586,33 @@ def test_an_invoice_is_tried_fifteen_times_in_thirty_days_whoever_asks(
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
 
 
-@pytest.mark.parametrize("by_whom", ["the sweep", "staff"])
 def test_what_waits_for_the_client_stays_when_no_other_try_is_allowed(
-    engine: Engine,
-    account: Account,
-    vendors: Gateways,
-    stripe_sandbox: StripeSandbox,
-    *,
-    by_whom: str,
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
     client = a_client_with(engine, account, stripe_sandbox, AUTHENTICATED)
-    invoice_id = an_open_invoice(engine, account, client, collect=by_whom == "the sweep")
+    invoice_id = an_open_invoice(engine, account, client, collect=False)
     for _ in range(15):
         do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
     waiting = ["canceled"] * 14 + ["needs_action"]
     assert attempt_states(engine) == waiting
 
-    if by_whom == "staff":
-        job = do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
-        assert (job.state, job.reason) == ("skipped", "too_many_tries")
-    else:
-        give_card(engine, stripe_sandbox, client)
-        sweep(engine, vendors)
-        assert invoice_of(engine, invoice_id).next_attempt_at is None
+    job = do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
 
+    assert (job.state, job.reason) == ("skipped", "too_many_tries")
     assert attempt_states(engine) == waiting
     assert stripe_sandbox.control.payment_intents()[-1]["status"] == "requires_payment_method"
+
+
+def test_a_new_card_has_tries_of_its_own(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, AUTHENTICATED)
+    invoice_id = an_open_invoice(engine, account, client, collect=True)
+    for _ in range(15):
+        do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
+
+    give_card(engine, stripe_sandbox, client)
+    sweep(engine, vendors)
+
+    assert attempt_states(engine)[-1] == "succeeded"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
