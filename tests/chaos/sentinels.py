@@ -13,7 +13,8 @@ from gateways.sandbox.redis import program
 from gateways.sandbox.server import HOST, free_port
 
 NAME = "duecourse"
-START_SECONDS = 10.0
+# A sentinel asks a primary for its replicas every ten seconds.
+START_SECONDS = 60.0
 
 
 class Sentinels:
@@ -28,6 +29,14 @@ class Sentinels:
         self.url = f"redis+sentinel://{hosts}/{NAME}/0"
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._serve(self.primary_port, ["save", '""'])
         self._serve(self._replica_port, ["save", '""', "replicaof", f"{HOST} {self.primary_port}"])
         for port in self._sentinel_ports:
@@ -37,7 +46,6 @@ class Sentinels:
             if time.monotonic() > deadline:
                 raise AssertionError("the sentinels did not find each other")
             time.sleep(0.05)
-        return self
 
     def __exit__(
         self,
@@ -45,6 +53,9 @@ class Sentinels:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
