@@ -425,7 +425,7 @@ class _Settlement:
             self._hold_the_rest()
         if kind in STOPS_AUTOMATIC_TRIES and self._card is not None:
             self._card.stopped_for = self._attempt.decline_code or kind
-            self._stop_all()
+            stop_tries(self._session, self._client.id)
         self._use_credit()
         if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
             self._tell()
@@ -495,13 +495,6 @@ class _Settlement:
     def _tomorrow(self) -> datetime | None:
         return next_try(self._now, 1, self._client.zone(self._account), _NEXT_DAY)
 
-    def _stop_all(self) -> None:
-        self._session.execute(
-            update(Invoice)
-            .where(Invoice.client_id == self._client.id, Invoice.next_attempt_at.is_not(None))
-            .values(next_attempt_at=None)
-        )
-
     def _tell(self) -> None:
         tell_payment_failed(
             self._session,
@@ -510,6 +503,15 @@ class _Settlement:
             self._attempt,
             requested_by=self._requested_by,
         )
+
+
+def stop_tries(session: Session, client_id: UUID) -> None:
+    """Try nothing of a client's by itself any more; a new card starts its tries again."""
+    session.execute(
+        update(Invoice)
+        .where(Invoice.client_id == client_id, Invoice.next_attempt_at.is_not(None))
+        .values(next_attempt_at=None)
+    )
 
 
 def try_all_again(session: Session, client_id: UUID, now: datetime) -> None:

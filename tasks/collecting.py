@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, or_, select, update
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from billing.collection import UNSETTLED, AttemptState, Origin
@@ -21,6 +21,7 @@ from tasks.attempts import (
     begin_attempt,
     is_to_ask_again,
     require_tries_left,
+    stop_tries,
     withdraw,
 )
 from tasks.calls import Step, go_on
@@ -118,7 +119,8 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
     client_id = invoice.client_id
     method = session.get(BillingMethod, client_id, with_for_update=True)
     if method is None or method.stopped_for is not None:
-        _stop(session, client_id)
+        # No try without a card, and none is used up.
+        stop_tries(session, client_id)
         return Done({"attempts": done, "stopped": _why_not(method)})
     waiting = session.scalars(open_attempts_of([invoice.id])).one_or_none()
     try:
@@ -178,15 +180,6 @@ def _oldest_due(session: Session, client_id: UUID, now: datetime) -> Invoice | N
         .limit(1)
     )
     return None if oldest is None else session.scalars(invoices_for_update([oldest])).one()
-
-
-def _stop(session: Session, client_id: UUID) -> None:
-    """No try without a card: none is used up, and a new card starts them again."""
-    session.execute(
-        update(Invoice)
-        .where(Invoice.client_id == client_id, Invoice.next_attempt_at.is_not(None))
-        .values(next_attempt_at=None)
-    )
 
 
 def _why_not(method: BillingMethod | None) -> str:
