@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         default="INFO", alias="DUECOURSE_LOG_LEVEL"
     )
     # A killed worker's job starts again within a lease and a sweep.
-    lease_seconds: float = Field(default=15, ge=1, le=600, alias="DUECOURSE_LEASE_SECONDS")
+    lease_seconds: float = Field(default=10, ge=1, le=600, alias="DUECOURSE_LEASE_SECONDS")
     # A run longer than this is taken to hang: its lease ends, and the job is rescued.
     run_limit_seconds: float = Field(default=600, ge=1, alias="DUECOURSE_RUN_LIMIT_SECONDS")
     drain_seconds: float = Field(default=25, ge=0, alias="DUECOURSE_DRAIN_SECONDS")

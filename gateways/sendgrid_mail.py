@@ -16,7 +16,7 @@ from gateways.mail import Accepted, Attachment, Mail, Mailbox, OutcomeUnknown, R
 
 HOST = "https://api.sendgrid.com"
 CONNECT_SECONDS = 5.0
-READ_SECONDS = 20.0
+READ_SECONDS = 15.0
 CONNECTIONS = 32
 
 # The mail is at fault, and will be the next time.

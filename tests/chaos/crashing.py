@@ -4,7 +4,8 @@
 process with SIGKILL right after its twelfth commit. The points are where something has just
 become true, or is about to: around each commit, each call to a vendor, each ring over Redis, and
 after each claim of a job. With ``never`` it only runs. ``CHAOS_CLOCK_SKEW`` sets the process's
-clock ahead by so many seconds, ``CHAOS_NEXT_RELEASE`` has it know one more kind of job.
+clock ahead by so many seconds, ``CHAOS_NEXT_RELEASE`` has it know one more kind of job; it always
+knows the one that leaves marks.
 """
 
 import os
@@ -20,7 +21,7 @@ import urllib3
 from sqlalchemy.engine.default import DefaultDialect
 
 from models import job_ledger
-from tests.chaos import next_release
+from tests.chaos import marks, next_release
 from workers.broker import DoorbellBroker
 
 POINTS = (
@@ -41,6 +42,7 @@ def main() -> None:
     if skew:
         real_time = time.time
         time.time = lambda: real_time() + skew
+    marks.register()
     if os.environ.get("CHAOS_NEXT_RELEASE"):
         next_release.register()
     if point != "never":

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +18,7 @@ from typing import Self
 ROOT = Path(__file__).resolve().parents[2]
 RESTART_AFTER_SECONDS = 0.3
 
-COMMANDS: Mapping[str, tuple[str, ...]] = {
+HOUSE: Mapping[str, tuple[str, ...]] = {
     "dispatcher": ("workers.dispatcher",),
     "scheduler": ("scheduler.main",),
     "web": ("api.main",),
@@ -27,7 +28,9 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 """Each process's module and arguments, by its line in the Procfile."""
 
-FLEET = ("dispatcher", "dispatcher", "scheduler", "web", "worker", "worker", "payments", "mail")
+WORKERS = ("worker", "payments", "mail")
+TWICE = ("dispatcher", "scheduler", "worker")
+"""Of these two run: they must not be in each other's way."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,25 @@ class _Armed:
 class Fleet:
     """Starts the processes, harms them, and starts again what has ended.
 
-    ``restarts`` counts the latter.
+    Attributes:
+        commands: What is run, by kind: a module of Duecourse's, or of another house to compare.
+        workers: The kinds that run jobs.
+        restarts: How often one was started again.
+        deaths: When which process was seen to have ended, by its id.
     """
 
-    def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        logs: Path,
+        *,
+        commands: Mapping[str, tuple[str, ...]] = HOUSE,
+        workers: Sequence[str] = WORKERS,
+        twice: Sequence[str] = TWICE,
+    ) -> None:
+        self.commands = commands
+        self.workers = workers
+        self._twice = twice
         self._environment = {**os.environ, **environment}
         self._logs = logs
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -54,10 +72,11 @@ class Fleet:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.restarts = 0
+        self.deaths: dict[int, datetime] = {}
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
-        for kind in FLEET:
+        for kind in (*self.commands, *self._twice):
             self._start(kind)
         threading.Thread(target=self._tend, name="fleet", daemon=True).start()
         return self
@@ -71,9 +90,7 @@ class Fleet:
         self._stopping.set()
         with self._lock:
             for _, process in self._running:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGCONT)
-                process.kill()
+                _signal_all(process, signal.SIGKILL)
             for _, process in self._running:
                 process.wait()
 
@@ -87,12 +104,24 @@ class Fleet:
         """Deploy another release: every process is asked to end, and started with this besides."""
         with self._lock:
             self._environment |= environment
-        for kind in dict.fromkeys(FLEET):
+        for kind in (*self.commands, *self._twice):
             self.stop(kind)
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds of process there are."""
+        return list(self.commands)
 
     def kill(self, kind: str, *, rng: random.Random | None = None) -> None:
         """End a process as a crash would."""
-        self._one(kind, rng).kill()
+        _signal_all(self._one(kind, rng), signal.SIGKILL)
+
+    def kill_all(self, kinds: Sequence[str]) -> None:
+        """End every process of these kinds at once."""
+        with self._lock:
+            for kind, process in self._running:
+                if kind in kinds:
+                    _signal_all(process, signal.SIGKILL)
 
     def stop(self, kind: str, *, rng: random.Random | None = None) -> float:
         """Ask a process to end, as a deploy does; how many seconds it took."""
@@ -105,10 +134,9 @@ class Fleet:
     def pause(self, kind: str, seconds: float, *, rng: random.Random | None = None) -> None:
         """Stop a process in the middle of whatever it does, and let it go on later."""
         process = self._one(kind, rng)
-        process.send_signal(signal.SIGSTOP)
+        _signal_all(process, signal.SIGSTOP)
         time.sleep(seconds)
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
+        _signal_all(process, signal.SIGCONT)
 
     def _one(self, kind: str, rng: random.Random | None) -> subprocess.Popen[bytes]:
         with self._lock:
@@ -126,13 +154,14 @@ class Fleet:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "tests.chaos.crashing", armed.point, str(armed.nth)),
-                    *COMMANDS[kind],
+                    *self.commands[kind],
                 ],
                 cwd=ROOT,
                 env={**self._environment, **armed.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
         self._running.append((kind, process))
 
@@ -142,5 +171,12 @@ class Fleet:
                 ended = [one for one in self._running if one[1].poll() is not None]
                 for one in ended:
                     self._running.remove(one)
+                    self.deaths[one[1].pid] = datetime.now(UTC)
                     self._start(one[0])
                     self.restarts += 1
+
+
+def _signal_all(process: subprocess.Popen[bytes], number: int) -> None:
+    """To the process and its own children, if it has any and has not ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -12,6 +12,8 @@ from gateways.sandbox.stripe.control import StripeSandboxControl
 from models import Job
 from tasks.audits import audit
 from tests.chaos.business import Business
+from tests.chaos.events import taken_events
+from tests.chaos.marks import wrong_marks
 
 _UNFINISHED = """
 SELECT id, kind, state, reason, error FROM jobs
@@ -29,6 +31,22 @@ _PERIODS = """
 SELECT id, state, error FROM billing_periods
  WHERE ends_at < now() AND state NOT IN ('billed', 'empty', 'skipped') AND reason IS NULL
 """
+_SAME_PERIOD = """
+SELECT client_id, period_id, currency FROM invoices
+ WHERE period_id IS NOT NULL AND status <> 'void'
+ GROUP BY client_id, period_id, currency HAVING count(*) > 1
+"""
+_FIRED_FOR_NOTHING = """
+SELECT id FROM jobs WHERE requested_by LIKE 'schedule:%'
+   AND NOT EXISTS (SELECT FROM schedule_fires WHERE job_id = jobs.id)
+"""
+_MAILED_TWICE = """
+SELECT kind, subject_key, recipient FROM mails WHERE id::text = ANY(:sent)
+ GROUP BY kind, subject_key, recipient, sending HAVING count(*) > 1
+"""
+_RECORDED = "SELECT description FROM charges WHERE description LIKE 'call-%'"
+_DEPOSITED = "SELECT note FROM credit_entries WHERE note LIKE 'call-%'"
+_EVENTS = "SELECT event_id, handled_at FROM webhook_events WHERE provider = 'stripe'"
 _OVERCHARGED = """
 SELECT invoices.id FROM invoices JOIN payments ON payments.invoice_id = invoices.id
  WHERE source = 'card' GROUP BY invoices.id, total
@@ -46,6 +64,10 @@ def violations(
     with Session(engine) as session:
         return [
             *_of_jobs(session, business),
+            *wrong_marks(session),
+            *_of_schedules(session),
+            *_of_requests(session, business),
+            *_of_events(session, stripe),
             *_of_money(session, stripe),
             *_of_mails(session, sendgrid),
             *_of_books(session, business),
@@ -65,6 +87,35 @@ def _of_jobs(session: Session, business: Business) -> Iterator[str]:
     started = select(Job.id).where(Job.id.in_(business.cancelled), Job.started_at.is_not(None))
     for job_id in session.scalars(started):
         yield f"job {job_id} was cancelled and started all the same"
+
+
+def _of_schedules(session: Session) -> Iterator[str]:
+    for (job_id,) in session.execute(text(_FIRED_FOR_NOTHING)):
+        yield f"job {job_id} was fired by no schedule's time"
+
+
+def _of_requests(session: Session, business: Business) -> Iterator[str]:
+    """Each request over HTTP was done once, however often it was made."""
+    for what, wanted, statement in (
+        ("charge", business.recorded, _RECORDED),
+        ("deposit", business.deposited, _DEPOSITED),
+    ):
+        found = Counter(session.scalars(text(statement)))
+        for key in wanted:
+            if found[key] != 1:
+                yield f"the {what} {key} was asked for once and made {found[key]} times"
+        for key in found.keys() - set(wanted):
+            yield f"the {what} {key} was made and never answered"
+
+
+def _of_events(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
+    """What we told Stripe that we took is stored, and handled."""
+    handled = {row.event_id: row.handled_at for row in session.execute(text(_EVENTS))}
+    for event in taken_events(stripe):
+        if event not in handled:
+            yield f"event {event} was taken and is gone"
+        elif handled[event] is None:
+            yield f"event {event} was taken and not handled"
 
 
 def _of_money(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
@@ -94,6 +145,8 @@ def _of_mails(session: Session, sendgrid: SendGridControl) -> Iterator[str]:
     for mail, times in sent.items():
         if times > 1:
             yield f"mail {mail} went out {times} times"
+    for row in session.execute(text(_MAILED_TWICE), {"sent": list(sent)}):
+        yield f"{row.recipient} had two mails {row.kind} about {row.subject_key}"
     known = {
         str(mail): state for mail, state in session.execute(text("SELECT id, state FROM mails"))
     }
@@ -110,6 +163,8 @@ def _of_mails(session: Session, sendgrid: SendGridControl) -> Iterator[str]:
 def _of_books(session: Session, business: Business) -> Iterator[str]:
     for (invoice,) in session.execute(text(_FINALIZED_TWICE)):
         yield f"invoice {invoice} was finalized twice"
+    for row in session.execute(text(_SAME_PERIOD)):
+        yield f"client {row.client_id} has two invoices in {row.currency} for {row.period_id}"
     for row in session.execute(text(_PERIODS)):
         yield f"period {row.id} is {row.state} ({row.error})"
     for account_id in business.accounts:

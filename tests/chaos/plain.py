@@ -1,168 +1,178 @@
-"""``python -m tests.chaos.plain``: what the plain way of using dramatiq loses under our faults."""
+"""``python -m tests.chaos.plain``: what dramatiq's own way keeps of our promise, under our faults."""
 
 import argparse
-import contextlib
 import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
+import dramatiq
 import psycopg
-from redis import Redis
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import create_engine
 
-from gateways.sandbox.postgres import EmbeddedPostgres
-from gateways.sandbox.redis import EmbeddedRedis
-from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.stripe.cardholders import make_cardholder
-from gateways.sandbox.stripe.server import StripeSandbox
+from tests.chaos.faults.catalogue import FAULTS, plan
+from tests.chaos.faults.target import Target
+from tests.chaos.fleet import Fleet
+from tests.chaos.load import Load
+from tests.chaos.servers import Servers
 
-ROOT = Path(__file__).resolve().parents[2]
-QUIET_SECONDS = 20.0
-GIVE_UP_SECONDS = 240.0
+COMMANDS = {"worker": ("dramatiq", "tests.chaos.plain_actors", "-p", "1", "-t", "4")}
+
+NOT_FOR_IT = frozenset(
+    {
+        # Of processes, queues and webhooks that there are none of here.
+        *("crash_at_a_point", "skew_a_clock", "deploy_ahead", "pause_a_queue"),
+        *("repeat_webhooks", "hold_webhooks", "withhold_webhooks", "tell_before_answering"),
+    }
+)
+QUIET_SECONDS = 30.0
+GIVE_UP_SECONDS = 300.0
+
+
+@dataclass
+class _Sender:
+    """Sends invoices to be charged, and counts those that Redis took."""
+
+    charge: "dramatiq.Actor[..., None]"
+    database_url: str
+    card: tuple[str, str]
+    numbers: "count[int]" = field(default_factory=lambda: count(1))
+    accepted: set[str] = field(default_factory=set)
+
+    def send(self) -> None:
+        number = next(self.numbers)
+        self._patiently(lambda: self._write(number))
+        self._patiently(lambda: self.charge.send(number, *self.card))
+        self.accepted.add(str(number))
+
+    def _write(self, number: int) -> None:
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(
+                "INSERT INTO plain_invoices VALUES (%s, false) ON CONFLICT DO NOTHING", [number]
+            )
+
+    def _patiently(self, act: Callable[[], object]) -> None:
+        while True:
+            try:
+                act()
+            except (psycopg.Error, dramatiq.errors.ConnectionError):
+                time.sleep(0.2)
+            else:
+                return
 
 
 def main() -> None:
     """Send invoices through, break the same things, and count what is left undone."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.plain", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--invoices", type=int, default=1_000)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--per-second", type=float, default=8.0)
+    parser.add_argument(
+        "--redis-on-disk", action="store_true", help="Redis keeps its data over a restart"
+    )
     options = parser.parse_args()
     console = Console()
-    found = _run(random.Random(options.seed), options.invoices)  # noqa: S311 - repeatable
-    table = Table("", "invoices", title=f"Plain dramatiq, seed {options.seed}")
-    for what, count in found.items():
-        table.add_row(what, f"{count:,}")
+    found: Counter[str] = Counter()
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        with console.status(f"seed {seed}"):
+            found += _run(seed, options.per_second, on_disk=options.redis_on_disk)
+    table = Table("", "invoices", title=f"dramatiq's own way, {options.seeds} seeds")
+    for what, invoices in found.items():
+        table.add_row(what, f"{invoices:,}")
     console.print(table)
 
 
-def _run(rng: random.Random, invoices: int) -> dict[str, int]:
+def _run(seed: int, per_second: float, *, on_disk: bool) -> Counter[str]:
+    rng = random.Random(seed)  # noqa: S311 - it must be repeatable
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="duecourse-plain-")))
-        postgres = ends.enter_context(EmbeddedPostgres(folder / "postgres"))
-        redis = ends.enter_context(EmbeddedRedis(folder / "redis", append_only=False))
-        stripe = ends.enter_context(StripeSandbox(folder / "stripe"))
-        sendgrid = ends.enter_context(SendGridSandbox(folder / "sendgrid"))
-        mails = ends.enter_context(closing(sendgrid.control()))
-        os.environ |= {
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": redis.url,
-            "STRIPE_API_BASE": stripe.url,
-            "SENDGRID_API_BASE": sendgrid.url,
-        }
-        with psycopg.connect(postgres.url) as connection:
+        servers = ends.enter_context(Servers(folder, redis_on_disk=on_disk))
+        os.environ |= servers.environment
+        with psycopg.connect(servers.postgres.url) as connection:
             connection.execute("CREATE TABLE plain_invoices (id int PRIMARY KEY, paid boolean)")
-            connection.execute(
-                "INSERT INTO plain_invoices SELECT n, false FROM generate_series(1, %s) AS n",
-                [invoices],
+        fleet = ends.enter_context(
+            Fleet(
+                servers.environment,
+                folder / "logs",
+                commands=COMMANDS,
+                workers=tuple(COMMANDS),
+                twice=tuple(COMMANDS),
             )
-        workers = [_start(folder) for _ in range(2)]
-        ends.callback(_kill_all, workers)
-        card = make_cardholder(stripe.url)
-        # Only now: the module builds its broker from the environment.
-        from tests.chaos.plain_actors import charge  # noqa: PLC0415
-
-        with closing(Redis.from_url(redis.url)) as doorbell:
-
-            def restart_redis() -> None:
-                redis.kill()
-                time.sleep(2)
-                redis.start()
-
-            def fill_redis() -> None:
-                doorbell.config_set("maxmemory", "1")
-                time.sleep(2)
-                doorbell.config_set("maxmemory", "0")
-
-            def kill_worker() -> None:
-                number = rng.randrange(len(workers))
-                _kill(workers[number])
-                workers[number] = _start(folder)
-
-            faults: tuple[Callable[[], object], ...] = (
-                kill_worker,
-                fill_redis,
-                restart_redis,
-                kill_worker,
-                doorbell.flushall,
-            )
-            sent = 0
-            for fault in faults:
-                for _ in range(invoices // len(faults)):
-                    sent += 1
-                    charge.send(sent, card.customer, card.payment_method)
-                time.sleep(1 + rng.random())
-                fault()
-                _keep_two(workers, folder)
-            _wait_until_quiet(postgres.url, lambda: len(mails.mails()), workers, folder)
-        charged = Counter(
-            intent["metadata"]["attempt"]
-            for intent in stripe.control.payment_intents()
-            if intent["status"] == "succeeded"
         )
-        mailed = Counter(mail.custom_args["invoice"] for mail in mails.mails())
-        with psycopg.connect(postgres.url) as connection:
-            paid = {
-                str(row[0])
-                for row in connection.execute("SELECT id FROM plain_invoices WHERE paid")
-            }
-        return {
-            "sent to the queue": sent,
-            "charged and paid": len(paid & charged.keys()),
-            "never charged": sent - len(charged),
-            "charged and not marked as paid": len(charged.keys() - paid),
-            "paid and never told": len(paid - mailed.keys()),
+        holder = make_cardholder(servers.stripe.url)
+        # Only now: the module builds its broker from the environment.
+        from tests.chaos.plain_actors import charge, connect  # noqa: PLC0415
+
+        connect(servers.environment)
+        sender = _Sender(charge, servers.postgres.url, (holder.customer, holder.payment_method))
+        target = Target(
+            fleet=fleet,
+            postgres=servers.postgres,
+            redis=servers.redis,
+            proxy=servers.proxy,
+            stripe=servers.stripe,
+            sendgrid=servers.sendgrid,
+            engine=create_engine("postgresql+psycopg://"),
+            rng=rng,
+            broken=[],
+            after=[],
+        )
+        names = sorted(FAULTS.keys() - NOT_FOR_IT)
+        with Load([sender.send], per_second=per_second), ThreadPoolExecutor(1) as other_hand:
+            for one, *others in plan(rng, len(names), names):
+                striking = [other_hand.submit(FAULTS[other], target) for other in others]
+                FAULTS[one](target)
+                for other in striking:
+                    other.result()
+                time.sleep(rng.random())
+        servers.stripe.clear_faults()
+        servers.sendgrid.clear_faults()
+        _wait_until_quiet(servers)
+        return _found(sender, servers)
+
+
+def _found(sender: _Sender, servers: Servers) -> Counter[str]:
+    charged = Counter(
+        intent["metadata"]["attempt"]
+        for intent in servers.stripe.payment_intents()
+        if intent["status"] == "succeeded"
+    )
+    mailed = Counter(mail.custom_args["invoice"] for mail in servers.sendgrid.mails())
+    paid = {str(number) for number in _paid(servers)}
+    sent = sender.accepted
+    return Counter(
+        {
+            "sent, and taken by Redis": len(sent),
+            "never charged": len(sent - charged.keys()),
+            "charged, and not marked as paid": len(charged.keys() - paid),
+            "charged twice": sum(times > 1 for times in charged.values()),
+            "paid, and not told": len(paid - mailed.keys()),
             "told twice": sum(times > 1 for times in mailed.values()),
         }
+    )
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    with (folder / "plain.log").open("ab") as log:
-        command = ["-m", "dramatiq", "tests.chaos.plain_actors", "-p", "1", "-t", "4"]
-        return subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-        )
+def _paid(servers: Servers) -> list[int]:
+    with psycopg.connect(servers.postgres.url) as connection:
+        rows = connection.execute("SELECT id FROM plain_invoices WHERE paid").fetchall()
+    return [row[0] for row in rows]
 
 
-def _kill(worker: subprocess.Popen[bytes]) -> None:
-    """With its own children, which do the work and would outlive it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
-
-
-def _kill_all(workers: list[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        _kill(worker)
-
-
-def _keep_two(workers: list[subprocess.Popen[bytes]], folder: Path) -> None:
-    for number, worker in enumerate(workers):
-        if worker.poll() is not None:
-            workers[number] = _start(folder)
-
-
-def _wait_until_quiet(
-    database_url: str,
-    mails: Callable[[], int],
-    workers: list[subprocess.Popen[bytes]],
-    folder: Path,
-) -> None:
-    """Wait until nothing has moved for a while."""
+def _wait_until_quiet(servers: Servers) -> None:
+    """Wait until nothing has moved for a while: it does not say itself when it is done."""
     last, since, began = (-1, -1), time.monotonic(), time.monotonic()
     while time.monotonic() - since < QUIET_SECONDS and time.monotonic() - began < GIVE_UP_SECONDS:
-        _keep_two(workers, folder)
-        with psycopg.connect(database_url) as connection:
-            row = connection.execute("SELECT count(*) FROM plain_invoices WHERE paid").fetchone()
-        now = (row[0] if row else 0, mails())
+        now = len(_paid(servers)), len(servers.sendgrid.mails())
         if now != last:
             last, since = now, time.monotonic()
         time.sleep(1)

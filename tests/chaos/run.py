@@ -4,66 +4,47 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from gateways.sandbox.postgres import EmbeddedPostgres
-from gateways.sandbox.redis import EmbeddedRedis
 from gateways.sandbox.sendgrid.events import EventKind
-from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.server import HOST, free_port
-from gateways.sandbox.stripe.server import StripeSandbox
-from models import job_ledger
 from models.database import connect
-from models.job_ledger import DeadJobs
 from models.schema import migrate
 from tests.chaos.business import Business
-from tests.chaos.faults import FAULTS, Target
+from tests.chaos.caller import Caller
+from tests.chaos.faults.catalogue import FAULTS, is_outage, plan
+from tests.chaos.faults.target import Target
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import violations
-from tests.chaos.redis_proxy import RedisProxy
+from tests.chaos.load import Load
+from tests.chaos.report import Report
+from tests.chaos.servers import Servers
+from tests.chaos.settling import settle
+from tests.chaos.staff import Staff
 
-LEASE_SECONDS = 5
-FINISH_WITHIN_SECONDS = 90.0
 MAIL_EVENTS = (EventKind.PROCESSED, EventKind.DELIVERED)
+DEBITS_SETTLE_AFTER_SECONDS = 5.0
+FENCED = b"lease lost, nothing kept"
 
-_BUSY = """
-SELECT count(*) FROM jobs
- WHERE state NOT IN ('succeeded', 'skipped', 'cancelled', 'dead')
-   AND NOT (state = 'scheduled' AND run_at > now() + interval '20 seconds')
-"""
-_UNSETTLED = "SELECT count(*) FROM payment_attempts WHERE state IN ('pending', 'unknown')"
-_LATER_MAILS = """
-UPDATE jobs SET run_at = now() WHERE kind = 'send_mail' AND state = 'scheduled'
-"""
-# A charge without an answer is asked after a minute later, a mail's event awaited for half an
-# hour: here that time has passed at once.
-_LATER = """
-UPDATE payment_attempts SET next_ask_at = now() WHERE state IN ('pending', 'unknown')
-"""
-_OVERDUE = """
-SELECT id FROM jobs WHERE state = 'running' AND lease_expires_at < now() - interval '5 seconds'
+_RESCUED = """
+SELECT worker,
+       (SELECT min(following.started_at) FROM job_attempts AS following
+         WHERE following.job_id = job_attempts.job_id
+           AND following.started_at > job_attempts.started_at) AS restarted_at
+  FROM job_attempts WHERE outcome = 'rescued'
 """
 
 
-@dataclass
-class Report:
-    """What became of one run. ``settled_seconds`` counts from the end of the last fault."""
-
-    seed: int
-    faults: list[str] = field(default_factory=list)
-    jobs: int = 0
-    charges: int = 0
-    mails: int = 0
-    rescued: int = 0
-    restarts: int = 0
-    replayed: int = 0
-    settled_seconds: float = 0.0
-    violations: list[str] = field(default_factory=list)
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    began: datetime
+    ended: datetime
 
 
 def run(
@@ -71,131 +52,128 @@ def run(
     *,
     clients: int,
     faults: int,
-    commands: int,
+    per_second: float,
     only: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Start everything, bill, break things by ``seed``, wait, and check."""
+    """Start everything, bill, break things by ``seed`` while work comes in, wait, and check.
+
+    Args:
+        clients: How many there are to bill.
+        faults: How many are made, drawn from ``only`` if given.
+        per_second: How many commands come in besides, while things break.
+        say: Is told what is done just now.
+    """
     rng = random.Random(seed)  # noqa: S311 - it must be repeatable
     report = Report(seed)
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="duecourse-chaos-")))
-        postgres = ends.enter_context(EmbeddedPostgres(folder / "postgres"))
-        redis = ends.enter_context(EmbeddedRedis(folder / "redis", append_only=False))
-        proxy = ends.enter_context(RedisProxy(int(redis.url.rpartition(":")[2].split("/")[0])))
-        stripe = ends.enter_context(StripeSandbox(folder / "stripe"))
-        sendgrid = ends.enter_context(SendGridSandbox(folder / "sendgrid"))
-        mails = ends.enter_context(closing(sendgrid.control()))
-        engine = _engine(postgres)
+        servers = ends.enter_context(Servers(folder))
+        engine = _engine(servers)
         ends.callback(engine.dispose)
-        port = free_port()
-        hook = f"http://{HOST}:{port}/webhooks"
-        secret = stripe.control.set_webhook(f"{hook}/stripe")
-        mails.set_webhook(f"{hook}/sendgrid", automatic=MAIL_EVENTS, retry_seconds=1)
-        environment = {
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": redis.url.replace(redis.url.rpartition(":")[2], f"{proxy.port}/0"),
-            "PORT": str(port),
-            "STRIPE_SECRET_KEY": "sk_test_chaos",
-            "STRIPE_API_BASE": stripe.url,
-            "STRIPE_WEBHOOK_SECRET": secret,
-            "SENDGRID_API_KEY": "SG.chaos",
-            "SENDGRID_API_BASE": sendgrid.url,
-            "SENDGRID_WEBHOOK_KEY": mails.public_key(),
-            "DUECOURSE_LEASE_SECONDS": str(LEASE_SECONDS),
-        }
-        business = Business(engine, rng)
-        business.open(clients, stripe.url)
+        url = f"http://{HOST}:{free_port()}"
+        business = Business(engine, _drawn(rng))
+        business.open(clients, servers.stripe.url)
+        environment = servers.environment | _expect_events(servers, url)
         fleet = ends.enter_context(Fleet(environment, folder / "logs"))
         business.bill()
-        target = Target(
-            fleet=fleet,
-            postgres=postgres,
-            redis=redis,
-            proxy=proxy,
-            stripe=stripe.control,
-            sendgrid=mails,
-            business=business,
-            engine=engine,
-            rng=rng,
-            broken=report.violations,
-        )
-        for name in _plan(rng, faults, only):
-            for _ in range(commands // max(faults, 1)):
-                business.do_something()
-            say(name)
-            report.faults.append(name)
-            FAULTS[name](target)
-            time.sleep(rng.random())
-        _settle(engine, report)
-        report.violations += violations(engine, business, stripe.control, mails)
+        staff = Staff(business, _drawn(rng))
+        caller = Caller(url, business, _drawn(rng), report.violations)
+        strikes = plan(rng, faults, only)
+        after: list[Callable[[], None]] = []
+        outages: list[_Outage] = []
+
+        def strike(name: str, rng: random.Random) -> None:
+            began = datetime.now(UTC)
+            FAULTS[name](
+                Target(
+                    fleet=fleet,
+                    postgres=servers.postgres,
+                    redis=servers.redis,
+                    proxy=servers.proxy,
+                    stripe=servers.stripe,
+                    sendgrid=servers.sendgrid,
+                    engine=engine,
+                    rng=rng,
+                    broken=report.violations,
+                    after=after,
+                )
+            )
+            if is_outage(name):
+                outages.append(_Outage(began, datetime.now(UTC)))
+
+        with (
+            Load([staff.do_something, caller.ask], per_second=per_second),
+            ThreadPoolExecutor(1) as other_hand,
+        ):
+            for number, names in enumerate(strikes, start=1):
+                say(f"{number}/{len(strikes)} {' and '.join(names)}")
+                report.faults += names
+                # Drawn before any strikes: which of them is first is not the seed's.
+                one, *others = [(name, _drawn(rng)) for name in names]
+                striking = [other_hand.submit(strike, *other) for other in others]
+                strike(*one)
+                for other in striking:
+                    other.result()
+                time.sleep(rng.random())
+        servers.stripe.clear_faults()
+        servers.sendgrid.clear_faults()
+        say("waiting for the end")
+        settle(engine, servers.stripe, report, after)
+        say("checking")
+        report.violations += violations(engine, business, servers.stripe, servers.sendgrid)
+        _count_up(report, servers, engine)
+        report.restarts, report.repeated = fleet.restarts, caller.repeated
+        report.restarted_seconds = _restarts(engine, fleet, outages)
+        report.fenced = sum(log.read_bytes().count(FENCED) for log in (folder / "logs").iterdir())
         if report.violations:
             say(f"logs: {_kept(folder)}")
-        report.jobs = _count(engine, "SELECT count(*) FROM jobs")
-        report.rescued = _count(engine, "SELECT COALESCE(sum(rescues), 0) FROM jobs")
-        report.charges = len(stripe.control.charges())
-        report.mails = len(mails.mails())
-        report.restarts = fleet.restarts
     return report
 
 
-def _plan(rng: random.Random, faults: int, only: Sequence[str]) -> list[str]:
-    """Which faults, in which order: every one before any twice."""
-    names = list(only or FAULTS)
-    plan: list[str] = []
-    while len(plan) < faults:
-        rng.shuffle(names)
-        plan += names
-    return plan[:faults]
+def _drawn(rng: random.Random) -> random.Random:
+    """A source of its own for somebody: what one draws does not change what another does."""
+    return random.Random(rng.random())  # noqa: S311 - it must be repeatable
 
 
-def _settle(engine: Engine, report: Report) -> None:
-    """Wait until all accepted work has ended, and then what waits for a minute to pass."""
-    began = time.monotonic()
-    overdue: set[UUID] = set()
-
-    def all_ended() -> bool:
-        overdue.update(_ids(engine, _OVERDUE))
-        return _count(engine, _BUSY) == 0
-
-    _until(all_ended)
-    report.settled_seconds = time.monotonic() - began
-    report.violations += [f"job {job} ran past its lease and the sweep" for job in overdue]
-    with engine.begin() as connection:
-        report.replayed = job_ledger.replay(connection, DeadJobs())
-    if report.replayed:
-        _until(lambda: _count(engine, _BUSY) == 0)
-    if _do(engine, _LATER_MAILS):
-        _until(lambda: _count(engine, _BUSY) == 0)
-    if _do(engine, _LATER):
-        _until(lambda: _count(engine, _UNSETTLED) == 0)
-        _until(lambda: _count(engine, _BUSY) == 0)
+def _expect_events(servers: Servers, url: str) -> dict[str, str]:
+    """Have both vendors tell us what happens; the settings that let us believe them."""
+    secret = servers.stripe.set_webhook(f"{url}/webhooks/stripe")
+    servers.stripe.set(settle_after=DEBITS_SETTLE_AFTER_SECONDS)
+    servers.sendgrid.set_webhook(f"{url}/webhooks/sendgrid", automatic=MAIL_EVENTS, retry_seconds=1)
+    return {
+        "PORT": url.rpartition(":")[2],
+        "STRIPE_WEBHOOK_SECRET": secret,
+        "SENDGRID_WEBHOOK_KEY": servers.sendgrid.public_key(),
+    }
 
 
-def _ids(engine: Engine, statement: str) -> list[UUID]:
+def _count_up(report: Report, servers: Servers, engine: Engine) -> None:
     with engine.connect() as connection:
-        return list(connection.execute(text(statement)).scalars())
+        row = connection.execute(
+            text("SELECT count(*) AS jobs, COALESCE(sum(rescues), 0) AS rescued FROM jobs")
+        ).one()
+    report.jobs, report.rescued = row.jobs, int(row.rescued)
+    report.charges = len(servers.stripe.charges())
+    report.mails = len(servers.sendgrid.mails())
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    """Wait, with a limit; what is not done by then shows as a broken promise."""
-    deadline = time.monotonic() + FINISH_WITHIN_SECONDS
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def _count(engine: Engine, statement: str) -> int:
+def _restarts(engine: Engine, fleet: Fleet, outages: Sequence[_Outage]) -> list[float]:
+    """How long the jobs of killed workers waited, where nothing else kept them waiting."""
     with engine.connect() as connection:
-        return int(connection.execute(text(statement)).scalar_one())
+        rescued = connection.execute(text(_RESCUED)).all()
+    waits: list[float] = []
+    for worker, restarted_at in rescued:
+        died_at = fleet.deaths.get(int(worker.rpartition(":")[2]))
+        if died_at is None or restarted_at is None:
+            continue
+        if not any(one.began < restarted_at and died_at < one.ended for one in outages):
+            waits.append((restarted_at - died_at).total_seconds())
+    return waits
 
 
-def _do(engine: Engine, statement: str) -> int:
-    with engine.begin() as connection:
-        return connection.execute(text(statement)).rowcount
-
-
-def _engine(postgres: EmbeddedPostgres) -> Engine:
-    url = postgres.url.replace("postgresql://", "postgresql+psycopg://")
+def _engine(servers: Servers) -> Engine:
+    url = servers.postgres.url.replace("postgresql://", "postgresql+psycopg://")
     engine = connect(url, process="chaos", connections=4)
     with engine.begin() as connection:
         migrate(connection)

@@ -1,0 +1,44 @@
+"""What a fault is given to harm."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from redis import Redis
+from sqlalchemy import Engine
+
+from gateways.sandbox.postgres import EmbeddedPostgres
+from gateways.sandbox.redis import EmbeddedRedis
+from gateways.sandbox.sendgrid.client import SendGridControl
+from gateways.sandbox.stripe.control import StripeSandboxControl
+from tests.chaos.fleet import Fleet
+from tests.chaos.redis_proxy import RedisProxy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """All that can be harmed.
+
+    Attributes:
+        engine: A way to PostgreSQL past everything that is made to break, but PostgreSQL.
+        rng: The fault's own: what it draws does not depend on what happens at the same time.
+        broken: Where a fault says which promise it saw broken.
+        after: What is to be done once all other work has ended, as after days.
+    """
+
+    fleet: Fleet
+    postgres: EmbeddedPostgres
+    redis: EmbeddedRedis
+    proxy: RedisProxy
+    stripe: StripeSandboxControl
+    sendgrid: SendGridControl
+    engine: Engine
+    rng: random.Random
+    broken: list[str]
+    after: list[Callable[[], None]]
+
+    @property
+    def doorbell(self) -> Redis:
+        """Redis, past the proxy."""
+        client: Redis = Redis.from_url(self.redis.url)
+        return client

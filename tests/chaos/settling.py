@@ -1,0 +1,126 @@
+"""Waiting until all work has ended, and then until what waits on purpose has."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from gateways.sandbox.stripe.control import StripeSandboxControl
+from models import job_ledger
+from models.job_ledger import DeadJobs
+from tests.chaos.events import all_told
+from tests.chaos.report import Report
+
+FINISH_WITHIN_SECONDS = 120.0
+
+# What is scheduled for later than this waits for its time: an hour's retry, a mail's event.
+_BUSY = """
+SELECT count(*) FROM jobs
+ WHERE state NOT IN ('succeeded', 'skipped', 'cancelled', 'dead')
+   AND NOT (state = 'scheduled' AND run_at > now() + interval '20 seconds')
+"""
+_UNSETTLED = "SELECT count(*) FROM payment_attempts WHERE state IN ('pending', 'unknown')"
+_PROCESSING = "SELECT count(*) FROM payment_attempts WHERE state = 'processing'"
+# A charge without an answer is asked after a minute later, a mail's event awaited for half an
+# hour: here that time has passed at once.
+_LATER_MAILS = """
+UPDATE jobs SET run_at = now() WHERE kind = 'send_mail' AND state = 'scheduled'
+"""
+_LATER_CHARGES = """
+UPDATE payment_attempts SET next_ask_at = now() WHERE state IN ('pending', 'unknown')
+"""
+_OVERDUE = """
+SELECT id FROM jobs WHERE state = 'running' AND lease_expires_at < now() - interval '5 seconds'
+"""
+_LAST = """
+SELECT concat(kind, ': ', string_agg(
+           concat(outcome, ' ', job_attempts.started_at::time(0), '-', ended_at::time(0),
+                  ' ' || (job_attempts.error ->> 'message')),
+           ', ' ORDER BY job_attempts.started_at))
+  FROM (SELECT id, kind FROM jobs WHERE finished_at IS NOT NULL
+         ORDER BY finished_at DESC LIMIT 1) AS last
+  JOIN job_attempts ON job_id = last.id GROUP BY last.id, kind
+"""
+_DEAD = "SELECT count(*) FROM jobs WHERE state = 'dead'"
+
+
+def settle(
+    engine: Engine,
+    stripe: StripeSandboxControl,
+    report: Report,
+    after: Sequence[Callable[[], None]],
+) -> None:
+    """Wait until all accepted work has ended, replay what is dead, and let days pass.
+
+    ``after`` is done when everything else has ended.
+    """
+    began = time.monotonic()
+    overdue: set[UUID] = set()
+
+    def all_ended() -> bool:
+        overdue.update(_ids(engine, _OVERDUE))
+        return _count(engine, _BUSY) == 0
+
+    ended = _until(all_ended)
+    report.settled_seconds = time.monotonic() - began
+    with engine.connect() as connection:
+        report.last = connection.execute(text(_LAST)).scalar_one()
+    report.violations += [f"job {job} ran past its lease and the sweep" for job in overdue]
+    if not ended:
+        return
+    _replay(engine, report)
+    if _do(engine, _LATER_MAILS):
+        _until_idle(engine)
+    if _do(engine, _LATER_CHARGES):
+        _until(lambda: _count(engine, _UNSETTLED) == 0)
+    for act in after:
+        act()
+    _until(lambda: all_told(stripe))
+    _until(lambda: _count(engine, _PROCESSING) == 0)
+    _until_idle(engine)
+
+
+def _replay(engine: Engine, report: Report) -> None:
+    """Replay every dead job, twice at the same time: each is made ready once."""
+    dead = _count(engine, _DEAD)
+
+    def replay(_: int) -> int:
+        with engine.begin() as connection:
+            return job_ledger.replay(connection, DeadJobs())
+
+    with ThreadPoolExecutor(2) as threads:
+        report.replayed = sum(threads.map(replay, range(2)))
+    if report.replayed > dead:
+        report.violations.append(f"{dead} dead jobs were replayed {report.replayed} times")
+    _until_idle(engine)
+
+
+def _until_idle(engine: Engine) -> None:
+    _until(lambda: _count(engine, _BUSY) == 0)
+
+
+def _until(condition: Callable[[], bool]) -> bool:
+    """Wait, with a limit; what is not done by then shows as a broken promise."""
+    deadline = time.monotonic() + FINISH_WITHIN_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _ids(engine: Engine, statement: str) -> list[UUID]:
+    with engine.connect() as connection:
+        return list(connection.execute(text(statement)).scalars())
+
+
+def _count(engine: Engine, statement: str) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text(statement)).scalar_one())
+
+
+def _do(engine: Engine, statement: str) -> int:
+    with engine.begin() as connection:
+        return connection.execute(text(statement)).rowcount
