@@ -5,7 +5,7 @@ process with SIGKILL right after its twelfth commit. The points are where someth
 become true, or is about to: around each commit, each call to a vendor, each ring over Redis, and
 after each claim of a job. With ``never`` it only runs. ``CHAOS_CLOCK_SKEW`` sets the process's
 clock ahead by so many seconds, ``CHAOS_NEXT_RELEASE`` has it know one more kind of job; it always
-knows the one that leaves marks.
+knows the one that leaves marks. ``CHAOS_MISTAKE`` names a mistake of ``sabotage`` that it makes.
 """
 
 import os
@@ -13,7 +13,7 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, NoReturn
 
@@ -24,15 +24,18 @@ from models import job_ledger
 from tests.chaos import marks, next_release
 from workers.broker import DoorbellBroker
 
-POINTS = (
-    "before_commit",
-    "after_commit",
-    "after_claim",
-    "before_call",
-    "after_call",
-    "before_ring",
-    "after_ring",
-)
+_COMMITS = ("before_commit", "after_commit")
+_CALLS = ("before_call", "after_call")
+
+POINTS: Mapping[str, tuple[str, ...]] = {
+    "dispatcher": (*_COMMITS, "before_ring", "after_ring"),
+    "scheduler": _COMMITS,
+    "web": _COMMITS,
+    "worker": (*_COMMITS, "after_claim"),
+    "payments": (*_COMMITS, "after_claim", *_CALLS),
+    "mail": (*_COMMITS, "after_claim", *_CALLS),
+}
+"""Where a process can be made to die, by its line in the Procfile."""
 
 
 def main() -> None:
@@ -45,10 +48,20 @@ def main() -> None:
     marks.register()
     if os.environ.get("CHAOS_NEXT_RELEASE"):
         next_release.register()
+    mistake = os.environ.get("CHAOS_MISTAKE")
+    if mistake:
+        _make(mistake)
     if point != "never":
         _arm(point, int(nth))
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _make(mistake: str) -> None:
+    # Only here: it loads both vendors' SDKs, for which every process would start later.
+    from tests.chaos.sabotage import MISTAKES  # noqa: PLC0415
+
+    MISTAKES[mistake]()
 
 
 def _arm(point: str, nth: int) -> None:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,13 +23,13 @@ HOUSE: Mapping[str, tuple[str, ...]] = {
     "web": ("api.main",),
     "worker": ("workers.main", "--queues", "billing,ops", "--threads", "4"),
     "payments": ("workers.main", "--queues", "payments", "--threads", "4"),
-    "mail": ("workers.main", "--queues", "mail", "--threads", "2"),
+    "mail": ("workers.main", "--queues", "mail", "--threads", "4"),
 }
 """Each process's module and arguments, by its line in the Procfile."""
 
 WORKERS = ("worker", "payments", "mail")
-TWICE = ("dispatcher", "scheduler", "worker")
-"""Of these two run: they must not be in each other's way."""
+TWICE = ("dispatcher", "scheduler", *WORKERS)
+"""Of these two run: they must not be in each other's way, and one stands in for the other."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Fleet:
         commands: What is run, by kind: a module of Duecourse's, or of another house to compare.
         workers: The kinds that run jobs.
         restarts: How often one was started again.
-        deaths: When which process was seen to have ended, by its id.
     """
 
     def __init__(
@@ -72,7 +70,6 @@ class Fleet:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.restarts = 0
-        self.deaths: dict[int, datetime] = {}
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -171,7 +168,6 @@ class Fleet:
                 ended = [one for one in self._running if one[1].poll() is not None]
                 for one in ended:
                     self._running.remove(one)
-                    self.deaths[one[1].pid] = datetime.now(UTC)
                     self._start(one[0])
                     self.restarts += 1
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dramatiq
 import psycopg
+import redis
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine
@@ -31,7 +32,7 @@ COMMANDS = {"worker": ("dramatiq", "tests.chaos.plain_actors", "-p", "1", "-t", 
 NOT_FOR_IT = frozenset(
     {
         # Of processes, queues and webhooks that there are none of here.
-        *("crash_at_a_point", "skew_a_clock", "deploy_ahead", "pause_a_queue"),
+        *("crash_at_points", "kill_all_workers", "skew_a_clock", "deploy_ahead", "pause_a_queue"),
         *("repeat_webhooks", "hold_webhooks", "withhold_webhooks", "tell_before_answering"),
     }
 )
@@ -65,7 +66,7 @@ class _Sender:
         while True:
             try:
                 act()
-            except (psycopg.Error, dramatiq.errors.ConnectionError):
+            except (psycopg.Error, redis.RedisError, dramatiq.errors.BrokerConnectionError):
                 time.sleep(0.2)
             else:
                 return
@@ -85,7 +86,7 @@ def main() -> None:
     found: Counter[str] = Counter()
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         with console.status(f"seed {seed}"):
-            found += _run(seed, options.per_second, on_disk=options.redis_on_disk)
+            found.update(_run(seed, options.per_second, on_disk=options.redis_on_disk))
     table = Table("", "invoices", title=f"dramatiq's own way, {options.seeds} seeds")
     for what, invoices in found.items():
         table.add_row(what, f"{invoices:,}")
@@ -125,6 +126,7 @@ def _run(seed: int, per_second: float, *, on_disk: bool) -> Counter[str]:
             engine=create_engine("postgresql+psycopg://"),
             rng=rng,
             broken=[],
+            restarted_seconds=[],
             after=[],
         )
         names = sorted(FAULTS.keys() - NOT_FOR_IT)

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Engine, text
@@ -18,33 +16,19 @@ from models.database import connect
 from models.schema import migrate
 from tests.chaos.business import Business
 from tests.chaos.caller import Caller
-from tests.chaos.faults.catalogue import FAULTS, is_outage, plan
+from tests.chaos.faults.catalogue import FAULTS, plan
 from tests.chaos.faults.target import Target
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import violations
 from tests.chaos.load import Load
 from tests.chaos.report import Report
 from tests.chaos.servers import Servers
-from tests.chaos.settling import settle
+from tests.chaos.settling import FINISH_WITHIN_SECONDS, settle
 from tests.chaos.staff import Staff
 
 MAIL_EVENTS = (EventKind.PROCESSED, EventKind.DELIVERED)
 DEBITS_SETTLE_AFTER_SECONDS = 5.0
 FENCED = b"lease lost, nothing kept"
-
-_RESCUED = """
-SELECT worker,
-       (SELECT min(following.started_at) FROM job_attempts AS following
-         WHERE following.job_id = job_attempts.job_id
-           AND following.started_at > job_attempts.started_at) AS restarted_at
-  FROM job_attempts WHERE outcome = 'rescued'
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Outage:
-    began: datetime
-    ended: datetime
 
 
 def run(
@@ -54,6 +38,8 @@ def run(
     faults: int,
     per_second: float,
     only: Sequence[str] = (),
+    mistake: str | None = None,
+    within: float = FINISH_WITHIN_SECONDS,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Start everything, bill, break things by ``seed`` while work comes in, wait, and check.
@@ -62,6 +48,8 @@ def run(
         clients: How many there are to bill.
         faults: How many are made, drawn from ``only`` if given.
         per_second: How many commands come in besides, while things break.
+        mistake: One of ``sabotage`` that every process makes.
+        within: How many seconds are waited for what does not end.
         say: Is told what is done just now.
     """
     rng = random.Random(seed)  # noqa: S311 - it must be repeatable
@@ -75,16 +63,16 @@ def run(
         business = Business(engine, _drawn(rng))
         business.open(clients, servers.stripe.url)
         environment = servers.environment | _expect_events(servers, url)
+        if mistake:
+            environment["CHAOS_MISTAKE"] = mistake
         fleet = ends.enter_context(Fleet(environment, folder / "logs"))
         business.bill()
         staff = Staff(business, _drawn(rng))
         caller = Caller(url, business, _drawn(rng), report.violations)
         strikes = plan(rng, faults, only)
         after: list[Callable[[], None]] = []
-        outages: list[_Outage] = []
 
         def strike(name: str, rng: random.Random) -> None:
-            began = datetime.now(UTC)
             FAULTS[name](
                 Target(
                     fleet=fleet,
@@ -96,11 +84,10 @@ def run(
                     engine=engine,
                     rng=rng,
                     broken=report.violations,
+                    restarted_seconds=report.restarted_seconds,
                     after=after,
                 )
             )
-            if is_outage(name):
-                outages.append(_Outage(began, datetime.now(UTC)))
 
         with (
             Load([staff.do_something, caller.ask], per_second=per_second),
@@ -119,12 +106,11 @@ def run(
         servers.stripe.clear_faults()
         servers.sendgrid.clear_faults()
         say("waiting for the end")
-        settle(engine, servers.stripe, report, after)
+        settle(engine, servers.stripe, report, after, within=within)
         say("checking")
         report.violations += violations(engine, business, servers.stripe, servers.sendgrid)
         _count_up(report, servers, engine)
         report.restarts, report.repeated = fleet.restarts, caller.repeated
-        report.restarted_seconds = _restarts(engine, fleet, outages)
         report.fenced = sum(log.read_bytes().count(FENCED) for log in (folder / "logs").iterdir())
         if report.violations:
             say(f"logs: {_kept(folder)}")
@@ -156,20 +142,6 @@ def _count_up(report: Report, servers: Servers, engine: Engine) -> None:
     report.jobs, report.rescued = row.jobs, int(row.rescued)
     report.charges = len(servers.stripe.charges())
     report.mails = len(servers.sendgrid.mails())
-
-
-def _restarts(engine: Engine, fleet: Fleet, outages: Sequence[_Outage]) -> list[float]:
-    """How long the jobs of killed workers waited, where nothing else kept them waiting."""
-    with engine.connect() as connection:
-        rescued = connection.execute(text(_RESCUED)).all()
-    waits: list[float] = []
-    for worker, restarted_at in rescued:
-        died_at = fleet.deaths.get(int(worker.rpartition(":")[2]))
-        if died_at is None or restarted_at is None:
-            continue
-        if not any(one.began < restarted_at and died_at < one.ended for one in outages):
-            waits.append((restarted_at - died_at).total_seconds())
-    return waits
 
 
 def _engine(servers: Servers) -> Engine:

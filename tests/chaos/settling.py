@@ -51,10 +51,12 @@ def settle(
     stripe: StripeSandboxControl,
     report: Report,
     after: Sequence[Callable[[], None]],
+    *,
+    within: float = FINISH_WITHIN_SECONDS,
 ) -> None:
     """Wait until all accepted work has ended, replay what is dead, and let days pass.
 
-    ``after`` is done when everything else has ended.
+    ``after`` is done when everything else has ended. Nothing is waited for longer than ``within``.
     """
     began = time.monotonic()
     overdue: set[UUID] = set()
@@ -63,26 +65,26 @@ def settle(
         overdue.update(_ids(engine, _OVERDUE))
         return _count(engine, _BUSY) == 0
 
-    ended = _until(all_ended)
+    ended = _until(all_ended, within)
     report.settled_seconds = time.monotonic() - began
     with engine.connect() as connection:
         report.last = connection.execute(text(_LAST)).scalar_one()
     report.violations += [f"job {job} ran past its lease and the sweep" for job in overdue]
     if not ended:
         return
-    _replay(engine, report)
+    _replay(engine, report, within)
     if _do(engine, _LATER_MAILS):
-        _until_idle(engine)
+        _until_idle(engine, within)
     if _do(engine, _LATER_CHARGES):
-        _until(lambda: _count(engine, _UNSETTLED) == 0)
+        _until(lambda: _count(engine, _UNSETTLED) == 0, within)
     for act in after:
         act()
-    _until(lambda: all_told(stripe))
-    _until(lambda: _count(engine, _PROCESSING) == 0)
-    _until_idle(engine)
+    _until(lambda: all_told(stripe), within)
+    _until(lambda: _count(engine, _PROCESSING) == 0, within)
+    _until_idle(engine, within)
 
 
-def _replay(engine: Engine, report: Report) -> None:
+def _replay(engine: Engine, report: Report, within: float) -> None:
     """Replay every dead job, twice at the same time: each is made ready once."""
     dead = _count(engine, _DEAD)
 
@@ -94,16 +96,16 @@ def _replay(engine: Engine, report: Report) -> None:
         report.replayed = sum(threads.map(replay, range(2)))
     if report.replayed > dead:
         report.violations.append(f"{dead} dead jobs were replayed {report.replayed} times")
-    _until_idle(engine)
+    _until_idle(engine, within)
 
 
-def _until_idle(engine: Engine) -> None:
-    _until(lambda: _count(engine, _BUSY) == 0)
+def _until_idle(engine: Engine, within: float) -> None:
+    _until(lambda: _count(engine, _BUSY) == 0, within)
 
 
-def _until(condition: Callable[[], bool]) -> bool:
+def _until(condition: Callable[[], bool], within: float) -> bool:
     """Wait, with a limit; what is not done by then shows as a broken promise."""
-    deadline = time.monotonic() + FINISH_WITHIN_SECONDS
+    deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
             return False

@@ -5,11 +5,11 @@ import pytest
 from tests.chaos.run import run
 
 PROCESSES = (
-    "crash_at_a_point",
+    "crash_at_points",
     "kill_at_random",
     "flush_redis",
     "end_database_sessions",
-    "crash_at_a_point",
+    "crash_at_points",
 )
 VENDORS = (
     "lose_charge_answers",

@@ -13,7 +13,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         fault.__name__: fault
         for fault in (
-            processes.crash_at_a_point,
+            processes.crash_at_points,
             processes.kill_at_random,
             processes.kill_all_workers,
             processes.pause_a_worker,
@@ -47,24 +47,20 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
     }
 )
 
-OUTAGES = frozenset({redis, postgres, queues})
-"""While one of these lasts, no job of a killed worker's can start again."""
-
 STARTING = frozenset({"stop_redis", "stop_redis_for_long", "restart_postgres", "crash_postgres"})
 """Start a server again, which only the main thread may: one at a time."""
+
+ALONE = frozenset({"kill_all_workers"})
+"""Measures how long it takes to be made good, which another would make longer."""
 
 CHANCE_OF_TWO = 0.5
 
 
-def is_outage(name: str) -> bool:
-    """Whether nothing can start while it lasts."""
-    return FAULTS[name].__module__ in {module.__name__ for module in OUTAGES}
-
-
 def _go_together(one: str, other: str) -> bool:
     """Whether both can be made at once: two that harm the same would undo each other."""
-    starting = {one, other} & STARTING
-    return FAULTS[one].__module__ != FAULTS[other].__module__ and len(starting) < 2
+    both = {one, other}
+    same = FAULTS[one].__module__ == FAULTS[other].__module__
+    return not same and not both & ALONE and len(both & STARTING) < 2
 
 
 def plan(rng: random.Random, faults: int, only: Sequence[str] = ()) -> list[tuple[str, ...]]:
