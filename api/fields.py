@@ -147,7 +147,17 @@ ZoneName = Annotated[
     WithJsonSchema({"type": "string", "description": "IANA time zone, such as America/Chicago"}),
 ]
 Flag = Annotated[bool, Field(strict=True)]
-AnchorDay = Annotated[int, Field(strict=True, ge=1, le=31)]
+AnchorDay = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=31,
+        description="Where periods begin: on a monthly cycle a day of the month, in shorter months "
+        "the last; on a weekly one an ISO weekday (1 is Monday). A semimonthly cycle has the 1st "
+        "and the 15th.",
+    ),
+]
 NetDays = Annotated[int, Field(strict=True, ge=0, le=MAX_NET_DAYS)]
 Amount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
 PositiveAmount = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -15,6 +14,9 @@ from billing.errors import InvalidInput
 MAX_PERIODS_PER_RUN = 60
 """Periods of one client that one billing run takes; the rest follow in the next."""
 
+SEMIMONTHLY_DAYS = (1, 15)
+"""The days of the month that begin a semimonthly period."""
+
 # In the time zone folder of many systems, but no place on earth: the machine's own setting,
 # and the database's placeholder for a machine that has none.
 _NOT_ZONES = frozenset({"localtime", "Factory"})
@@ -25,6 +27,8 @@ class BillingCycle(StrEnum):
 
     MANUAL = "manual"
     MONTHLY = "monthly"
+    SEMIMONTHLY = "semimonthly"
+    WEEKLY = "weekly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +48,54 @@ class Period:
             raise ValueError(f"a period from {self.start} cannot end on {self.end}")
 
 
-def boundary_after(day: date, anchor_day: int) -> date:
-    """The first monthly boundary strictly after ``day``.
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """A cycle that bills by itself, and the day it is counted from.
 
-    Computed from the anchor, never by adding a month to the last boundary: an anchor of 31
-    falls on 28 February and comes back on 31 March.
-
-    Raises:
-        InvalidInput: ``anchor_day`` is not 1 to 31.
+    ``anchor_day`` is a day of the month on a monthly cycle, and an ISO weekday (1 is Monday) on a
+    weekly one. A semimonthly cycle has its own days, the 1st and the 15th, whatever the anchor.
     """
-    if not 1 <= anchor_day <= 31:
-        raise InvalidInput("anchor_day", "must be a day of the month, 1 to 31")
-    boundary = _anchor_in(day.year, day.month, anchor_day)
-    if boundary > day:
-        return boundary
-    return _anchor_in(day.year + day.month // 12, day.month % 12 + 1, anchor_day)
 
+    cycle: BillingCycle
+    anchor_day: int = 1
 
-def period_from(start: date, anchor_day: int) -> Period:
-    """The period that begins on ``start``, short where that is not a boundary.
+    def __post_init__(self) -> None:
+        """Refuse what has no boundaries.
 
-    Raises:
-        InvalidInput: ``anchor_day`` is not 1 to 31.
-    """
-    return Period(start, boundary_after(start, anchor_day))
+        Raises:
+            InvalidInput: The cycle has no such ``anchor_day``.
+            ValueError: The cycle is manual.
+        """
+        match self.cycle:
+            case BillingCycle.MANUAL:
+                raise ValueError("a manual cycle has no boundaries")
+            case BillingCycle.WEEKLY if not 1 <= self.anchor_day <= 7:
+                raise InvalidInput(
+                    "anchor_day", "must be 1 (Monday) to 7 (Sunday) on a weekly cycle"
+                )
+            case _ if not 1 <= self.anchor_day <= 31:
+                raise InvalidInput("anchor_day", "must be a day of the month, 1 to 31")
 
+    def boundary_after(self, day: date) -> date:
+        """The first boundary strictly after ``day``.
 
-def periods_from(start: date, anchor_day: int) -> Iterator[Period]:
-    """The endless chain of periods from ``start``, each beginning where the last one ended.
+        Computed from the anchor, never by adding a month to the last boundary: an anchor of 31
+        falls on 28 February and comes back on 31 March.
+        """
+        match self.cycle:
+            case BillingCycle.WEEKLY:
+                return day + timedelta(days=(self.anchor_day - day.isoweekday() - 1) % 7 + 1)
+            case BillingCycle.SEMIMONTHLY:
+                days: tuple[int, ...] = SEMIMONTHLY_DAYS
+            case _:
+                days = (self.anchor_day,)
+        this_month = (_day_in(day.year, day.month, one) for one in days)
+        following = next((boundary for boundary in this_month if boundary > day), None)
+        return following or _day_in(day.year + day.month // 12, day.month % 12 + 1, days[0])
 
-    Raises:
-        InvalidInput: ``anchor_day`` is not 1 to 31.
-    """
-    while True:
-        period = period_from(start, anchor_day)
-        yield period
-        start = period.end
+    def period_from(self, start: date) -> Period:
+        """The period that begins on ``start``, short where that is not a boundary."""
+        return Period(start, self.boundary_after(start))
 
 
 def boundary_instant(day: date, zone: ZoneInfo) -> datetime:
@@ -133,6 +149,6 @@ def _zone_names() -> frozenset[str]:
     return frozenset(available_timezones()) - _NOT_ZONES
 
 
-def _anchor_in(year: int, month: int, anchor_day: int) -> date:
-    last_day = calendar.monthrange(year, month)[1]
-    return date(year, month, min(anchor_day, last_day))
+def _day_in(year: int, month: int, day: int) -> date:
+    """That day of the month, or its last where it is shorter."""
+    return date(year, month, min(day, calendar.monthrange(year, month)[1]))

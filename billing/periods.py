@@ -9,11 +9,11 @@ from enum import StrEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from billing.cycles import Period, boundary_instant, period_from
+from billing.cycles import Cadence, Period, boundary_instant
 
 MAX_WAITING_WRITTEN = 24
-"""Waiting periods written down at once. Two years back are seen whole; a start in the last
-century does not write hundreds of rows for every client."""
+"""Waiting periods written down at once. Two years of months back are seen whole; a start in the
+last century does not write hundreds of rows for every client."""
 
 
 class PeriodState(StrEnum):
@@ -54,7 +54,7 @@ class PlannedPeriod:
 # Clients that are imported together share their start, and with it the plan.
 @lru_cache(maxsize=256)
 def first_periods(
-    start: date, *, anchor_day: int, zone: ZoneInfo, activated_at: datetime
+    start: date, *, cadence: Cadence, zone: ZoneInfo, activated_at: datetime
 ) -> tuple[PlannedPeriod, ...]:
     """The periods to write down when a client goes on the cycle, oldest first.
 
@@ -62,19 +62,16 @@ def first_periods(
     for an explicit run; then the first that ends later, which the scheduler bills. When more
     have ended there is a hole before that last one: ``following_period`` fills it as the
     earlier ones are billed.
-
-    Raises:
-        InvalidInput: ``anchor_day`` is not 1 to 31.
     """
     waiting: list[PlannedPeriod] = []
-    first = period_from(start, anchor_day)
+    first = cadence.period_from(start)
     planned = _plan(first, boundary_instant(start, zone), zone, activated_at)
     while planned.reason is not None:
         if len(waiting) < MAX_WAITING_WRITTEN:
             waiting.append(planned)
         planned = following_period(
             planned.period,
-            anchor_day=anchor_day,
+            cadence=cadence,
             zone=zone,
             activated_at=activated_at,
             ended_at=planned.ends_at,
@@ -85,7 +82,7 @@ def first_periods(
 def following_period(
     ended: Period,
     *,
-    anchor_day: int,
+    cadence: Cadence,
     zone: ZoneInfo,
     activated_at: datetime,
     ended_at: datetime | None = None,
@@ -95,19 +92,16 @@ def following_period(
     ``ended_at`` is the instant at which ``ended`` was recorded to end, and this one starts
     there. Without it, this one starts at its local boundary, which is the same instant unless
     the client's zone changed after ``ended`` was over.
-
-    Raises:
-        InvalidInput: ``anchor_day`` is not 1 to 31.
     """
     starts_at = boundary_instant(ended.end, zone) if ended_at is None else ended_at
-    return _plan(period_from(ended.end, anchor_day), starts_at, zone, activated_at)
+    return _plan(cadence.period_from(ended.end), starts_at, zone, activated_at)
 
 
 def periods_between(
     ended: Period,
     until: date,
     *,
-    anchor_day: int,
+    cadence: Cadence,
     zone: ZoneInfo,
     activated_at: datetime,
     ended_at: datetime | None = None,
@@ -116,14 +110,11 @@ def periods_between(
 
     ``ended_at`` is what it is to ``following_period``. Where ``until`` is the start of a period
     of the same chain they fill the hole before it; ``date.max`` asks for the chain without end.
-
-    Raises:
-        InvalidInput: ``anchor_day`` is not 1 to 31.
     """
     while ended.end < until:
         planned = following_period(
             ended,
-            anchor_day=anchor_day,
+            cadence=cadence,
             zone=zone,
             activated_at=activated_at,
             ended_at=ended_at,

@@ -18,7 +18,7 @@ from rich.markup import escape
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from billing.cycles import boundary_after
+from billing.cycles import BillingCycle, Cadence
 from billing.mails import MailState
 from cli import interrupts
 from cli.billing import bill_what_is_due
@@ -128,7 +128,7 @@ def _bill_sample_month(
     context: Context, output: Output, stack: Stack, directory: Path
 ) -> DemoReport:
     month = sample_month(last_full_month(datetime.now(UTC)))
-    boundary = boundary_after(month.first_day, anchor_day=1)
+    boundary = Cadence(BillingCycle.MONTHLY).boundary_after(month.first_day)
     stripe_url = stack.settings["STRIPE_API_BASE"]
     sendgrid_url = stack.settings["SENDGRID_API_BASE"]
     pids = stack.pids

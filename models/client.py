@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from billing.cycles import BillingCycle
+from billing.cycles import BillingCycle, Cadence
 from billing.dates import MAX_NET_DAYS
 from models.account import Account
 from models.base import Base, CreatedAt, JsonList, JsonObject, PrimaryKey, is_currency, one_of
@@ -37,7 +37,10 @@ class Client(Base):
         UniqueConstraint("account_id", "id"),  # Lets other rows prove they share the account.
         Index("uq_clients_external_ref", "account_id", "external_ref", unique=True),
         CheckConstraint(one_of("billing_cycle", BillingCycle), name="billing_cycle"),
-        CheckConstraint("anchor_day BETWEEN 1 AND 31", name="anchor_day"),
+        CheckConstraint(
+            "anchor_day BETWEEN 1 AND 31 AND (billing_cycle <> 'weekly' OR anchor_day <= 7)",
+            name="anchor_day",
+        ),
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint(f"net_days BETWEEN 0 AND {MAX_NET_DAYS}", name="net_days"),
         CheckConstraint(
@@ -64,6 +67,11 @@ class Client(Base):
     billing_starts_on: Mapped[date | None]
     activated_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
+
+    @property
+    def cadence(self) -> Cadence:
+        """When the client's periods begin, if it is on a cycle."""
+        return Cadence(BillingCycle(self.billing_cycle), self.anchor_day)
 
     def zone(self, account: Account) -> ZoneInfo:
         """The zone whose midnights bound this client's periods."""

@@ -216,7 +216,7 @@ def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[C
         return
     plan = partial(
         periods_between,
-        anchor_day=client.anchor_day,
+        cadence=client.cadence,
         zone=client.zone(account),
         activated_at=client.activated_at,
     )

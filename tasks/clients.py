@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from billing.currencies import currency_code
-from billing.cycles import BillingCycle, time_zone
+from billing.cycles import BillingCycle, Cadence, time_zone
 from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.texts import MAX_SHORT, require_text
@@ -80,6 +80,7 @@ def create_clients(
         wanted = {name: getattr(one, name) for name in CHANGEABLE}
         for name, value in _checked_all({}, wanted).items():
             setattr(client, name, value)
+        _check_cadence(client)
         if client.billing_cycle != BillingCycle.MANUAL:
             periods += plan_cycle(client, account, activated_at=now)
         clients.append(client)
@@ -123,6 +124,7 @@ def change_client(
     zone = client.zone(account)
     for name, value in changes.items():
         setattr(client, name, value)
+    _check_cadence(client)
     if was_on_cycle and client.zone(account) != zone:
         move_to_zone(session, account, [client], now=now)
     _replan(session, client, account, starts_on, was_on_cycle=was_on_cycle, now=now)
@@ -188,6 +190,12 @@ def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several typ
             return list(value or [])
         case _:
             return value
+
+
+def _check_cadence(client: Client) -> None:
+    """Refuse an anchor that the cycle does not have: each alone may be right."""
+    if client.billing_cycle != BillingCycle.MANUAL:
+        Cadence(BillingCycle(client.billing_cycle), client.anchor_day)
 
 
 def _check_start(starts_on: date | None, now: datetime) -> None:

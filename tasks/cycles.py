@@ -55,7 +55,7 @@ def plan_cycle(client: Client, account: Account, *, activated_at: datetime) -> l
         ClientPeriod(account.id, client.id, planned)
         for planned in first_periods(
             _activate(client, account, activated_at),
-            anchor_day=client.anchor_day,
+            cadence=client.cadence,
             zone=client.zone(account),
             activated_at=activated_at,
         )
@@ -84,7 +84,7 @@ def resume_cycle(
     planned = [
         following_period(
             period,
-            anchor_day=client.anchor_day,
+            cadence=client.cadence,
             zone=zone,
             activated_at=now,
             ended_at=last.ends_at,
@@ -92,7 +92,7 @@ def resume_cycle(
     ]
     if planned[0].reason is not None:
         first, *rest = first_periods(
-            planned[0].period.end, anchor_day=client.anchor_day, zone=zone, activated_at=now
+            planned[0].period.end, cadence=client.cadence, zone=zone, activated_at=now
         )
         planned += [replace(first, starts_at=planned[0].ends_at), *rest]
     return [ClientPeriod(account.id, client.id, one) for one in planned]
@@ -145,7 +145,7 @@ def complete_chains(
         for planned in periods_between(
             Period(gap.period_start, gap.period_end),
             gap.following_start or date.max,
-            anchor_day=client.anchor_day,
+            cadence=client.cadence,
             zone=client.zone(account),
             activated_at=client.activated_at or now,
             ended_at=gap.ends_at,

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from billing.cycles import MAX_PERIODS_PER_RUN, BillingCycle, Period
+from billing.cycles import MAX_PERIODS_PER_RUN, BillingCycle, Cadence, Period
 from billing.periods import periods_between
 from models import Account, BillingPeriod, BillingRun, Charge, Client
 from models.billing_period import UNDECIDED_STATES
@@ -130,13 +130,13 @@ def _due_periods(
     """The client's periods that end by the run's as-of, also those not written down yet."""
     due = takewhile(
         lambda one: _is_due(*one, run),
-        _chain(undecided, client.anchor_day, zone, client.activated_at or now),
+        _chain(undecided, client.cadence, zone, client.activated_at or now),
     )
     return (period for period, _ in islice(due, MAX_PERIODS_PER_RUN))
 
 
 def _chain(
-    undecided: list[_Undecided], anchor_day: int, zone: ZoneInfo, activated_at: datetime
+    undecided: list[_Undecided], cadence: Cadence, zone: ZoneInfo, activated_at: datetime
 ) -> Iterator[tuple[Period, datetime]]:
     """Undecided periods and when they end, among them each that billing the last one would add."""
     for row, following_start in undecided:
@@ -145,7 +145,7 @@ def _chain(
         for planned in periods_between(
             period,
             following_start or date.max,
-            anchor_day=anchor_day,
+            cadence=cadence,
             zone=zone,
             activated_at=activated_at,
             ended_at=ends_at,

@@ -51,6 +51,22 @@ def test_a_new_client_is_billed_by_hand_and_takes_the_accounts_defaults(api: Tes
     assert set(client["notifications"].values()) == {None}
 
 
+def test_a_cycle_and_its_anchor_fit_together_also_when_one_of_them_changes(
+    api: TestClient,
+) -> None:
+    monthly = {"name": "Ada", "billing_cycle": "monthly", "anchor_day": 15}
+    client = api.post("/v1/clients", json=monthly).json()
+
+    refused = api.patch(f"/v1/clients/{client['id']}", json={"billing_cycle": "weekly"})
+    assert refused.status_code == 422
+    assert [error["field"] for error in refused.json()["errors"]] == ["anchor_day"]
+    assert api.get(f"/v1/clients/{client['id']}").json() == client
+
+    weekly = {"billing_cycle": "weekly", "anchor_day": 5}
+    changed = api.patch(f"/v1/clients/{client['id']}", json=weekly).json()
+    assert (changed["billing_cycle"], changed["anchor_day"]) == ("weekly", 5)
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
@@ -59,8 +75,8 @@ def test_a_new_client_is_billed_by_hand_and_takes_the_accounts_defaults(api: Tes
         ({"name": "Ada\x00"}, ["name"]),
         ({"name": "A", "email": "nobody"}, ["email"]),
         ({"name": "A", "currency": "zzz", "time_zone": "Mars/Base"}, ["currency", "time_zone"]),
-        ({"name": "A", "billing_cycle": "weekly"}, ["billing_cycle"]),
-        ({"name": "A", "billing_cycle": "semimonthly"}, ["billing_cycle"]),
+        ({"name": "A", "billing_cycle": "hourly"}, ["billing_cycle"]),
+        ({"name": "A", "billing_cycle": "weekly", "anchor_day": 8}, ["anchor_day"]),
         ({"name": "A", "anchor_day": 32}, ["anchor_day"]),
         ({"name": "A", "anchor_day": "15"}, ["anchor_day"]),
         ({"name": "A", "anchor_day": True}, ["anchor_day"]),

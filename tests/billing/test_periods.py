@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.cycles import Period, boundary_instant, periods_from
+from billing.cycles import Cadence, Period, boundary_instant
 from billing.periods import (
     MAX_WAITING_WRITTEN,
     PeriodReason,
@@ -15,12 +15,12 @@ from billing.periods import (
     moved_to_zone,
     periods_between,
 )
+from tests.billing.chains import CADENCES, chain_from, monthly
 
 CHICAGO = ZoneInfo("America/Chicago")
 ZONES = st.sampled_from(
     [CHICAGO, *(ZoneInfo(name) for name in ("Pacific/Apia", "America/Havana", "Asia/Kolkata"))]
 )
-ANCHORS = st.integers(1, 31)
 STARTS = st.dates(date(1997, 1, 1), date(2027, 6, 1))
 ACTIVATIONS = st.integers(0, 7 * 365 * 24 * 60).map(
     lambda minutes: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
@@ -30,7 +30,7 @@ ACTIVATIONS = st.integers(0, 7 * 365 * 24 * 60).map(
 def test_a_client_put_on_the_cycle_today_has_one_period_open() -> None:
     [planned] = first_periods(
         date(2026, 11, 22),
-        anchor_day=1,
+        cadence=monthly(),
         zone=CHICAGO,
         activated_at=datetime(2026, 11, 22, 18, tzinfo=UTC),
     )
@@ -54,7 +54,7 @@ def test_periods_that_ended_before_the_activation_wait(
     activated_at: datetime, waiting: int
 ) -> None:
     planned = first_periods(
-        date(2026, 9, 15), anchor_day=1, zone=CHICAGO, activated_at=activated_at
+        date(2026, 9, 15), cadence=monthly(), zone=CHICAGO, activated_at=activated_at
     )
 
     reasons = [one.reason for one in planned]
@@ -64,7 +64,7 @@ def test_periods_that_ended_before_the_activation_wait(
 def test_a_start_in_the_future_has_one_period_and_no_reason_to_wait() -> None:
     [planned] = first_periods(
         date(2027, 3, 10),
-        anchor_day=31,
+        cadence=monthly(31),
         zone=CHICAGO,
         activated_at=datetime(2026, 11, 22, tzinfo=UTC),
     )
@@ -76,7 +76,7 @@ def test_a_start_in_the_future_has_one_period_and_no_reason_to_wait() -> None:
 def test_a_long_past_is_written_down_two_years_at_a_time() -> None:
     *waiting, last = first_periods(
         date(1997, 1, 1),
-        anchor_day=1,
+        cadence=monthly(),
         zone=CHICAGO,
         activated_at=datetime(2026, 11, 22, tzinfo=UTC),
     )
@@ -88,14 +88,14 @@ def test_a_long_past_is_written_down_two_years_at_a_time() -> None:
     assert last.reason is None
 
 
-@given(STARTS, ANCHORS, ZONES, ACTIVATIONS)
+@given(STARTS, CADENCES, ZONES, ACTIVATIONS)
 def test_the_earliest_that_ended_are_written_down_and_the_one_under_way(
-    start: date, anchor_day: int, zone: ZoneInfo, activated_at: datetime
+    start: date, cadence: Cadence, zone: ZoneInfo, activated_at: datetime
 ) -> None:
-    planned = first_periods(start, anchor_day=anchor_day, zone=zone, activated_at=activated_at)
+    planned = first_periods(start, cadence=cadence, zone=zone, activated_at=activated_at)
 
     # Longer than any of these chains, so that the activation lies inside it.
-    chain = list(islice(periods_from(start, anchor_day), 12 * 31))
+    chain = list(islice(chain_from(start, cadence), 53 * 31))
     ended = [one for one in chain if boundary_instant(one.end, zone) <= activated_at]
     assert [one.period for one in planned] == [*ended[:MAX_WAITING_WRITTEN], chain[len(ended)]]
     for one in planned:
@@ -104,17 +104,15 @@ def test_the_earliest_that_ended_are_written_down_and_the_one_under_way(
         assert (one.reason is None) == (one.ends_at > activated_at)
 
 
-@given(STARTS, ANCHORS, ZONES, ACTIVATIONS)
+@given(STARTS, CADENCES, ZONES, ACTIVATIONS)
 def test_following_periods_fill_the_hole_up_to_the_one_under_way(
-    start: date, anchor_day: int, zone: ZoneInfo, activated_at: datetime
+    start: date, cadence: Cadence, zone: ZoneInfo, activated_at: datetime
 ) -> None:
-    *waiting, last = first_periods(
-        start, anchor_day=anchor_day, zone=zone, activated_at=activated_at
-    )
+    *waiting, last = first_periods(start, cadence=cadence, zone=zone, activated_at=activated_at)
     filled = waiting[:1]
     while filled and filled[-1] != last:
         following = following_period(
-            filled[-1].period, anchor_day=anchor_day, zone=zone, activated_at=activated_at
+            filled[-1].period, cadence=cadence, zone=zone, activated_at=activated_at
         )
         assert following.period.start == filled[-1].period.end
         assert following.starts_at == filled[-1].ends_at
@@ -124,17 +122,17 @@ def test_following_periods_fill_the_hole_up_to_the_one_under_way(
     assert filled[: len(waiting)] == waiting
 
 
-@given(STARTS, ANCHORS, ZONES, ACTIVATIONS, st.integers(1, 60))
+@given(STARTS, CADENCES, ZONES, ACTIVATIONS, st.integers(1, 60))
 def test_the_periods_between_two_of_a_chain_are_those_of_the_chain(
-    start: date, anchor_day: int, zone: ZoneInfo, activated_at: datetime, later: int
+    start: date, cadence: Cadence, zone: ZoneInfo, activated_at: datetime, later: int
 ) -> None:
-    chain = list(islice(periods_from(start, anchor_day), later + 1))
+    chain = list(islice(chain_from(start, cadence), later + 1))
 
     between = list(
         periods_between(
             chain[0],
             chain[later].start,
-            anchor_day=anchor_day,
+            cadence=cadence,
             zone=zone,
             activated_at=activated_at,
         )
@@ -154,7 +152,7 @@ def test_the_periods_between_start_where_the_last_one_was_recorded_to_end() -> N
     day, month = periods_between(
         Period(date(2026, 1, 1), date(2026, 1, 31)),
         date(2026, 2, 2),  # the one that starts on 1 February is among them
-        anchor_day=1,
+        cadence=monthly(),
         zone=ZoneInfo("Pacific/Kiritimati"),
         activated_at=datetime(2026, 1, 1, tzinfo=UTC),
         ended_at=ended_at,
@@ -168,7 +166,7 @@ def test_a_chain_asked_for_without_end_has_none() -> None:
     chain = periods_between(
         Period(date(2026, 1, 1), date(2026, 2, 1)),
         date.max,
-        anchor_day=1,
+        cadence=monthly(),
         zone=CHICAGO,
         activated_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
@@ -179,7 +177,7 @@ def test_a_chain_asked_for_without_end_has_none() -> None:
 def test_a_changed_anchor_counts_from_the_end_of_the_last_period() -> None:
     following = following_period(
         Period(date(2026, 11, 1), date(2026, 12, 1)),
-        anchor_day=31,
+        cadence=monthly(31),
         zone=CHICAGO,
         activated_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
@@ -207,21 +205,21 @@ def test_a_day_lost_to_a_changed_zone_leaves_neither_gap_nor_overlap() -> None:
     assert ends_at == starts_at
 
     following = following_period(
-        day, anchor_day=1, zone=kiritimati, activated_at=starts_at, ended_at=ends_at
+        day, cadence=monthly(), zone=kiritimati, activated_at=starts_at, ended_at=ends_at
     )
     assert following.starts_at == ends_at
     assert following.ends_at == boundary_instant(date(2026, 3, 1), kiritimati)
 
 
-@given(STARTS, ANCHORS, ZONES, ZONES)
+@given(STARTS, CADENCES, ZONES, ZONES)
 def test_periods_of_a_client_that_moves_never_end_before_they_start(
-    start: date, anchor_day: int, old: ZoneInfo, new: ZoneInfo
+    start: date, cadence: Cadence, old: ZoneInfo, new: ZoneInfo
 ) -> None:
-    period = next(periods_from(start, anchor_day))
+    period = next(chain_from(start, cadence))
     starts_at = boundary_instant(start, old)
     ends_at = moved_to_zone(period, starts_at, new)
     following = following_period(
-        period, anchor_day=anchor_day, zone=new, activated_at=starts_at, ended_at=ends_at
+        period, cadence=cadence, zone=new, activated_at=starts_at, ended_at=ends_at
     )
 
     assert starts_at <= ends_at == following.starts_at <= following.ends_at

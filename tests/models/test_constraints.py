@@ -30,6 +30,7 @@ BROKEN = [
     ("ck_clients_billing_cycle", "UPDATE clients SET billing_cycle = 'hourly'"),
     ("ck_clients_anchor_day", "UPDATE clients SET anchor_day = 0"),
     ("ck_clients_anchor_day", "UPDATE clients SET anchor_day = 32"),
+    ("ck_clients_anchor_day", "UPDATE clients SET billing_cycle = 'weekly', anchor_day = 8"),
     ("ck_clients_currency", "UPDATE clients SET currency = 'dollar'"),
     ("ck_clients_net_days", "UPDATE clients SET net_days = -1"),
     ("ck_clients_on_a_cycle_since", "UPDATE clients SET activated_at = NULL"),

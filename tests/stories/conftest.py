@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from billing.cycles import boundary_after
+from billing.cycles import BillingCycle, Cadence
 from gateways.sandbox.stripe.cardholders import make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.stripe_cards import StripeCards
@@ -93,7 +93,7 @@ class Business:
         )
         prices = ["10.00"] * charges_per_month if prices is None else prices
         month, today = start, self.now.astimezone(ZoneInfo(time_zone)).date()
-        while (end := boundary_after(month, 1)) <= today:
+        while (end := Cadence(BillingCycle.MONTHLY).boundary_after(month)) <= today:
             dated = [(month + timedelta(days=day), price) for day, price in enumerate(prices)]
             for currency in currencies:
                 charges(self.engine, client, dated, currency=currency)

@@ -32,7 +32,7 @@ AUGUST = date(2026, 8, 1)
 JUNE_10 = datetime(2026, 6, 10, 12, tzinfo=UTC)
 
 
-def on_monthly(engine: Engine, account: Account, **fields: Any) -> Client:
+def on_a_cycle(engine: Engine, account: Account, **fields: Any) -> Client:
     """Since 1 June 2026 unless told otherwise."""
     return a_client(engine, account, **{"billing_cycle": "monthly", **fields})
 
@@ -61,7 +61,7 @@ def move(
 
 
 def test_going_manual_skips_what_is_not_billed(engine: Engine, account: Account) -> None:
-    client = on_monthly(engine, account, billing_starts_on=date(2026, 4, 15))
+    client = on_a_cycle(engine, account, billing_starts_on=date(2026, 4, 15))
     charge = date(2026, 4, 20)
     a_charge(engine, client, charge)
     bill(engine, account, now=NOW, as_of=date(2026, 5, 1))
@@ -80,7 +80,7 @@ def test_going_manual_skips_what_is_not_billed(engine: Engine, account: Account)
 
 
 def test_a_failed_period_is_skipped_too_without_its_error(engine: Engine, account: Account) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
     a_charge(engine, client, JUNE)
     refuse_invoices_of(engine, client)
     tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
@@ -98,7 +98,7 @@ def test_a_failed_period_is_skipped_too_without_its_error(engine: Engine, accoun
 def test_coming_back_on_the_same_day_opens_the_same_period_again(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
     before = chain(engine, client)
     change(engine, client, now=JUNE_10, billing_cycle="manual")
 
@@ -116,7 +116,7 @@ def test_coming_back_on_the_same_day_opens_the_same_period_again(
 def test_coming_back_months_later_goes_on_where_the_chain_ended(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
     change(engine, client, now=JUNE_10, billing_cycle="manual")
     a_charge(engine, client, date(2026, 8, 5), "5.00")
 
@@ -138,7 +138,7 @@ def test_coming_back_months_later_goes_on_where_the_chain_ended(
 def test_coming_back_at_the_very_end_of_the_skipped_period_opens_the_next(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
     change(engine, client, now=JUNE_10, billing_cycle="manual")
 
     change(engine, client, now=datetime(2026, 7, 1, tzinfo=UTC), billing_cycle="monthly")
@@ -152,7 +152,7 @@ def test_coming_back_at_the_very_end_of_the_skipped_period_opens_the_next(
 def test_coming_back_after_a_billed_period_opens_the_one_after_it(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
     tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
     for cycle in ("manual", "monthly", "manual", "monthly"):
         change(engine, client, now=datetime(2026, 7, 5, tzinfo=UTC), billing_cycle=cycle)
@@ -166,7 +166,7 @@ def test_coming_back_after_a_billed_period_opens_the_one_after_it(
 def test_a_zone_changed_while_manual_counts_when_the_client_comes_back(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
     change(engine, client, now=JUNE_10, billing_cycle="manual")
     change(engine, client, now=JUNE_10, time_zone="America/Chicago")
 
@@ -180,7 +180,7 @@ def test_a_client_that_moved_across_the_date_line_comes_back_without_overlap(
     engine: Engine, account: Account
 ) -> None:
     # In its new zone the day after the last boundary is over before that boundary in the old one.
-    client = on_monthly(engine, account, time_zone="Pacific/Pago_Pago")
+    client = on_a_cycle(engine, account, time_zone="Pacific/Pago_Pago")
     change(engine, client, now=JUNE_10, billing_cycle="manual")
     back = {"billing_cycle": "monthly", "time_zone": "Pacific/Kiritimati", "anchor_day": 2}
 
@@ -197,7 +197,7 @@ def test_a_client_that_moved_across_the_date_line_comes_back_without_overlap(
 def test_a_changed_anchor_keeps_the_open_period_and_counts_from_its_end(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
 
     change(engine, client, now=JUNE_10, anchor_day=15)
 
@@ -212,11 +212,79 @@ def test_a_changed_anchor_keeps_the_open_period_and_counts_from_its_end(
     assert audited(engine, account) == []
 
 
+def test_a_changed_cycle_keeps_the_open_period_and_counts_from_its_end(
+    engine: Engine, account: Account
+) -> None:
+    client = on_a_cycle(engine, account)
+
+    change(engine, client, now=JUNE_10, billing_cycle="weekly")
+
+    assert chain(engine, client) == [(JUNE, JULY, "open", None)]
+    tick(engine, now=datetime(2026, 7, 7, tzinfo=UTC))
+    change(engine, client, now=datetime(2026, 7, 7, tzinfo=UTC), billing_cycle="semimonthly")
+    tick(engine, now=datetime(2026, 8, 1, tzinfo=UTC))
+    # From a Wednesday to the first Monday; the week in hand; then half months.
+    ends = [(7, 1), (7, 6), (7, 13), (7, 15), (8, 1)]
+    assert [one[1] for one in chain(engine, client)] == [
+        *(date(2026, month, day) for month, day in ends),
+        date(2026, 8, 15),
+    ]
+    assert [one[2] for one in chain(engine, client)] == ["empty"] * 5 + ["open"]
+    assert audited(engine, account) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "ends"),
+    [
+        ({"billing_cycle": "weekly"}, [(6, 8), (6, 15), (6, 22), (6, 29)]),
+        ({"billing_cycle": "weekly", "anchor_day": 5}, [(6, 5), (6, 12), (6, 19), (6, 26)]),
+        ({"billing_cycle": "semimonthly"}, [(6, 15), (7, 1)]),
+    ],
+)
+def test_weeks_and_half_months_are_billed_each_on_its_own_invoice(
+    engine: Engine, account: Account, fields: dict[str, Any], ends: list[tuple[int, int]]
+) -> None:
+    client = on_a_cycle(engine, account, now=datetime(2026, 6, 1, tzinfo=UTC), **fields)
+    days = [JUNE + timedelta(days=day) for day in range(30)]
+    charges(engine, client, [(day, "1.00") for day in days])
+
+    tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
+
+    boundaries = [date(2026, month, day) for month, day in ends]
+    invoices = invoices_of(engine, client)
+    assert [one.issued_on for one in invoices] == boundaries
+    lengths = [(end - start).days for start, end in pairwise([JUNE, *boundaries])]
+    assert [one.total for one in invoices] == [100 * length for length in lengths]
+    assert audited(engine, account) == []
+
+
+def test_a_week_begins_at_local_midnight_also_where_the_clock_skips_it(
+    engine: Engine, account: Account
+) -> None:
+    # On Sunday 6 September 2026 the clock in Santiago goes from 24:00 to 1:00.
+    client = on_a_cycle(
+        engine,
+        account,
+        now=datetime(2026, 9, 1, tzinfo=UTC),
+        billing_cycle="weekly",
+        anchor_day=7,
+        billing_starts_on=date(2026, 8, 30),
+        time_zone="America/Santiago",
+    )
+    tick(engine, now=datetime(2026, 9, 14, tzinfo=UTC))
+
+    assert chain(engine, client)[0][:3] == (date(2026, 8, 30), date(2026, 9, 6), "empty")
+    assert [one.ends_at for one in periods_of(engine, client)[:2]] == [
+        datetime(2026, 9, 6, 4, tzinfo=UTC),
+        datetime(2026, 9, 13, 3, tzinfo=UTC),
+    ]
+
+
 @pytest.mark.parametrize("changes", [{"anchor_day": 15}, {"billing_cycle": "manual"}])
 def test_a_change_moves_nothing_of_a_past_that_is_not_written_down_yet(
     engine: Engine, account: Account, changes: dict[str, Any]
 ) -> None:
-    client = on_monthly(engine, account, billing_starts_on=date(2010, 1, 1))
+    client = on_a_cycle(engine, account, billing_starts_on=date(2010, 1, 1))
     assert len(periods_of(engine, client)) == 25
 
     change(engine, client, now=JUNE_10, **changes)
@@ -229,7 +297,7 @@ def test_a_change_moves_nothing_of_a_past_that_is_not_written_down_yet(
 def test_a_new_anchor_leaves_boundaries_that_passed_unbilled_where_they_were(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account, now=datetime(2026, 2, 1, tzinfo=UTC))
+    client = on_a_cycle(engine, account, now=datetime(2026, 2, 1, tzinfo=UTC))
     a_charge(engine, client, date(2026, 3, 20), "5.00")
 
     change(engine, client, now=datetime(2026, 5, 10, tzinfo=UTC), anchor_day=15)
@@ -247,7 +315,7 @@ def test_a_new_anchor_leaves_boundaries_that_passed_unbilled_where_they_were(
 def test_a_new_anchor_at_a_boundary_keeps_the_period_that_begins_there(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
 
     change(engine, client, now=datetime(2026, 7, 1, tzinfo=UTC), anchor_day=15)
 
@@ -258,7 +326,7 @@ def test_boundaries_missed_after_a_day_lost_to_a_new_zone_leave_no_overlap(
     engine: Engine, account: Account
 ) -> None:
     start = datetime(2026, 1, 31, 12, tzinfo=UTC)
-    client = on_monthly(engine, account, now=start, time_zone="Pacific/Pago_Pago")
+    client = on_a_cycle(engine, account, now=start, time_zone="Pacific/Pago_Pago")
     change(engine, client, now=start, time_zone="Pacific/Kiritimati")
     [lost] = periods_of(engine, client)
     assert lost.starts_at == lost.ends_at
@@ -272,7 +340,7 @@ def test_boundaries_missed_after_a_day_lost_to_a_new_zone_leave_no_overlap(
 def test_a_new_zone_asked_for_before_a_boundary_leaves_what_was_billed_meanwhile(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
     boundary = datetime(2026, 7, 1, tzinfo=UTC)
     tick(engine, now=boundary)
 
@@ -289,7 +357,7 @@ def test_a_new_zone_asked_for_before_a_boundary_leaves_what_was_billed_meanwhile
 def test_a_new_zone_leaves_boundaries_that_passed_unbilled_where_they_were(
     engine: Engine, account: Account, whose: str
 ) -> None:
-    client = on_monthly(engine, account, now=datetime(2026, 2, 1, tzinfo=UTC))
+    client = on_a_cycle(engine, account, now=datetime(2026, 2, 1, tzinfo=UTC))
     on_the_boundary = datetime(2026, 5, 1, tzinfo=UTC)
 
     move(engine, account, client, "Asia/Tokyo", whose=whose, now=on_the_boundary)
@@ -317,7 +385,7 @@ def test_a_new_zone_leaves_boundaries_that_passed_unbilled_where_they_were(
 def test_a_changed_zone_moves_only_the_open_periods_end(
     engine: Engine, account: Account, zone: str, ends_at: datetime, whose: str
 ) -> None:
-    client = on_monthly(engine, account, billing_starts_on=date(2026, 5, 1))
+    client = on_a_cycle(engine, account, billing_starts_on=date(2026, 5, 1))
     waiting, before = periods_of(engine, client)
 
     move(engine, account, client, zone, whose=whose, now=JUNE_10)
@@ -336,7 +404,7 @@ def test_a_changed_zone_moves_only_the_open_periods_end(
 def test_a_start_may_be_corrected_until_a_period_is_decided(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account)
+    client = on_a_cycle(engine, account)
 
     change(engine, client, now=JUNE_10, billing_starts_on=date(2026, 5, 20))
     assert chain(engine, client) == [
@@ -356,7 +424,7 @@ def test_a_start_may_be_corrected_until_a_period_is_decided(
 def test_the_same_start_again_changes_nothing_even_after_billing(
     engine: Engine, account: Account
 ) -> None:
-    client = on_monthly(engine, account, billing_starts_on=JUNE)
+    client = on_a_cycle(engine, account, billing_starts_on=JUNE)
     tick(engine, now=datetime(2026, 7, 1, tzinfo=UTC))
     before = chain(engine, client)
 
@@ -398,9 +466,10 @@ def test_a_client_put_on_the_cycle_starts_today_in_its_own_zone(
 
 ZONES = ["UTC", "America/Chicago", "Pacific/Auckland", "Pacific/Pago_Pago", "Pacific/Kiritimati"]
 EVENTS = st.one_of(
-    st.fixed_dictionaries({"anchor_day": st.integers(1, 31)}),
+    st.fixed_dictionaries({"billing_cycle": st.just("monthly"), "anchor_day": st.integers(1, 31)}),
+    st.fixed_dictionaries({"billing_cycle": st.just("weekly"), "anchor_day": st.integers(1, 7)}),
+    st.fixed_dictionaries({"billing_cycle": st.sampled_from(["manual", "semimonthly"])}),
     st.fixed_dictionaries({"time_zone": st.sampled_from([*ZONES, None])}),
-    st.fixed_dictionaries({"billing_cycle": st.sampled_from(["manual", "monthly"])}),
     st.sampled_from(["tick", "run", "account"]),
 )
 
@@ -416,7 +485,7 @@ def test_whatever_happens_every_day_is_in_one_period_and_every_charge_on_one_inv
 ) -> None:
     with Session(engine, expire_on_commit=False) as session, session.begin():
         account = create_account(session, f"Bluebird {uuid4()}")
-    client = on_monthly(engine, account, billing_starts_on=date(2026, 4, 10), time_zone=zone)
+    client = on_a_cycle(engine, account, billing_starts_on=date(2026, 4, 10), time_zone=zone)
     days = [date(2026, 4, 10) + timedelta(days=7 * week) for week in range(60)]
     charges(engine, client, [(day, "1.00") for day in days])
     now = NOW
@@ -434,7 +503,9 @@ def test_whatever_happens_every_day_is_in_one_period_and_every_charge_on_one_inv
                 change(engine, client, now=now, **event)
 
     change(engine, client, now=now, billing_cycle="monthly")
-    tick(engine, now=now + timedelta(days=62))
+    # Twice: a run takes 60 periods, and there may be more weeks.
+    for _ in range(2):
+        tick(engine, now=now + timedelta(days=62))
 
     *decided, following = periods_of(engine, client)
     chain(engine, client)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from models import Account, BillingPeriod, BillingRun, Charge, Client, Invoice
 from tasks.accounts import create_account
 from tasks.previews import preview
+from tests.billing.chains import CADENCES
 from tests.worlds import (
     NOW,
     a_charge,
@@ -79,7 +80,7 @@ WORLDS = st.lists(
     st.fixed_dictionaries(
         {
             "start": st.dates(date(2025, 12, 1), date(2026, 6, 20)),
-            "anchor_day": st.integers(1, 31),
+            "cadence": CADENCES,
             "time_zone": st.sampled_from([None, "America/Chicago", "Pacific/Auckland"]),
             "charges": st.lists(
                 st.tuples(
@@ -115,9 +116,9 @@ def test_a_preview_is_what_the_run_then_does(
         client = a_client(
             engine,
             account,
-            billing_cycle="monthly",
+            billing_cycle=one["cadence"].cycle,
             billing_starts_on=one["start"],
-            anchor_day=one["anchor_day"],
+            anchor_day=one["cadence"].anchor_day,
             time_zone=one["time_zone"],
         )
         for charged_on, price, currency in one["charges"]:
