@@ -13,7 +13,16 @@ from sqlalchemy.orm import Session
 from api.auth import Caller, Writer
 from api.clients import client_of
 from api.credit import balance_now
-from api.fields import FORBID_UNKNOWN, Flag, IsoDate, NoOptions, Note, PositiveAmount, ShortText
+from api.fields import (
+    FORBID_UNKNOWN,
+    Amount,
+    Flag,
+    IsoDate,
+    NoOptions,
+    Note,
+    PositiveAmount,
+    ShortText,
+)
 from api.idempotency import Commanded, CommandedWithoutKey
 from api.invoices import invoice_of
 from api.operations import commands
@@ -32,7 +41,7 @@ from tasks.crediting import apply_invoice_credit, require_credit
 from tasks.drafting import delete_draft, draft_invoice, require_draft
 from tasks.drafting import require_open as require_open_charges
 from tasks.enqueueing import enqueue
-from tasks.finalizing import finalize_invoice
+from tasks.finalizing import finalize_invoice, require_total
 from tasks.kinds import JobKind
 from tasks.marking_paid import mark_invoice_paid, require_payable
 from tasks.voiding import require_voidable, void_invoice
@@ -55,13 +64,20 @@ class InvoiceCreation(BaseModel):
 
 
 class Finalization(BaseModel):
-    """How to go on once it is final."""
+    """On what condition, and how to go on once it is final."""
 
-    model_config = FORBID_UNKNOWN | ConfigDict(json_schema_extra={"examples": [{"collect": True}]})
+    model_config = FORBID_UNKNOWN | ConfigDict(
+        json_schema_extra={"examples": [{"collect": True, "expected_total": 3300}]}
+    )
 
     collect: Flag | None = Field(
         default=None,
         description="Charge the client's card by itself, also for a draft that was made by hand.",
+    )
+    expected_total: Amount | None = Field(
+        default=None,
+        description="What the draft came to when it was looked at, in minor units; where it comes "
+        "to something else by now, it stays a draft (`total_changed`).",
     )
 
 
@@ -155,7 +171,7 @@ def delete(
     summary="Finalize and lock a draft",
     status_code=202,
     response_model=JobReport,
-    responses=commands("invoice_not_found", "invoice_not_draft"),
+    responses=commands("invoice_not_found", "invoice_not_draft", "total_changed"),
 )
 def finalize(
     invoice_id: UUID,
@@ -167,8 +183,10 @@ def finalize(
     """It gets its number and is posted to the books; credit pays what it can, the client is told."""
     invoice = invoice_of(session, caller, invoice_id)
     transition(InvoiceStatus(invoice.status), InvoiceEvent.FINALIZE)
-    collect = None if options is None else options.collect
-    return command.accepted(_enqueue(session, caller, finalize_invoice, invoice, collect=collect))
+    options = options or Finalization()
+    require_total(invoice, options.expected_total)
+    job = _enqueue(session, caller, finalize_invoice, invoice, **options.model_dump())
+    return command.accepted(job)
 
 
 @router.post(

@@ -59,6 +59,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "nothing_to_send": 409,
         "payment_in_flight": 409,
         "stripe_customer_taken": 409,
+        "total_changed": 409,
         "too_large": 413,
         "amount_exceeds_due": 422,
         "idempotency_key_reused": 422,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from billing.credit import CreditEntryKind
 from billing.cycles import local_date
 from billing.dates import due_on, issued_on
-from billing.errors import NotFound
+from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus, events_when_finalized, transition
 from billing.numbering import DocumentType, format_number
 from billing.postings import (
@@ -248,11 +248,31 @@ def _decide(draft: Row[Any], today: date, *, collect: bool) -> _Final:
     )
 
 
+def require_total(draft: Invoice | None, expected_total: int | None) -> None:
+    """Refuse a draft that is not what was looked at any more.
+
+    Raises:
+        RuleViolation: It comes to another total (``total_changed``).
+    """
+    if draft is not None and expected_total not in {None, draft.total}:
+        raise RuleViolation(
+            "total_changed", f"the draft comes to {draft.total} now, not to {expected_total}"
+        )
+
+
 @job(queue="billing", subject="invoice")
 def finalize_invoice(
-    run: Run, session: Session, *, invoice_id: UUID, collect: bool | None = None
+    run: Run,
+    session: Session,
+    *,
+    invoice_id: UUID,
+    collect: bool | None = None,
+    expected_total: int | None = None,
 ) -> Outcome:
-    """Finalize and lock one draft: its client is told, and charged where ``collect`` says so."""
+    """Finalize and lock one draft: its client is told, and charged where ``collect`` says so.
+
+    With ``expected_total``, in minor units, only if that is still what it comes to.
+    """
     account = None if run.account_id is None else session.get(Account, run.account_id)
     client_id = session.scalar(
         select(Invoice.client_id).where(
@@ -262,6 +282,11 @@ def finalize_invoice(
     if account is None or client_id is None:
         raise NotFound("invoice", str(invoice_id))
     session.scalars(clients_for_update([client_id])).one()
+    if expected_total is not None:
+        draft = session.scalars(
+            select(Invoice).where(Invoice.id == invoice_id).with_for_update()
+        ).one_or_none()
+        require_total(draft, expected_total)
     finalized = finalize_invoices(
         session,
         account,

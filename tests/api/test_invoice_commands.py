@@ -152,12 +152,35 @@ def test_a_draft_made_by_hand_is_charged_by_itself_only_if_finalizing_says_so(
     assert statuses == [("open", False, "manual")] * 3 + [("paid", True, "none")]
 
 
-def test_finalizing_takes_no_options_of_later_releases(
-    api: TestClient, draft: dict[str, Any]
+def test_a_draft_is_finalized_as_it_was_looked_at_or_not_at_all(
+    engine: Engine, api: TestClient, draft: dict[str, Any]
 ) -> None:
     url = f"/v1/invoices/{draft['id']}/finalize"
 
-    problem(api.post(url, json={"expected_total": 1}), 422, "invalid", "expected_total")
+    problem(api.post(url, json={"expected_total": draft["total"] + 1}), 409, "total_changed")
+    assert api.get(f"/v1/invoices/{draft['id']}").json() == draft
+    done(engine, api, api.post(url, json={"expected_total": draft["total"]}))
+    assert api.get(f"/v1/invoices/{draft['id']}").json()["status"] == "open"
+
+
+def test_a_draft_that_is_edited_while_its_finalizing_waits_is_not_finalized(
+    engine: Engine, api: TestClient, draft: dict[str, Any]
+) -> None:
+    waiting = api.post(
+        f"/v1/invoices/{draft['id']}/finalize", json={"expected_total": draft["total"]}
+    )
+    api.patch(f"/v1/charges/{draft['lines'][0]['charge']}", json={"amount": 1})
+
+    job = done(engine, api, waiting)
+    assert (job["state"], job["reason"]) == ("skipped", "total_changed")
+    left = api.get(f"/v1/invoices/{draft['id']}").json()
+    assert (left["status"], left["total"], left["number"]) == ("draft", 1, None)
+
+
+def test_finalizing_names_a_wrong_option(api: TestClient, draft: dict[str, Any]) -> None:
+    url = f"/v1/invoices/{draft['id']}/finalize"
+
+    problem(api.post(url, json={"expected_total": "1"}), 422, "invalid", "expected_total")
     problem(api.post(url, json={"collect": "yes"}), 422, "invalid", "collect")
 
 

@@ -194,6 +194,38 @@ def test_an_edit_comes_before_the_finalizing_or_is_refused(
     assert audited(engine, account) == []
 
 
+def test_a_draft_that_is_edited_meanwhile_is_finalized_as_expected_or_not_at_all(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    for _ in range(ROUNDS):
+        charge = a_charge(engine, client, MAY)
+        draft = a_draft(engine, account, [charge], client)
+        finalized, edited = together(
+            partial(
+                perform, engine, finalize_invoice, account, invoice_id=draft, expected_total=1000
+            ),
+            partial(
+                in_a_transaction,
+                engine,
+                partial(
+                    edit_charge, account_id=account.id, charge_id=charge, changes={"amount": 1}
+                ),
+            ),
+        )
+        invoice = session.get_one(Invoice, draft)
+        if isinstance(finalized, Done):
+            assert isinstance(edited, RuleViolation), edited
+            assert (invoice.status, invoice.total) == ("open", 1000)
+        else:
+            assert isinstance(finalized, RuleViolation)
+            assert finalized.code == "total_changed"
+            assert (invoice.status, invoice.total) == ("draft", 1)
+        session.rollback()
+
+    assert audited(engine, account) == []
+
+
 @pytest.mark.parametrize("charges_on_it", [1, 2])
 def test_a_deletion_comes_before_the_finalizing_or_is_refused(
     engine: Engine, session: Session, account: Account, charges_on_it: int
