@@ -116,6 +116,7 @@ class ChargeReport(BaseModel):
                     "metadata": {},
                     "state": "open",
                     "invoice": None,
+                    "copy_of": None,
                     "created_at": "2026-05-12T16:20:00Z",
                 }
             ]
@@ -135,6 +136,7 @@ class ChargeReport(BaseModel):
     metadata: dict[str, Any]
     state: ChargeState
     invoice: UUID | None
+    copy_of: UUID | None
     created_at: datetime
 
 
@@ -375,5 +377,6 @@ def _report(charge: Charge, status: str | None) -> ChargeReport:
         metadata=charge.details,
         state=state,
         invoice=charge.invoice_id,
+        copy_of=charge.copy_of,
         created_at=charge.created_at,
     )

@@ -44,7 +44,8 @@ from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice, require_total
 from tasks.kinds import JobKind
 from tasks.marking_paid import mark_invoice_paid, require_payable
-from tasks.voiding import require_voidable, void_invoice
+from tasks.reissuing import reissue_invoice, require_reissuable
+from tasks.voiding import VoidSettlement, require_voidable, void_invoice
 from tasks.withdrawing import require_no_payment_in_flight
 
 router = APIRouter(tags=["invoices"])
@@ -78,6 +79,21 @@ class Finalization(BaseModel):
         default=None,
         description="What the draft came to when it was looked at, in minor units; where it comes "
         "to something else by now, it stays a draft (`total_changed`).",
+    )
+
+
+class Voiding(BaseModel):
+    """What becomes of what was paid, and of what was billed."""
+
+    model_config = FORBID_UNKNOWN | ConfigDict(json_schema_extra={"examples": [{"reissue": True}]})
+
+    settle: VoidSettlement | None = Field(
+        default=None,
+        description="`credit` keeps what was paid for it in part as the client's credit; without "
+        "it, such an invoice is not voided.",
+    )
+    reissue: Flag | None = Field(
+        default=None, description="Open copies of its charges, to be billed again."
     )
 
 
@@ -203,13 +219,35 @@ def void(
     caller: Writer,
     session: Transaction,
     command: Commanded,
-    _options: NoOptions | None = None,
+    options: Voiding | None = None,
 ) -> Response:
     """It no longer requires payment. Its number and charges stay with it; credit used is returned."""
     invoice = invoice_of(session, caller, invoice_id)
-    require_voidable(invoice)
+    options = options or Voiding()
+    require_voidable(invoice, options.settle)
     require_no_payment_in_flight(session, invoice_id)
-    return command.accepted(_enqueue(session, caller, void_invoice, invoice))
+    job = _enqueue(session, caller, void_invoice, invoice, **options.model_dump())
+    return command.accepted(job)
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/reissue",
+    summary="Open a void invoice's charges again",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("invoice_not_found", "invoice_not_void", "invoice_already_reissued"),
+)
+def reissue(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    _options: NoOptions | None = None,
+) -> Response:
+    """Copies of its charges, with their dates and prices, are open to be billed; once an invoice."""
+    invoice = invoice_of(session, caller, invoice_id)
+    require_reissuable(invoice)
+    return command.accepted(_enqueue(session, caller, reissue_invoice, invoice))
 
 
 @router.post(

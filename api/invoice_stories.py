@@ -50,6 +50,7 @@ class Happening(StrEnum):
     REMAINDER_CARRIED = "remainder_carried"
     PAID = "paid"
     VOIDED = "voided"
+    REISSUED = "reissued"
     CREDIT_RETURNED = "credit_returned"
     MAIL_WAITING = "mail_waiting"
     MAIL_NOT_SENT = "mail_not_sent"
@@ -184,7 +185,10 @@ _WITH_PAYMENT = {
     CreditEntryKind.OVERPAYMENT: Happening.KEPT_AS_CREDIT,
     CreditEntryKind.UNEXPECTED: Happening.KEPT_AS_CREDIT,
 }
-_AFTER_VOID = {CreditEntryKind.RETURNED: Happening.CREDIT_RETURNED}
+_AFTER_VOID = {
+    CreditEntryKind.RETURNED: Happening.CREDIT_RETURNED,
+    CreditEntryKind.SETTLED: Happening.KEPT_AS_CREDIT,
+}
 
 _MAILS = {
     MailState.QUEUED: Happening.MAIL_WAITING,
@@ -230,6 +234,8 @@ def _end(story: Story) -> Iterator[HistoryItem]:
         yield HistoryItem(at=max([invoice.paid_at, *used]), what=Happening.PAID, detail=None)
     if invoice.voided_at is not None:
         yield HistoryItem(at=invoice.voided_at, what=Happening.VOIDED, detail=None)
+    if invoice.reissued_at is not None:
+        yield HistoryItem(at=invoice.reissued_at, what=Happening.REISSUED, detail=None)
 
 
 def _credit(entry: CreditEntry, shown: dict[CreditEntryKind, Happening]) -> Iterator[HistoryItem]:

@@ -68,6 +68,7 @@ _EXAMPLE: dict[str, Any] = {
     "finalized_at": "2026-06-01T12:00:00Z",
     "paid_at": None,
     "voided_at": None,
+    "reissued_at": None,
     "created_at": "2026-06-01T12:00:00Z",
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
@@ -167,6 +168,7 @@ class InvoiceSummary(BaseModel):
     finalized_at: datetime | None
     paid_at: datetime | None
     voided_at: datetime | None
+    reissued_at: datetime | None
     created_at: datetime
     bill_from: dict[str, Any] | None
     bill_to: dict[str, Any] | None

@@ -14,6 +14,8 @@ class CreditEntryKind(StrEnum):
     APPLIED = "applied"
     # The opposite of what the voided invoice had applied, so usually above zero.
     RETURNED = "returned"
+    # Above zero: what was paid for an invoice that was voided all the same.
+    SETTLED = "settled"
     # Above zero: an invoice's negative total, owed to the client.
     NEGATIVE_INVOICE = "negative_invoice"
     # Below zero: a remainder too small for a card, left for the next invoice.

@@ -59,10 +59,11 @@ def postings_for_finalizing(total: int) -> tuple[Posting, ...]:
     return (Posting(LedgerAccount.RECEIVABLE, total), Posting(LedgerAccount.REVENUE, -total))
 
 
-def postings_for_voiding(total: int, credit_applied: int) -> tuple[Posting, ...]:
+def postings_for_voiding(total: int, credit_applied: int, paid: int = 0) -> tuple[Posting, ...]:
     """What voiding an open invoice of ``total`` minor units posts: its finalizing, reversed.
 
-    The credit that it had used, signed, goes back to the client.
+    The credit that it had used, signed, goes back to the client, and what was ``paid`` for it
+    becomes credit.
 
     Raises:
         ValueError: ``total`` is not above zero: such an invoice was paid at once, never open.
@@ -71,8 +72,8 @@ def postings_for_voiding(total: int, credit_applied: int) -> tuple[Posting, ...]
         raise ValueError("an invoice without anything due is never open")
     return _without_zeros(
         Posting(LedgerAccount.REVENUE, total),
-        Posting(LedgerAccount.RECEIVABLE, credit_applied - total),
-        Posting(LedgerAccount.CREDIT, -credit_applied),
+        Posting(LedgerAccount.RECEIVABLE, credit_applied + paid - total),
+        Posting(LedgerAccount.CREDIT, -credit_applied - paid),
     )
 
 

@@ -4,7 +4,7 @@ from datetime import date
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.money import MAX_AMOUNT
@@ -33,7 +33,8 @@ class Charge(Base):
 
     ``amount`` is in the currency's minor unit, rounded once when recorded; ``unit_price`` is a
     decimal in major units, NULL when the amount was given outright. A charge on a finalized
-    invoice is immutable (trigger ``charges_locked``).
+    invoice is immutable (trigger ``charges_locked``); once that is void, a ``copy_of`` it can be
+    billed.
     """
 
     __tablename__ = "charges"
@@ -49,6 +50,8 @@ class Charge(Base):
         # one would make every update of invoice_id touch its predicate column all the same.
         Index("ix_charges_client_id_invoice_id", "client_id", "invoice_id"),
         Index("ix_charges_account_id_id", "account_id", "id"),
+        # A voided charge is billed again once.
+        Index("uq_charges_copy_of", "copy_of", unique=True, postgresql_where="copy_of IS NOT NULL"),
         CheckConstraint("quantity > 0", name="quantity"),
         CheckConstraint(f"amount BETWEEN -{MAX_AMOUNT} AND {MAX_AMOUNT}", name="amount"),
         CheckConstraint(is_currency(), name="currency"),
@@ -59,6 +62,7 @@ class Charge(Base):
     account_id: Mapped[UUID]
     client_id: Mapped[UUID]
     invoice_id: Mapped[UUID | None]
+    copy_of: Mapped[UUID | None] = mapped_column(ForeignKey("charges.id"))
     external_ref: Mapped[str | None]
     charged_on: Mapped[date]
     description: Mapped[str]

@@ -57,6 +57,12 @@ class CreditEntry(Base):
             unique=True,
             postgresql_where="kind = 'returned'",
         ),
+        Index(
+            "uq_credit_entries_settled",
+            "invoice_id",
+            unique=True,
+            postgresql_where="kind = 'settled'",
+        ),
         CheckConstraint(one_of("kind", CreditEntryKind), name="kind"),
         CheckConstraint("amount <> 0", name="amount"),
     )

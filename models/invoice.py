@@ -69,6 +69,7 @@ class Invoice(Base):
             name="finalized",
         ),
         CheckConstraint("(status = 'void') = (voided_at IS NOT NULL)", name="voided"),
+        CheckConstraint("reissued_at IS NULL OR status = 'void'", name="reissued"),
         CheckConstraint(
             "status <> 'paid' OR (paid_at IS NOT NULL AND amount_due = 0)", name="paid"
         ),
@@ -117,6 +118,7 @@ class Invoice(Base):
     finalized_at: Mapped[datetime | None]
     paid_at: Mapped[datetime | None]
     voided_at: Mapped[datetime | None]
+    reissued_at: Mapped[datetime | None]
 
     def apply(self, event: InvoiceEvent, at: datetime) -> None:
         """Move to the status the state table gives, and note when. Hold the row's lock.

@@ -53,7 +53,8 @@ CHECKS = {
          CROSS JOIN LATERAL (SELECT NULLIF(posted[3], 0) AS credit) AS moved
          CROSS JOIN LATERAL (SELECT CASE event
                WHEN 'finalize' THEN ARRAY[GREATEST(total, 0), -total, LEAST(total, 0), 0, 0, 0]
-               WHEN 'void' THEN ARRAY[credit_applied - total, total, -credit_applied, 0, 0, 0]
+               WHEN 'void' THEN ARRAY[credit_applied + amount_paid - total, total,
+                                      -credit_applied - amount_paid, 0, 0, 0]
                WHEN 'apply_credit' THEN ARRAY[-credit, 0, credit, 0, 0, 0]
                WHEN 'carry' THEN ARRAY[-credit, 0, abs(credit), 0, 0, 0]
                WHEN 'card_payment' THEN ARRAY[-applied, 0, applied - amount, 0, amount, 0]
@@ -168,6 +169,16 @@ CHECKS = {
          WHERE invoices.account_id = :account
          GROUP BY invoices.id
         HAVING COALESCE(sum(amount), 0) <> CASE status WHEN 'void' THEN credit_applied ELSE 0 END
+    """,
+    "voided_invoices_leave_what_was_paid_as_credit": """
+        SELECT invoices.id::text,
+               concat(number, ' is ', status, ' with ', amount_paid, ' paid, of which became credit: ',
+                      COALESCE(sum(amount), 0))
+          FROM invoices LEFT JOIN credit_entries AS entries
+            ON entries.invoice_id = invoices.id AND kind = 'settled'
+         WHERE invoices.account_id = :account
+         GROUP BY invoices.id
+        HAVING COALESCE(sum(amount), 0) <> CASE status WHEN 'void' THEN amount_paid ELSE 0 END
     """,
     "amounts_paid_equal_their_payments": """
         SELECT invoices.id::text,

@@ -1,5 +1,8 @@
 """Voiding: a finalized invoice no longer requires payment."""
 
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -15,17 +18,32 @@ from tasks.credit_balances import CreditMove, move_credit
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
 from tasks.posting import Entry, post
+from tasks.reissuing import reissue_charges
 from tasks.withdrawing import lock_invoice, withdraw_first
 
 
+class VoidSettlement(StrEnum):
+    """What becomes of money that was received for an invoice that is voided."""
+
+    CREDIT = "credit"
+
+
 @job(queue="billing", subject="invoice")
-def void_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
+def void_invoice(
+    run: Run,
+    session: Session,
+    *,
+    invoice_id: UUID,
+    settle: VoidSettlement | None = None,
+    reissue: bool | None = None,
+) -> Outcome:
     """Void an open invoice: reversed in the books today, and the credit it had used given back.
 
-    Its charges stay with it.
+    What was paid for it becomes credit where ``settle`` says so. Its charges stay with it; with
+    ``reissue`` copies of them are open to be billed again.
     """
     invoice = lock_invoice(session, run, invoice_id)
-    require_voidable(invoice)
+    require_voidable(invoice, settle)
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
         return waits
@@ -42,31 +60,50 @@ def void_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
                 currency=invoice.currency,
                 effective_on=local_date(run.now, ZoneInfo(account.time_zone)),
                 invoice_id=invoice_id,
-                postings=postings_for_voiding(invoice.total, invoice.credit_applied),
+                postings=postings_for_voiding(
+                    invoice.total, invoice.credit_applied, invoice.amount_paid
+                ),
             )
         ],
     )
-    if invoice.credit_applied:
-        returned = CreditMove(
-            account_id=account.id,
-            client_id=invoice.client_id,
-            currency=invoice.currency,
-            kind=CreditEntryKind.RETURNED,
-            amount=invoice.credit_applied,
-            invoice_id=invoice_id,
-            requested_by=run.requested_by,
-        )
-        move_credit(session, [returned])
-    return Done({"invoice": str(invoice_id), "credit_returned": invoice.credit_applied})
+    move_credit(session, list(_given_back(invoice, run.requested_by)))
+    done: dict[str, Any] = {"invoice": str(invoice_id), "credit_returned": invoice.credit_applied}
+    if invoice.amount_paid:
+        done["kept_as_credit"] = invoice.amount_paid
+    if reissue:
+        done["charges"] = reissue_charges(session, run, invoice)
+    return Done(done)
 
 
-def require_voidable(invoice: Invoice) -> None:
+def require_voidable(invoice: Invoice, settle: VoidSettlement | None = None) -> None:
     """Check that an invoice may be voided, but for charges under way.
 
     Raises:
         IllegalTransition: It is not open (``invoice_not_open``).
-        RuleViolation: Money was received for it (``invoice_partly_paid``).
+        RuleViolation: Money was received for it, and ``settle`` does not say what becomes of
+            that (``invoice_partly_paid``).
     """
     transition(InvoiceStatus(invoice.status), InvoiceEvent.VOID)
-    if invoice.amount_paid:
-        raise RuleViolation("invoice_partly_paid", "money was received for this invoice already")
+    if invoice.amount_paid and settle is None:
+        raise RuleViolation(
+            "invoice_partly_paid",
+            "money was received for this invoice already; settle: credit keeps it for the client",
+        )
+
+
+def _given_back(invoice: Invoice, requested_by: str) -> Iterator[CreditMove]:
+    """What the client has in hand again: credit that was used, and money that was paid."""
+    for kind, amount in (
+        (CreditEntryKind.RETURNED, invoice.credit_applied),
+        (CreditEntryKind.SETTLED, invoice.amount_paid),
+    ):
+        if amount:
+            yield CreditMove(
+                account_id=invoice.account_id,
+                client_id=invoice.client_id,
+                currency=invoice.currency,
+                kind=kind,
+                amount=amount,
+                invoice_id=invoice.id,
+                requested_by=requested_by,
+            )

@@ -39,6 +39,7 @@ def test_a_charge_is_priced_and_shown_with_plain_decimals(
         "amount": 75,
         "state": "open",
         "invoice": None,
+        "copy_of": None,
         "created_at": charge["created_at"],
     }
     assert answer.headers["Location"] == f"/v1/charges/{charge['id']}"

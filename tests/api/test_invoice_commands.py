@@ -103,6 +103,28 @@ def test_voiding_ends_the_claim_and_keeps_the_number(
     problem(api.post(f"/v1/invoices/{invoice['id']}/void"), 409, "invoice_not_open")
 
 
+def test_a_void_keeps_what_was_paid_as_credit_and_opens_its_charges_again(
+    engine: Engine, api: TestClient, invoice: dict[str, Any]
+) -> None:
+    url = f"/v1/invoices/{invoice['id']}"
+    done(engine, api, api.post(f"{url}/mark-paid", json={"amount": 1}))
+    problem(api.post(f"{url}/void"), 409, "invoice_partly_paid")
+    problem(api.post(f"{url}/void", json={"settle": "cash"}), 422, "invalid", "settle")
+    problem(api.post(f"{url}/reissue"), 409, "invoice_not_void")
+
+    job = done(engine, api, api.post(f"{url}/void", json={"settle": "credit"}))
+    assert job["result"]["kept_as_credit"] == 1
+    assert api.get(url).json()["reissued_at"] is None
+    done(engine, api, api.post(f"{url}/reissue"))
+    problem(api.post(f"{url}/reissue"), 409, "invoice_already_reissued")
+
+    void = api.get(url).json()
+    assert (void["status"], void["amount_paid"], void["amount_due"]) == ("void", 1, 0)
+    assert [one["what"] for one in void["history"]][-3:] == ["voided", "kept_as_credit", "reissued"]
+    copies = api.get("/v1/charges", params={"state": "open"}).json()["data"]
+    assert {copy["copy_of"] for copy in copies} == {line["charge"] for line in void["lines"]}
+
+
 def test_a_draft_cannot_be_voided(api: TestClient, draft: dict[str, Any]) -> None:
     problem(api.post(f"/v1/invoices/{draft['id']}/void"), 409, "invoice_not_open")
 
@@ -122,7 +144,7 @@ def test_a_finalized_invoice_cannot_be_deleted(api: TestClient, invoice: dict[st
     problem(api.delete(f"/v1/invoices/{invoice['id']}"), 409, "invoice_not_draft")
 
 
-@pytest.mark.parametrize("command", ["void", "charge", "send"])
+@pytest.mark.parametrize("command", ["reissue", "charge", "send"])
 def test_a_command_without_options_takes_an_empty_object_and_nothing_else(
     api: TestClient, invoice: dict[str, Any], command: str
 ) -> None:
@@ -130,7 +152,7 @@ def test_a_command_without_options_takes_an_empty_object_and_nothing_else(
 
     problem(api.post(url, json={"settle": "credit"}), 422, "invalid", "settle")
     problem(api.post(url, json=[]), 422, "invalid", "body")
-    assert api.post(url, json={}).status_code == (409 if command == "charge" else 202)
+    assert api.post(url, json={}).status_code == (202 if command == "send" else 409)
 
 
 def test_a_draft_made_by_hand_is_charged_by_itself_only_if_finalizing_says_so(
@@ -423,7 +445,7 @@ def test_an_unknown_invoice_is_not_found(api: TestClient, command: str) -> None:
     problem(api.delete(url), 404, "invoice_not_found")
 
 
-@pytest.mark.parametrize("path", ["reissue", "write-off", "credit-notes"])
+@pytest.mark.parametrize("path", ["write-off", "credit-notes"])
 def test_what_this_version_cannot_do_is_not_there(
     api: TestClient, invoice: dict[str, Any], path: str
 ) -> None:

@@ -56,7 +56,7 @@ def test_a_total_of_zero_posts_nothing() -> None:
 @given(
     st.one_of(
         TOTALS.map(postings_for_finalizing),
-        st.builds(postings_for_voiding, st.integers(1, 10**18), TOTALS),
+        st.builds(postings_for_voiding, st.integers(1, 10**18), TOTALS, TOTALS.map(abs)),
         TOTALS.map(postings_for_applying_credit),
         TOTALS.map(postings_for_adjusting),
         st.builds(lambda by, paid: postings_for_payment(by, *paid), RECEIVED_BY, payments()),
@@ -99,6 +99,14 @@ def test_a_void_gives_credit_back_in_the_same_entry() -> None:
         Posting(LedgerAccount.REVENUE, 4_900),
         Posting(LedgerAccount.RECEIVABLE, -3_400),
         Posting(LedgerAccount.CREDIT, -1_500),
+    )
+
+
+def test_a_void_of_what_was_paid_in_part_leaves_that_as_credit() -> None:
+    assert postings_for_voiding(4_900, 1_500, 900) == (
+        Posting(LedgerAccount.REVENUE, 4_900),
+        Posting(LedgerAccount.RECEIVABLE, -2_500),
+        Posting(LedgerAccount.CREDIT, -2_400),
     )
 
 

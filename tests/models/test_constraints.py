@@ -70,6 +70,15 @@ BROKEN = [
     ("ck_invoices_finalized", "UPDATE invoices SET issued_on = '2026-06-01'"),
     ("ck_invoices_finalized", "UPDATE invoices SET status = 'open'"),
     ("ck_invoices_voided", "UPDATE invoices SET voided_at = now()"),
+    ("ck_invoices_reissued", "UPDATE invoices SET reissued_at = now()"),
+    (
+        "uq_charges_copy_of",
+        (
+            "INSERT INTO charges (account_id, client_id, copy_of, charged_on, description, quantity,"
+            " amount, currency) SELECT account_id, client_id, id, charged_on, description, quantity,"
+            " amount, currency FROM charges, generate_series(1, 2)"
+        ),
+    ),
     ("ck_billing_periods_state", "UPDATE billing_periods SET state = 'done'"),
     ("ck_billing_periods_reason", "UPDATE billing_periods SET reason = 'because'"),
     ("ck_billing_periods_dates", "UPDATE billing_periods SET period_end = period_start"),

@@ -55,7 +55,7 @@ FROZEN = {
 }
 MOVING = {
     *("status", "credit_applied", "amount_paid", "amount_due", "paid_at", "voided_at"),
-    *("auto_collect", "next_attempt_at", "attempt_count", "failures"),
+    *("auto_collect", "next_attempt_at", "attempt_count", "failures", "reissued_at"),
 }
 
 

@@ -95,7 +95,10 @@ def move_credit_and_money(engine: Engine, account: Account, client: Client) -> N
 
 
 def charge_cards(engine: Engine, account: Account, client: Client) -> None:
-    """Tries that succeeded, were declined and are under way; a remainder that was carried."""
+    """Tries that succeeded, were declined and are under way; a remainder that was carried.
+
+    The last one was paid in part, and is void.
+    """
     answer(
         engine,
         perform(engine, collect_client, account, client_id=client.id),
@@ -111,6 +114,9 @@ def charge_cards(engine: Engine, account: Account, client: Client) -> None:
     perform(engine, mark_invoice_paid, account, invoice_id=by_hand.id)
     under_way = an_invoice(engine, account, client, "40.00")
     assert isinstance(perform(engine, charge_invoice, account, invoice_id=under_way.id), Call)
+    partly_paid = an_invoice(engine, account, client, "9.00")
+    perform(engine, mark_invoice_paid, account, invoice_id=partly_paid.id, amount=100)
+    perform(engine, void_invoice, account, invoice_id=partly_paid.id, settle="credit")
 
 
 def send_mails(engine: Engine, account: Account) -> None:
@@ -306,6 +312,16 @@ BREACHES = [
     (
         "voided_invoices_return_their_credit",
         ["UPDATE credit_entries SET kind = 'returned' WHERE kind = 'overpayment'"],
+    ),
+    (
+        "voided_invoices_leave_what_was_paid_as_credit",
+        ["UPDATE credit_entries SET invoice_id = NULL WHERE kind = 'settled'"],
+    ),
+    (
+        "voided_invoices_leave_what_was_paid_as_credit",
+        [
+            f"UPDATE credit_entries SET kind = 'settled', invoice_id = {OPEN} WHERE kind = 'overpayment'"
+        ],
     ),
     (
         "amounts_paid_equal_their_payments",

@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -40,10 +41,12 @@ from tests.worlds import (
     invoices_of,
     perform,
     periods_of,
+    together,
     work,
 )
 
 MAY = date(2026, 5, 1)
+ROUNDS = 10
 
 
 def test_a_void_reverses_the_books_on_the_day_it_is_done(
@@ -296,6 +299,47 @@ def test_a_partly_paid_invoice_is_not_voided(engine: Engine, account: Account) -
     assert refused.value.code == "invoice_partly_paid"
     assert paid_how(engine, client) == [("open", 400, 1, 599)]
     assert balances(engine, client) == {}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_what_was_paid_in_part_is_left_as_credit_where_staff_say_so(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    invoice = an_invoice(engine, account, client)
+    perform(engine, mark_invoice_paid, account, invoice_id=invoice.id, amount=150)
+    later = NOW + timedelta(days=2)
+
+    result = perform(
+        engine, void_invoice, account, invoice_id=invoice.id, settle="credit", now=later
+    )
+
+    assert result == Done(
+        {"invoice": str(invoice.id), "credit_returned": 400, "kept_as_credit": 150}
+    )
+    assert paid_how(engine, client) == [("void", 400, 150, 0)]
+    assert balances(engine, client) == {"usd": 550}
+    assert booked(engine, "void") == [
+        (later.date(), {"revenue": 1000, "receivable": -450, "credit": -550})
+    ]
+    assert_no_money_is_lost(engine, account)
+
+
+def test_money_that_comes_while_it_is_voided_is_credit_either_way(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    for _ in range(ROUNDS):
+        invoice = an_invoice(engine, account, client)
+        together(
+            partial(perform, engine, void_invoice, account, invoice_id=invoice.id, settle="credit"),
+            partial(perform, engine, mark_invoice_paid, account, invoice_id=invoice.id, amount=1),
+        )
+
+    received = sum(payment.amount for payment in payments_of(engine, client))
+    assert {status for status, *_ in paid_how(engine, client)} == {"void"}
+    assert balances(engine, client).get("usd", 0) == received
     assert_no_money_is_lost(engine, account)
 
 

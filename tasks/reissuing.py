@@ -1,0 +1,56 @@
+"""Reissuing: what a voided invoice billed, to be billed again."""
+
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from billing.errors import RuleViolation
+from billing.invoice_states import InvoiceStatus
+from models import Invoice
+from tasks.kinds import Run, job
+from tasks.outcomes import Done, Outcome
+from tasks.withdrawing import lock_invoice
+
+# A reference names one charge of its account, so a copy has none.
+_COPY = text("""
+INSERT INTO charges (account_id, client_id, copy_of, charged_on, description, category, quantity,
+                     unit_price, amount, currency, metadata)
+SELECT account_id, client_id, id, charged_on, description, category, quantity, unit_price, amount,
+       currency, metadata
+  FROM charges WHERE client_id = :client AND invoice_id = :invoice
+RETURNING id
+""")
+
+
+@job(queue="billing", subject="invoice")
+def reissue_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
+    """Open copies of a void invoice's charges, once."""
+    invoice = lock_invoice(session, run, invoice_id)
+    require_reissuable(invoice)
+    return Done({"invoice": str(invoice_id), "charges": reissue_charges(session, run, invoice)})
+
+
+def reissue_charges(session: Session, run: Run, invoice: Invoice) -> int:
+    """Open copies of a locked invoice's charges, with their dates and prices; how many."""
+    invoice.reissued_at = run.now
+    session.flush()
+    wanted = {"client": invoice.client_id, "invoice": invoice.id}
+    return len(session.execute(_COPY, wanted).all())
+
+
+def require_reissuable(invoice: Invoice) -> None:
+    """Check that an invoice's charges may be opened again.
+
+    Raises:
+        RuleViolation: It is not void (``invoice_not_void``), or this was done before
+            (``invoice_already_reissued``).
+    """
+    if invoice.status != InvoiceStatus.VOID:
+        raise RuleViolation(
+            "invoice_not_void", f"an invoice that is {invoice.status} still bills its charges"
+        )
+    if invoice.reissued_at is not None:
+        raise RuleViolation(
+            "invoice_already_reissued", "copies of this invoice's charges were opened before"
+        )
