@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from api import (
     account,
+    aging,
     api_keys,
     billing_methods,
     billing_periods,
@@ -104,6 +105,7 @@ def create_app(
         schedules,
         account,
         api_keys,
+        aging,
         books,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])

@@ -1,22 +1,16 @@
 """The books: their trial balance, and the audit. JSON, or CSV where Accept asks for it."""
 
-import csv
-import io
-from collections.abc import Iterable
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
 from api.auth import Reader
-from api.operations import Responses, reads
+from api.csv_answers import Accept, as_csv, or_csv, wants_csv
+from api.operations import reads
 from api.transactions import Transaction
 from tasks.audits import RULES, audit
 from tasks.trial_balances import trial_balance
 
 router = APIRouter(tags=["books"])
-
-Accept = Annotated[str, Header(description="`text/csv` for CSV, else JSON.")]
 
 
 class BalanceReport(BaseModel):
@@ -90,21 +84,12 @@ class AuditReport(BaseModel):
     differences: list[DifferenceReport]
 
 
-def _or_csv(model: type[BaseModel], example: str) -> Responses:
-    return {
-        200: {
-            "model": model,
-            "content": {"text/csv": {"schema": {"type": "string"}, "example": example}},
-        }
-    }
-
-
 @router.get(
     "/v1/ledger/trial-balance",
     summary="Show the trial balance",
     response_model=TrialBalanceReport,
     responses={
-        **_or_csv(
+        **or_csv(
             TrialBalanceReport,
             "account,currency,debits,credits,balance\r\nreceivable,usd,1100,0,1100\r\n",
         ),
@@ -125,8 +110,8 @@ def show_trial_balance(
         )
         for balance in trial_balance(session, caller.account_id)
     ]
-    if _wants_csv(accept):
-        return _csv(BalanceReport, balances)
+    if wants_csv(accept):
+        return as_csv(BalanceReport, balances)
     sums: dict[str, int] = {}
     for balance in balances:
         sums[balance.currency] = sums.get(balance.currency, 0) + balance.balance
@@ -137,7 +122,7 @@ def show_trial_balance(
     "/v1/audit",
     summary="Audit the books",
     response_model=AuditReport,
-    responses={**_or_csv(AuditReport, "rule,subject,found\r\n"), **reads()},
+    responses={**or_csv(AuditReport, "rule,subject,found\r\n"), **reads()},
 )
 def show_audit(
     caller: Reader, session: Transaction, accept: Accept = "application/json"
@@ -147,19 +132,6 @@ def show_audit(
         DifferenceReport(rule=one.rule, subject=one.subject, found=one.found)
         for one in audit(session, caller.account_id)
     ]
-    if _wants_csv(accept):
-        return _csv(DifferenceReport, differences)
+    if wants_csv(accept):
+        return as_csv(DifferenceReport, differences)
     return AuditReport(ok=not differences, rules=list(RULES), differences=differences)
-
-
-def _wants_csv(accept: str) -> bool:
-    return accept.split(",", 1)[0].split(";", 1)[0].strip().lower() == "text/csv"
-
-
-def _csv(columns: type[BaseModel], rows: Iterable[BaseModel]) -> Response:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(columns.model_fields)
-    cells: list[dict[str, Any]] = [row.model_dump() for row in rows]
-    writer.writerows(row.values() for row in cells)
-    return Response(out.getvalue(), media_type="text/csv")
