@@ -41,6 +41,12 @@ def round_half_away(value: Decimal) -> int:
     return int(value.to_integral_value(rounding=ROUND_HALF_UP))
 
 
+def rounded_quotient(numerator: int, denominator: int) -> int:
+    """The integer nearest to the quotient by a ``denominator`` above zero, half away from zero."""
+    nearest = (2 * abs(numerator) + denominator) // (2 * denominator)
+    return nearest if numerator >= 0 else -nearest
+
+
 def decimal_from(text: str, field: str) -> Decimal:
     """Read a plain decimal string: an optional sign, digits, and a point between digits.
 

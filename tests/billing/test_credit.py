@@ -62,6 +62,7 @@ def test_the_kinds_of_entries_are_stored_by_these_names() -> None:
         "adjustment",
         "applied",
         "returned",
+        "settled",
         "negative_invoice",
         "carried",
         "overpayment",

@@ -2,12 +2,18 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from billing.currencies import MINOR_UNITS
 from billing.errors import InvalidInput
-from billing.money import MAX_AMOUNT, decimal_from, format_amount, round_half_away
+from billing.money import (
+    MAX_AMOUNT,
+    decimal_from,
+    format_amount,
+    round_half_away,
+    rounded_quotient,
+)
 
 DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-1e15, max_value=1e15)
 
@@ -27,6 +33,16 @@ DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-1e15, m
 )
 def test_a_half_goes_away_from_zero(value: str, rounded: int) -> None:
     assert round_half_away(Decimal(value)) == rounded
+
+
+@given(st.integers(-(10**30), 10**30), st.integers(1, 10**12))
+@example(5, 10)
+@example(-5, 10)
+def test_a_quotient_is_rounded_half_away_from_zero(numerator: int, denominator: int) -> None:
+    exact = Fraction(numerator, denominator)
+    away = int(abs(exact) + Fraction(1, 2))
+
+    assert rounded_quotient(numerator, denominator) == (away if exact >= 0 else -away)
 
 
 @given(DECIMALS)
