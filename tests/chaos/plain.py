@@ -126,6 +126,7 @@ def _run(seed: int, per_second: float, *, on_disk: bool) -> Counter[str]:
             engine=create_engine("postgresql+psycopg://"),
             rng=rng,
             broken=[],
+            lasting=[],
             restarted_seconds=[],
             after=[],
         )

@@ -71,6 +71,7 @@ def run(
         caller = Caller(url, business, _drawn(rng), report.violations)
         strikes = plan(rng, faults, only)
         after: list[Callable[[], None]] = []
+        lasting: list[float] = []
 
         def strike(name: str, rng: random.Random) -> None:
             FAULTS[name](
@@ -84,6 +85,7 @@ def run(
                     engine=engine,
                     rng=rng,
                     broken=report.violations,
+                    lasting=lasting,
                     restarted_seconds=report.restarted_seconds,
                     after=after,
                 )
@@ -106,7 +108,7 @@ def run(
         servers.stripe.clear_faults()
         servers.sendgrid.clear_faults()
         say("waiting for the end")
-        settle(engine, servers.stripe, report, after, within=within)
+        settle(engine, servers.stripe, report, after, lasting, within=within)
         say("checking")
         report.violations += violations(engine, business, servers.stripe, servers.sendgrid)
         _count_up(report, servers, engine)

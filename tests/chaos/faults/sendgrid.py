@@ -1,5 +1,7 @@
 """A SendGrid that loses its replies, hangs, refuses."""
 
+import time
+
 from gateways.sandbox.sendgrid.faults import Fault, FaultKind
 from tests.chaos.faults.target import Target
 
@@ -16,6 +18,7 @@ def hang_sendgrid(target: Target) -> None:
     """SendGrid takes longer than we wait: once it has the mail by then, once it has not."""
     target.sendgrid.fail(Fault(kind=FaultKind.LATE_REPLY, seconds=HANG_SECONDS))
     target.sendgrid.fail(Fault(kind=FaultKind.HANG, seconds=HANG_SECONDS))
+    target.lasting.append(time.monotonic() + HANG_SECONDS)
 
 
 def break_sendgrid(target: Target) -> None:

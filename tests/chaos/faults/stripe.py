@@ -18,6 +18,7 @@ def hang_stripe(target: Target) -> None:
     """Stripe takes longer than we wait: once it has charged by then, once it has not."""
     target.stripe.add_fault("delay", seconds=HANG_SECONDS, after_effect=True, path=INTENTS)
     target.stripe.add_fault("delay", seconds=HANG_SECONDS, path=INTENTS)
+    target.lasting.append(time.monotonic() + HANG_SECONDS)
 
 
 def limit_stripe(target: Target) -> None:

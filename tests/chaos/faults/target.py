@@ -23,6 +23,8 @@ class Target:
         engine: A way to PostgreSQL past everything that is made to break, but PostgreSQL.
         rng: The fault's own: what it draws does not depend on what happens at the same time.
         broken: Where a fault says which promise it saw broken.
+        lasting: Until when, on the monotonic clock, a fault goes on that is not over when its
+            function returns.
         restarted_seconds: Where a fault says how long a killed worker's job waited.
         after: What is to be done once all other work has ended, as after days.
     """
@@ -36,6 +38,7 @@ class Target:
     engine: Engine
     rng: random.Random
     broken: list[str]
+    lasting: list[float]
     restarted_seconds: list[float]
     after: list[Callable[[], None]]
 
