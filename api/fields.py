@@ -160,6 +160,7 @@ AnchorDay = Annotated[
 ]
 NetDays = Annotated[int, Field(strict=True, ge=0, le=MAX_NET_DAYS)]
 Amount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+Total = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 PositiveAmount = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]
 SignedAmount = Annotated[
     Amount,

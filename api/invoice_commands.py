@@ -15,13 +15,13 @@ from api.clients import client_of
 from api.credit import balance_now
 from api.fields import (
     FORBID_UNKNOWN,
-    Amount,
     Flag,
     IsoDate,
     NoOptions,
     Note,
     PositiveAmount,
     ShortText,
+    Total,
 )
 from api.idempotency import Commanded, CommandedWithoutKey
 from api.invoices import invoice_of
@@ -75,7 +75,7 @@ class Finalization(BaseModel):
         default=None,
         description="Charge the client's card by itself, also for a draft that was made by hand.",
     )
-    expected_total: Amount | None = Field(
+    expected_total: Total | None = Field(
         default=None,
         description="What the draft came to when it was looked at, in minor units; where it comes "
         "to something else by now, it stays a draft (`total_changed`).",

@@ -3,6 +3,7 @@
 import re
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,9 +26,12 @@ from gateways.cards import (
     ChargeRefused,
 )
 
-# Together less than a worker that is told to stop has for what it has begun (25 s).
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
+# With all its tries: less than a worker that is told to stop has for what it has begun (25 s).
+CALL_SECONDS = 20.0
+# What a try must have left to be worth making.
+LEAST_SECONDS = 2.0
 CONNECTIONS = 64
 RETRIES = 2
 LOOK_BACK = timedelta(hours=1)
@@ -50,8 +54,8 @@ _SECONDS = re.compile(r"[0-9]{1,6}")
 class StripeCards:
     """Charges through Stripe's SDK over connections that are kept.
 
-    A try that fails is made again, with the same idempotency key, up to twice. One that took too
-    long is not: the job asks later.
+    A try that fails is made again, with the same idempotency key, up to twice and for as long as
+    ``CALL_SECONDS`` allow. One that took too long is not: the job asks later.
 
     Args:
         secret_key: Starts with "sk_" or "rk_".
@@ -297,9 +301,16 @@ class _Tries(threading.local):
     Attributes:
         in_doubt: Whether one was sent and its effect is not known. The last try alone does not
             tell: it may have been turned away after an earlier one was taken.
+        ends_at: When, on the monotonic clock, the last of them must have ended.
     """
 
     in_doubt = False
+    ends_at = 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the call may still take."""
+        return self.ends_at - time.monotonic()
 
 
 class _Connections(stripe.HTTPClient):
@@ -311,12 +322,25 @@ class _Connections(stripe.HTTPClient):
         super().__init__()
         self.tries = _Tries()
         # No retries here: the SDK makes them.
+        self._connect_seconds = connect_seconds
+        self._read_seconds = read_seconds
         self._pool = urllib3.PoolManager(
             retries=False,
-            timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
             maxsize=connections,
             block=True,
             ca_certs=stripe.ca_bundle_path,
+        )
+
+    @override
+    def request_with_retries(self, *positional: Any, **keyword: Any) -> Any:
+        """All tries of a call, which end in time."""
+        self.tries.ends_at = time.monotonic() + CALL_SECONDS
+        return super().request_with_retries(*positional, **keyword)
+
+    @override
+    def _should_retry(self, *positional: Any, **keyword: Any) -> bool:
+        return self.tries.seconds_left > LEAST_SECONDS and super()._should_retry(
+            *positional, **keyword
         )
 
     @override
@@ -334,8 +358,14 @@ class _Connections(stripe.HTTPClient):
         Raises:
             _NotReached, _NoAnswer: There is no answer, to no question or to one that was asked.
         """
+        left = max(self.tries.seconds_left, LEAST_SECONDS)
+        timeout = urllib3.Timeout(
+            connect=min(self._connect_seconds, left), read=min(self._read_seconds, left)
+        )
         try:
-            answer = self._pool.request(method.upper(), url, body=post_data, headers=headers)
+            answer = self._pool.request(
+                method.upper(), url, body=post_data, headers=headers, timeout=timeout
+            )
         except (
             urllib3.exceptions.NewConnectionError,
             urllib3.exceptions.ConnectTimeoutError,

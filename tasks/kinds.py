@@ -63,10 +63,13 @@ class JobKind:
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as JSON values, checked against the function's signature.
 
+        Those that have their default are left out: a worker of the last release, which does not
+        know a new one yet, can do what does not ask for it.
+
         Raises:
             pydantic.ValidationError: They do not fit.
         """
-        return self.arguments.model_validate(values).model_dump(mode="json")
+        return self.arguments.model_validate(values).model_dump(mode="json", exclude_defaults=True)
 
     def load(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as the function takes them, from what ``dump`` gave.

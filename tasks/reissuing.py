@@ -19,6 +19,7 @@ INSERT INTO charges (account_id, client_id, copy_of, charged_on, description, ca
 SELECT account_id, client_id, id, charged_on, description, category, quantity, unit_price, amount,
        currency, metadata
   FROM charges WHERE client_id = :client AND invoice_id = :invoice
+ ORDER BY id
 RETURNING id
 """)
 

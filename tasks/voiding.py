@@ -14,7 +14,7 @@ from billing.errors import RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.postings import LedgerEvent, postings_for_voiding
 from models import Account, Invoice
-from tasks.credit_balances import CreditMove, move_credit
+from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
 from tasks.posting import Entry, post
@@ -39,8 +39,8 @@ def void_invoice(
 ) -> Outcome:
     """Void an open invoice: reversed in the books today, and the credit it had used given back.
 
-    What was paid for it becomes credit where ``settle`` says so. Its charges stay with it; with
-    ``reissue`` copies of them are open to be billed again.
+    What was paid for it becomes credit where ``settle`` says so, and is used at once for what else
+    is open. Its charges stay with it; with ``reissue`` copies of them are open to be billed again.
     """
     invoice = lock_invoice(session, run, invoice_id)
     require_voidable(invoice, settle)
@@ -71,7 +71,17 @@ def void_invoice(
     if invoice.amount_paid:
         done["kept_as_credit"] = invoice.amount_paid
     if reissue:
+        # What it gave back waits for the copies, which are what it was meant for.
         done["charges"] = reissue_charges(session, run, invoice)
+    elif invoice.amount_paid:
+        apply_credit(
+            session,
+            account,
+            [invoice.client_id],
+            currency=invoice.currency,
+            now=run.now,
+            requested_by=f"job:{run.job_id}",
+        )
     return Done(done)
 
 

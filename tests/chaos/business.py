@@ -27,6 +27,9 @@ from tests.chaos.patience import patiently
 ACCOUNTS = 3
 MONTHS = 2
 
+CYCLES = (*(BillingCycle.MONTHLY,) * 8, BillingCycle.SEMIMONTHLY, BillingCycle.WEEKLY)
+"""How often clients are billed, each as often as it stands here."""
+
 CARDS = (
     *("pm_card_visa",) * 5,
     "pm_card_chargeDeclinedInsufficientFunds",
@@ -141,7 +144,7 @@ def _client(number: int) -> NewClient:
     return NewClient(
         name=f"Client {number}",
         email=f"client{number}@example.com",
-        billing_cycle=BillingCycle.MONTHLY,
+        billing_cycle=CYCLES[number % len(CYCLES)],
         billing_starts_on=_first_day(),
     )
 

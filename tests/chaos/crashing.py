@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _make(mistake: str) -> None:
-    # Only here: it loads both vendors' SDKs, for which every process would start later.
+    # Only here: it loads what only workers need, and every process would start later.
     from tests.chaos.sabotage import MISTAKES  # noqa: PLC0415
 
     MISTAKES[mistake]()

@@ -16,6 +16,7 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTART_AFTER_SECONDS = 0.3
+STOPPED_WITHIN_SECONDS = 60.0
 
 HOUSE: Mapping[str, tuple[str, ...]] = {
     "dispatcher": ("workers.dispatcher",),
@@ -73,7 +74,7 @@ class Fleet:
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
-        for kind in (*self.commands, *self._twice):
+        for kind in self.lines:
             self._start(kind)
         threading.Thread(target=self._tend, name="fleet", daemon=True).start()
         return self
@@ -101,8 +102,13 @@ class Fleet:
         """Deploy another release: every process is asked to end, and started with this besides."""
         with self._lock:
             self._environment |= environment
-        for kind in (*self.commands, *self._twice):
+        for kind in self.lines:
             self.stop(kind)
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The kind of each process that runs."""
+        return [*self.commands, *self._twice]
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -125,7 +131,8 @@ class Fleet:
         process = self._one(kind, rng)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        while process.poll() is None and time.monotonic() - began < STOPPED_WITHIN_SECONDS:
+            time.sleep(0.05)
         return time.monotonic() - began
 
     def pause(self, kind: str, seconds: float, *, rng: random.Random | None = None) -> None:

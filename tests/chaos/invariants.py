@@ -12,7 +12,7 @@ from gateways.sandbox.stripe.control import StripeSandboxControl
 from models import Job
 from tasks.audits import audit
 from tests.chaos.business import Business
-from tests.chaos.events import taken_events
+from tests.chaos.events import taken_events, untold_events
 from tests.chaos.marks import wrong_marks
 
 _UNFINISHED = """
@@ -29,7 +29,17 @@ HAVING count(*) > 1
 """
 _PERIODS = """
 SELECT id, state, error FROM billing_periods
- WHERE ends_at < now() AND state NOT IN ('billed', 'empty', 'skipped') AND reason IS NULL
+ WHERE ends_at < now() AND state NOT IN ('billed', 'empty', 'skipped')
+"""
+_LEFT_BEHIND = """
+SELECT charges.id FROM charges JOIN billing_periods AS periods USING (client_id)
+ WHERE charges.invoice_id IS NULL AND charges.created_at < periods.decided_at
+   AND periods.state IN ('billed', 'empty') AND charges.charged_on < periods.period_end
+   AND charges.copy_of IS NULL
+"""
+_NOT_FIRED = """
+SELECT schedule, fire_at FROM schedule_fires
+ WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.id = schedule_fires.job_id)
 """
 _SAME_PERIOD = """
 SELECT client_id, period_id, currency FROM invoices
@@ -47,13 +57,11 @@ SELECT kind, subject_key, recipient FROM mails WHERE id::text = ANY(:sent)
 _RECORDED = "SELECT description FROM charges WHERE description LIKE 'call-%'"
 _DEPOSITED = "SELECT note FROM credit_entries WHERE note LIKE 'call-%'"
 _EVENTS = "SELECT event_id, handled_at FROM webhook_events WHERE provider = 'stripe'"
-_OVERCHARGED = """
-SELECT invoices.id FROM invoices JOIN payments ON payments.invoice_id = invoices.id
- WHERE source = 'card' GROUP BY invoices.id, total
-HAVING sum(payments.applied) > total + GREATEST(-min(credit_applied), 0)
+_PAID_TOO_MUCH = """
+SELECT invoice_id, amount, applied FROM payments WHERE source = 'card' AND applied < amount
 """
 _UNSETTLED = """
-SELECT id FROM payment_attempts WHERE state IN ('pending', 'unknown')
+SELECT id FROM payment_attempts WHERE state IN ('pending', 'processing', 'unknown')
 """
 
 
@@ -92,6 +100,8 @@ def _of_jobs(session: Session, business: Business) -> Iterator[str]:
 def _of_schedules(session: Session) -> Iterator[str]:
     for (job_id,) in session.execute(text(_FIRED_FOR_NOTHING)):
         yield f"job {job_id} was fired by no schedule's time"
+    for row in session.execute(text(_NOT_FIRED)):
+        yield f"{row.schedule} fired for {row.fire_at} and has no job"
 
 
 def _of_requests(session: Session, business: Business) -> Iterator[str]:
@@ -111,6 +121,8 @@ def _of_requests(session: Session, business: Business) -> Iterator[str]:
 def _of_events(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
     """What we told Stripe that we took is stored, and handled."""
     handled = {row.event_id: row.handled_at for row in session.execute(text(_EVENTS))}
+    for event in untold_events(stripe):
+        yield f"event {event} could not be told"
     for event in taken_events(stripe):
         if event not in handled:
             yield f"event {event} was taken and is gone"
@@ -134,8 +146,8 @@ def _of_money(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
             yield f"attempt {attempt} was charged {amounts[attempt]}, recorded {recorded.get(attempt)}"
     for attempt in recorded.keys() - charged.keys():
         yield f"attempt {attempt} is recorded as paid and was never charged"
-    for (invoice,) in session.execute(text(_OVERCHARGED)):
-        yield f"invoice {invoice} was charged more than it asked for"
+    for row in session.execute(text(_PAID_TOO_MUCH)):
+        yield f"invoice {row.invoice_id} took {row.applied} of {row.amount} that its card paid"
     for (attempt,) in session.execute(text(_UNSETTLED)):
         yield f"attempt {attempt} has no outcome"
 
@@ -165,6 +177,8 @@ def _of_books(session: Session, business: Business) -> Iterator[str]:
         yield f"invoice {invoice} was finalized twice"
     for row in session.execute(text(_SAME_PERIOD)):
         yield f"client {row.client_id} has two invoices in {row.currency} for {row.period_id}"
+    for (charge,) in session.execute(text(_LEFT_BEHIND)):
+        yield f"charge {charge} was left behind by its period's invoice"
     for row in session.execute(text(_PERIODS)):
         yield f"period {row.id} is {row.state} ({row.error})"
     for account_id in business.accounts:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -133,8 +133,12 @@ def _run(seed: int, per_second: float, *, on_disk: bool) -> Counter[str]:
         names = sorted(FAULTS.keys() - NOT_FOR_IT)
         with Load([sender.send], per_second=per_second), ThreadPoolExecutor(1) as other_hand:
             for one, *others in plan(rng, len(names), names):
-                striking = [other_hand.submit(FAULTS[other], target) for other in others]
-                FAULTS[one](target)
+                mine, theirs = (
+                    replace(target, rng=random.Random(rng.random()))  # noqa: S311 - as above
+                    for _ in range(2)
+                )
+                striking = [other_hand.submit(FAULTS[other], theirs) for other in others]
+                FAULTS[one](mine)
                 for other in striking:
                     other.result()
                 time.sleep(rng.random())

@@ -60,4 +60,5 @@ def mail_receipt(invoice: int) -> None:
 
 def connect(environment: Mapping[str, str]) -> None:
     """Send to another Redis from now on: each seed has its own."""
-    broker.client = RedisBroker(url=environment["REDIS_URL"]).client
+    other: RedisBroker = RedisBroker(url=environment["REDIS_URL"])
+    broker.client, broker.scripts = other.client, other.scripts

@@ -35,3 +35,12 @@ class Report:
     settled_seconds: float = 0.0
     last: str = ""
     violations: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every promise was kept, and in time."""
+        return (
+            not self.violations
+            and self.settled_seconds <= GOAL_SETTLED_SECONDS
+            and max(self.restarted_seconds, default=0.0) <= GOAL_RESTARTED_SECONDS
+        )

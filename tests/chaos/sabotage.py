@@ -10,11 +10,15 @@ from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
 from gateways.cards import CardCharge, CardReport
-from gateways.mail import Accepted, Mail, OutcomeUnknown, Refused
-from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_cards import StripeCards
-from models import job_ledger
+from models import Mail, job_ledger
+from tasks.calls import Step
+from tasks.kinds import KINDS, Run
+from tasks.sending import send_mail
 
 _FENCE = " AND lease_token = %(lease_token)s AND state = 'running'"
 
@@ -63,20 +67,18 @@ def a_new_key_each_try() -> None:
 
 
 def mail_again() -> None:
-    """A mail whose reply was lost is sent again at once.
+    """A mail whose reply was lost is sent again.
 
-    So do HTTP clients that are told to retry whatever failed: that an answer did not come says
+    So do jobs that note that a mail was sent only once they are told so: that no answer came says
     nothing of whether the question arrived.
     """
-    send = SendGridMail.send
 
-    def insist(post: SendGridMail, mail: Mail) -> Accepted | Refused:
-        try:
-            return send(post, mail)
-        except OutcomeUnknown:
-            return send(post, mail)
+    def send(run: Run, session: Session, /, **arguments: Any) -> Step:
+        claimed = update(Mail).where(Mail.id == arguments["mail_id"], Mail.state == "claimed")
+        session.execute(claimed.values(state="queued"))
+        return send_mail.body(run, session, **arguments)
 
-    _put(SendGridMail, "send", insist)
+    KINDS[send_mail.name] = replace(send_mail, body=send)
 
 
 MISTAKES: Mapping[str, Callable[[], None]] = MappingProxyType(

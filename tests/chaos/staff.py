@@ -77,10 +77,17 @@ class Staff:
     def _of_invoice(self, invoice: Invoice) -> _Command:
         wanted: dict[str, Any] = {"invoice_id": invoice.id}
         if invoice.status == "draft":
-            return finalize_invoice, {**wanted, "collect": self._rng.random() < 0.5}
+            expected = self._rng.choice((None, invoice.total))
+            wanted |= {"collect": self._rng.random() < 0.5, "expected_total": expected}
+            return finalize_invoice, wanted
         kind = self._rng.choice((charge_invoice, charge_invoice, mark_invoice_paid, void_invoice))
         if kind is mark_invoice_paid and self._rng.random() < 0.5:
             wanted["amount"] = 100
+        if kind is void_invoice:
+            wanted |= {
+                "settle": self._rng.choice((None, "credit")),
+                "reissue": self._rng.random() < 0.5,
+            }
         return kind, wanted
 
     def _of_client(self, session: Session, account_id: UUID, client_id: UUID) -> _Command:

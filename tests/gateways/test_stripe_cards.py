@@ -81,14 +81,14 @@ def _retries_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cards(sandbox: StripeSandbox) -> Iterator[CardGateway]:
-    with StripeCards(SECRET, base_url=sandbox.url) as cards:
+def cards(control: StripeSandboxControl) -> Iterator[CardGateway]:
+    with StripeCards(SECRET, base_url=control.url) as cards:
         yield cards
 
 
 @pytest.fixture
-def holder(sandbox: StripeSandbox) -> Cardholder:
-    return make_cardholder(sandbox.url)
+def holder(control: StripeSandboxControl) -> Cardholder:
+    return make_cardholder(control.url)
 
 
 def charge_of(holder: Cardholder, *, amount: int = 12_34, currency: str = "usd") -> CardCharge:
@@ -404,6 +404,23 @@ def test_an_answer_that_takes_too_long_is_waited_for_once_and_leaves_the_outcome
         assert found is not None
         assert found.status is CardStatus.SUCCEEDED
     assert len(charges_of(order)) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost_answer", "reset", "server_error", "conflict"])
+def test_no_try_is_made_that_would_not_end_in_time(
+    cards: CardGateway,
+    control: StripeSandboxControl,
+    order: CardCharge,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: FaultKind,
+) -> None:
+    control.add_fault(fault, path=INTENTS, times=None)
+    monkeypatch.setattr(stripe_cards, "CALL_SECONDS", stripe_cards.LEAST_SECONDS)
+
+    with pytest.raises((ChargeOutcomeUnknown, CardsUnavailable)):
+        cards.charge(order)
+
+    assert len(control.requests(idempotency_key=order.idempotency_key)) == 1
 
 
 @pytest.mark.parametrize("first", ["lost_answer", "reset", "server_error"])

@@ -55,9 +55,10 @@ def test_two_kinds_of_one_name_are_refused(kind: JobKind) -> None:
 
 
 def test_arguments_come_back_as_what_the_function_takes(kind: JobKind) -> None:
-    written = kind.dump({"client_id": CLIENT, "on": date(2026, 6, 1)})
+    written = kind.dump({"client_id": CLIENT, "on": date(2026, 6, 1), "note": ""})
 
-    assert written == {"client_id": str(CLIENT), "on": "2026-06-01", "note": ""}
+    # Not the default: the last release's worker may not know the argument yet.
+    assert written == {"client_id": str(CLIENT), "on": "2026-06-01"}
     assert kind.load(written) == {"client_id": CLIENT, "on": date(2026, 6, 1), "note": ""}
 
 

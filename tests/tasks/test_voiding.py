@@ -326,6 +326,22 @@ def test_what_was_paid_in_part_is_left_as_credit_where_staff_say_so(
     assert_no_money_is_lost(engine, account)
 
 
+@pytest.mark.parametrize(("reissue", "left", "due"), [(None, 0, 850), (True, 150, 1000)])
+def test_what_was_paid_is_used_for_what_else_is_open_unless_copies_wait_for_it(
+    engine: Engine, account: Account, *, reissue: bool | None, left: int, due: int
+) -> None:
+    client = a_client(engine, account)
+    wrong = an_invoice(engine, account, client)
+    other = an_invoice(engine, account, client)
+    perform(engine, mark_invoice_paid, account, invoice_id=wrong.id, amount=150)
+
+    perform(engine, void_invoice, account, invoice_id=wrong.id, settle="credit", reissue=reissue)
+
+    assert invoice_of(engine, other.id).amount_due == due
+    assert balances(engine, client) == ({"usd": left} if left else {})
+    assert_no_money_is_lost(engine, account)
+
+
 def test_money_that_comes_while_it_is_voided_is_credit_either_way(
     engine: Engine, account: Account
 ) -> None:

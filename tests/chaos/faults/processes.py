@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from models import job_ledger
 from tests.chaos.crashing import POINTS
-from tests.chaos.faults.target import Target
+from tests.chaos.faults.target import Target, happens
 from tests.chaos.marks import marks_job
 from tests.chaos.patience import patiently
 
@@ -64,8 +64,8 @@ def skew_a_clock(target: Target) -> None:
 
 def deploy(target: Target) -> None:
     """SIGTERM to every process, one kind after another, while it works: each ends in time."""
-    for kind in target.fleet.kinds:
-        seconds = target.fleet.stop(kind, rng=target.rng)
+    for kind in target.fleet.lines:
+        seconds = target.fleet.stop(kind)
         if seconds > GRACE_SECONDS:
             target.broken.append(f"{kind} took {seconds:.1f} s to end when asked")
 
@@ -73,9 +73,8 @@ def deploy(target: Target) -> None:
 def _starts(target: Target, job_id: UUID, *, runs: int) -> bool:
     """Whether a job's so manieth run begins in time. It is killed in the first."""
     begun = text("SELECT attempt >= :runs FROM jobs WHERE id = :id")
-    deadline = time.monotonic() + START_WITHIN_SECONDS
-    while time.monotonic() < deadline:
-        if patiently(target.engine, lambda s: s.scalar(begun, {"runs": runs, "id": job_id})):
-            return True
-        time.sleep(0.05)
-    return False
+    wanted = {"runs": runs, "id": job_id}
+    return happens(
+        lambda: bool(patiently(target.engine, lambda session: session.scalar(begun, wanted))),
+        within_seconds=START_WITHIN_SECONDS,
+    )

@@ -30,12 +30,9 @@ def pause_a_queue(target: Target) -> None:
     since = patiently(target.engine, _database_time)
     time.sleep(2)
 
-    def look_and_resume(session: Session) -> int:
-        jobs = session.scalar(text(_STARTED), {"queue": queue, "since": since})
-        session.execute(text(_RESUME), {"queue": queue})
-        return jobs or 0
-
-    jobs = patiently(target.engine, look_and_resume)
+    started = {"queue": queue, "since": since}
+    jobs = patiently(target.engine, lambda session: session.scalar(text(_STARTED), started))
+    patiently(target.engine, lambda session: session.execute(text(_RESUME), {"queue": queue}))
     if jobs:
         target.broken.append(f"{jobs} jobs started in {queue} while it was paused")
 

@@ -1,6 +1,7 @@
 """What a fault is given to harm."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,3 +48,13 @@ class Target:
         """Redis, past the proxy."""
         client: Redis = Redis.from_url(self.redis.url)
         return client
+
+
+def happens(condition: Callable[[], bool], *, within_seconds: float = 5.0) -> bool:
+    """Whether it comes to be so, in a while."""
+    deadline = time.monotonic() + within_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,415 @@
+"""Every sentence about a broken promise is said where that promise is broken, and nowhere else."""
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.orm import Session
+
+from gateways.sandbox.sendgrid.client import SendGridControl, SentMail
+from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
+from gateways.sandbox.stripe.control import StripeSandboxControl
+from gateways.sandbox.stripe.errors import JsonObject
+from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sendgrid_mail import SendGridMail
+from gateways.stripe_cards import StripeCards
+from gateways.stripe_events import event_from
+from gateways.typst_documents import TypstDocuments
+from models import job_ledger
+from models.database import connect, database_now
+from scheduler.firing import fire_due, write_schedules
+from scheduler.schedules import SCHEDULES
+from tasks.accounts import create_account
+from tasks.calls import Gateways
+from tasks.webhooks import store_payment_event
+from tests.cards import give_card
+from tests.chaos import marks
+from tests.chaos.business import Business
+from tests.chaos.events import all_told
+from tests.chaos.invariants import violations
+from tests.conftest import MAIL_FROM, SENDGRID_KEY, STRIPE_KEY
+from tests.jobs import kinds_of_its_own
+from tests.mailbox import monthly
+from tests.money import deposit
+from tests.worlds import a_charge, work
+
+
+class _Stripe(StripeSandboxControl):
+    """What Stripe's log said, and whatever a test makes of that."""
+
+    def __init__(self, intents: list[JsonObject], told: list[JsonObject]) -> None:
+        super().__init__("http://nowhere.example")
+        self.intents = intents
+        self.told = told
+
+    def payment_intents(self, *, account: str | None = None) -> list[JsonObject]:
+        return self.intents
+
+    def deliveries(self) -> list[JsonObject]:
+        return self.told
+
+
+class _SendGrid(SendGridControl):
+    """The same of SendGrid."""
+
+    def __init__(self, taken: list[SentMail]) -> None:
+        super().__init__("http://nowhere.example")
+        self.taken = taken
+
+    def mails(self, *, message_id: str | None = None, **custom_args: str) -> list[SentMail]:
+        return self.taken
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """A business of one client whose last month was billed, charged and mailed.
+
+    Attributes:
+        names: What sentences call what there is.
+        connection: The transaction in which a test breaks something.
+    """
+
+    business: Business
+    stripe: _Stripe
+    sendgrid: _SendGrid
+    names: Mapping[str, UUID | str]
+    connection: Connection
+
+    def id_of(self, name: str) -> UUID:
+        """The id of something that has one."""
+        return UUID(str(self.names[name]))
+
+    def said(self) -> list[str]:
+        """What is said to be broken."""
+        # It makes a session of it, which takes a connection just as well.
+        engine = cast("Engine", self.connection)
+        return violations(engine, self.business, self.stripe, self.sendgrid)
+
+
+@pytest.fixture(scope="module")
+def true_world(server: str, directory: Path) -> Iterator[_World]:
+    """Everything done for real, once: charged at the local Stripe, mailed at the local SendGrid."""
+    admin_url = server.rpartition("/")[0] + "/postgres"
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE true_world TEMPLATE duecourse")
+    url = server.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg://")
+    engine = connect(f"{url}/true_world", process="test", connections=4)
+    with (
+        tempfile.TemporaryDirectory(dir=directory) as path,
+        StripeSandbox(Path(path) / "stripe") as stripe,
+        SendGridSandbox(Path(path) / "sendgrid") as sendgrid,
+        closing(sendgrid.control()) as post,
+    ):
+        business = _worked(engine, stripe, sendgrid)
+        told = [{"event": one["id"], "state": "delivered"} for one in stripe.control.events()]
+        said = _Stripe(stripe.control.payment_intents(), told), _SendGrid(post.mails())
+    with engine.connect() as connection:
+        yield _World(business, *said, _names(connection, *said), connection)
+    engine.dispose()
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute("DROP DATABASE true_world WITH (FORCE)")
+
+
+@pytest.fixture
+def world(true_world: _World) -> Iterator[_World]:
+    """The same, to be broken: the next test has it whole."""
+    with true_world.connection.begin() as transaction:
+        yield replace(
+            true_world,
+            business=replace(true_world.business, rolled_back=[], cancelled=[]),
+            stripe=_Stripe(*deepcopy((true_world.stripe.intents, true_world.stripe.told))),
+            sendgrid=_SendGrid(list(true_world.sendgrid.taken)),
+        )
+        transaction.rollback()
+
+
+def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) -> Business:
+    """A client's last month billed, and all that follows; what was asked for."""
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        now = database_now(session)
+        account = create_account(session, "Bluebird Prep")
+        marks.create_table(session)
+    last_month = (now.date().replace(day=1) - timedelta(days=1)).replace(day=1)
+    began = datetime.combine(last_month, time(), UTC)
+    client = monthly(engine, account, billing_starts_on=last_month, now=began)
+    a_charge(engine, client, last_month)
+    give_card(engine, stripe, client, now=now)
+    business = Business(engine, random.Random(1))  # noqa: S311 - nothing is drawn
+    business.accounts.append(account.id)
+    business.bill()
+    with Session(engine) as session, session.begin():
+        new = marks.marks_job(0.0)
+        business.accepted.append(job_ledger.enqueue(session.connection(), new).id)
+        write_schedules(session, SCHEDULES, now=now)
+        lines = {line.name: line for line in SCHEDULES if line.name == "prune"}
+        fire_due(session, lines, now=now + timedelta(hours=1))
+    with (
+        StripeCards(STRIPE_KEY, base_url=stripe.url) as cards,
+        SendGridMail(SENDGRID_KEY, host=sendgrid.url) as mail,
+        kinds_of_its_own(),
+    ):
+        marks.register()
+        vendors = Gateways(
+            cards=cards, mail=mail, mail_sender=MAIL_FROM, documents=TypstDocuments()
+        )
+        work(engine, gateways=vendors)
+        a_charge(engine, client, now.date(), description="call-1")
+        business.recorded.append("call-1")
+        deposit(engine, account, client, 700, now=now, note="call-2")
+        business.deposited.append("call-2")
+        with Session(engine) as session, session.begin():
+            for event in stripe.control.events():
+                store_payment_event(session, event_from(event), requested_by="test")
+        work(engine, gateways=vendors)
+    return business
+
+
+def _names(connection: Connection, stripe: _Stripe, sendgrid: _SendGrid) -> dict[str, UUID | str]:
+    """What sentences call what there is."""
+    rows = {
+        name: connection.execute(text(f"SELECT id FROM {what}")).scalar_one()  # noqa: S608 - below
+        for name, what in {
+            "client": "clients",
+            "invoice": "invoices",
+            "attempt": "payment_attempts",
+            "charge": "charges WHERE description = 'call-1'",
+            "period": "billing_periods WHERE state = 'billed'",
+            "bill": "jobs WHERE kind = 'bill_due_periods'",
+            "fired": "jobs WHERE kind = 'prune'",
+            "marked": "jobs WHERE kind = 'leave_marks'",
+        }.items()
+    }
+    mail = sendgrid.taken[0].custom_args["mail"]
+    about = text("SELECT kind, subject_key FROM mails WHERE id = :mail")
+    kind, subject = connection.execute(about, {"mail": mail}).one()
+    fire_at = connection.execute(text("SELECT fire_at FROM schedule_fires")).scalar_one()
+    connection.rollback()
+    told = {"event": stripe.told[0]["event"], "fire_at": str(fire_at)}
+    return rows | told | {"mail": mail, "kind": kind, "subject": subject}
+
+
+_Harm = Callable[[_World], object]
+
+
+def _sql(*statements: str) -> _Harm:
+    """Statements behind everybody's back: no trigger and no foreign key is in the way."""
+
+    def harm(world: _World) -> None:
+        world.connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in statements:
+            world.connection.execute(text(statement), dict(world.names))
+
+    return harm
+
+
+def _say_of_stripe(**changes: object) -> _Harm:
+    """Stripe says something else of its only charge."""
+    return lambda world: world.stripe.intents[0].update(changes)
+
+
+def _cancel(world: _World) -> None:
+    world.business.cancelled.append(world.id_of("fired"))
+    _sql("UPDATE jobs SET state = 'cancelled', started_at = NULL WHERE id = :fired")(world)
+
+
+def _never_send(world: _World) -> None:
+    world.sendgrid.taken.pop(0)
+    _sql("UPDATE mails SET state = 'queued' WHERE id = :mail")(world)
+
+
+def _send_two_about_the_same(world: _World) -> None:
+    _sql(
+        "ALTER TABLE mails DROP CONSTRAINT uq_mails_kind_subject_key_recipient_sending",
+        "UPDATE mails SET (kind, subject_key) = (:kind, :subject)",
+    )(world)
+
+
+_RECORD = """
+INSERT INTO charges (account_id, client_id, charged_on, description, quantity, amount, currency,
+                     metadata)
+SELECT account_id, client_id, charged_on, {description}, quantity, amount, currency, metadata
+  FROM charges WHERE description = 'call-1'
+"""
+_DEPOSIT = """
+INSERT INTO credit_entries (client_id, currency, kind, amount, note, requested_by)
+SELECT client_id, currency, kind, amount, {note}, 'test' FROM credit_entries WHERE note = 'call-2'
+"""
+_LEAVE = "INSERT INTO chaos_marks VALUES (:marked, {mark})"
+
+JOBS: dict[str, _Harm] = {
+    "job prune {fired} is dead (poison None)": _sql(
+        "UPDATE jobs SET state = 'dead', reason = 'poison' WHERE id = :fired"
+    ),
+    "job prune {fired} is ready (None None)": _sql(
+        "UPDATE jobs SET state = 'ready', finished_at = NULL WHERE id = :fired"
+    ),
+    "job prune {fired} is scheduled (None None)": _sql(
+        "UPDATE jobs SET state = 'scheduled', finished_at = NULL,"
+        " run_at = now() + interval '5 seconds' WHERE id = :fired"
+    ),
+    "job {bill} was accepted and is gone": _sql("DELETE FROM jobs WHERE id = :bill"),
+    "job {fired} was rolled back and is there": lambda world: world.business.rolled_back.append(
+        world.id_of("fired")
+    ),
+    "job {fired} was cancelled and started all the same": (
+        lambda world: world.business.cancelled.append(world.id_of("fired"))
+    ),
+    "job {fired} was fired by no schedule's time": _sql("DELETE FROM schedule_fires"),
+    "prune fired for {fire_at} and has no job": _sql("DELETE FROM jobs WHERE id = :fired"),
+    "job {marked} is succeeded and ended 2 times; 1 of its runs committed 1 beginnings": _sql(
+        _LEAVE.format(mark="'end', 2")
+    ),
+    "job {marked} is succeeded and ended 0 times; 1 of its runs committed 1 beginnings": _sql(
+        "DELETE FROM chaos_marks WHERE part = 'end'"
+    ),
+    "job {marked} is succeeded and ended 1 times; 1 of its runs committed 2 beginnings": _sql(
+        _LEAVE.format(mark="'beginning', 1")
+    ),
+    "job {marked} is skipped and ended 1 times; 1 of its runs committed 1 beginnings": _sql(
+        "UPDATE jobs SET state = 'skipped' WHERE id = :marked"
+    ),
+}
+
+REQUESTS: dict[str, _Harm] = {
+    "the charge call-1 was asked for once and made 0 times": _sql(
+        "DELETE FROM charges WHERE description = 'call-1'"
+    ),
+    "the charge call-1 was asked for once and made 2 times": _sql(
+        _RECORD.format(description="description")
+    ),
+    "the charge call-9 was made and never answered": _sql(_RECORD.format(description="'call-9'")),
+    "the deposit call-2 was asked for once and made 0 times": _sql(
+        "DELETE FROM credit_entries WHERE note = 'call-2'"
+    ),
+    "the deposit call-2 was asked for once and made 2 times": _sql(_DEPOSIT.format(note="note")),
+    "the deposit call-9 was made and never answered": _sql(_DEPOSIT.format(note="'call-9'")),
+    "event {event} was taken and is gone": _sql(
+        "DELETE FROM webhook_events WHERE event_id = :event"
+    ),
+    "event {event} could not be told": lambda world: world.stripe.told[0].update(state="pending"),
+    "event {event} was taken and not handled": _sql(
+        "UPDATE webhook_events SET handled_at = NULL WHERE event_id = :event"
+    ),
+}
+
+MONEY: dict[str, _Harm] = {
+    "attempt {attempt} was charged 2 times": (
+        lambda world: world.stripe.intents.append(world.stripe.intents[0])
+    ),
+    "attempt {attempt} was charged 900, recorded 1000": _say_of_stripe(amount_received=900),
+    "attempt {attempt} was charged 1000, recorded None": _sql(
+        "DELETE FROM payments WHERE attempt_id = :attempt"
+    ),
+    "attempt {attempt} is recorded as paid and was never charged": _say_of_stripe(
+        status="canceled"
+    ),
+    "invoice {invoice} took 900 of 1000 that its card paid": _sql(
+        "UPDATE payments SET applied = 900 WHERE attempt_id = :attempt"
+    ),
+    "attempt {attempt} has no outcome": _sql(
+        "UPDATE payment_attempts SET state = 'unknown', next_ask_at = now()"
+    ),
+}
+
+MAILS: dict[str, _Harm] = {
+    "mail {mail} went out 2 times": (
+        lambda world: world.sendgrid.taken.append(world.sendgrid.taken[0])
+    ),
+    "ada@maple.example had two mails {kind} about {subject}": _send_two_about_the_same,
+    "mail {mail} went out and is refused": _sql(
+        "UPDATE mails SET state = 'refused' WHERE id = :mail"
+    ),
+    "mail {mail} went out and is None": _sql("DELETE FROM mails WHERE id = :mail"),
+    "mail {mail} is accepted and never went out": lambda world: world.sendgrid.taken.pop(0),
+    "mail {mail} waits to be sent": _never_send,
+}
+
+BOOKS: dict[str, _Harm] = {
+    "invoice {invoice} was finalized twice": _sql(
+        "DROP INDEX uq_ledger_entries_invoice_event",
+        "INSERT INTO ledger_entries (account_id, client_id, invoice_id, event, currency,"
+        " effective_on) SELECT account_id, client_id, invoice_id, event, currency, effective_on"
+        " FROM ledger_entries WHERE event = 'finalize'",
+    ),
+    "client {client} has two invoices in usd for {period}": _sql(
+        "DROP INDEX uq_invoices_period_id_currency",
+        "INSERT INTO invoices (account_id, client_id, period_id, currency, subtotal, total)"
+        " SELECT account_id, client_id, period_id, currency, 0, 0 FROM invoices",
+    ),
+    "charge {charge} was left behind by its period's invoice": _sql(
+        "UPDATE charges SET (charged_on, created_at) = (SELECT period_start, starts_at"
+        " FROM billing_periods WHERE id = :period) WHERE id = :charge"
+    ),
+    "period {period} is failed (out of ink)": _sql(
+        "UPDATE billing_periods SET state = 'failed', error = 'out of ink' WHERE id = :period"
+    ),
+    "period {period} is open (None)": _sql(
+        "UPDATE billing_periods SET state = 'open' WHERE id = :period"
+    ),
+    "audit: numbers_are_gapless: invoice next is 9, 1 are finalized, the last is 1": _sql(
+        "UPDATE number_series SET next_number = 9"
+    ),
+}
+
+BROKEN = JOBS | REQUESTS | MONEY | MAILS | BOOKS
+"""What breaks a promise, by the sentence that it is then said to be broken with."""
+
+KEPT: dict[str, _Harm] = {
+    "a job waits for a time that is far off": _sql(
+        "UPDATE jobs SET state = 'scheduled', finished_at = NULL,"
+        " run_at = now() + interval '1 hour' WHERE id = :fired"
+    ),
+    "a job was cancelled before it started": _cancel,
+    "a card was declined": lambda world: world.stripe.intents.append(
+        {"status": "requires_payment_method"}
+    ),
+    "nobody knows what became of a mail": _sql(
+        "UPDATE mails SET state = 'unknown' WHERE id = :mail"
+    ),
+    "a period is not over": _sql(
+        "UPDATE billing_periods SET state = 'open', ends_at = now() + interval '1 hour'"
+        " WHERE id = :period"
+    ),
+}
+"""What looks like it, and may be so."""
+
+
+def test_nothing_is_said_of_a_true_world(world: _World) -> None:
+    assert world.said() == []
+
+
+@pytest.mark.parametrize("sentence", BROKEN)
+def test_a_broken_promise_is_told_in_its_own_sentence_and_no_other(
+    world: _World, sentence: str
+) -> None:
+    BROKEN[sentence](world)
+
+    expected = sentence.format(**world.names)
+    # The audit sees much of it as well.
+    said = [one for one in world.said() if one == expected or not one.startswith("audit: ")]
+    assert said == [expected]
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_what_may_be_so_is_not_told(world: _World, what: str) -> None:
+    KEPT[what](world)
+
+    assert [one for one in world.said() if not one.startswith("audit: ")] == []
+
+
+def test_all_is_told_once_no_event_waits(world: _World) -> None:
+    assert all_told(world.stripe)
+
+    world.stripe.told.append({"event": "evt_waiting", "state": "pending"})
+
+    assert not all_told(world.stripe)
