@@ -240,7 +240,7 @@ def test_a_file_with_no_rows_is_fine(command: Command, charges_file: File) -> No
     [
         ["import", "no-such-file.csv"],
         ["import"],
-        ["import", "FILE", "--billing-cycle", "weekly"],
+        ["import", "FILE", "--billing-cycle", "hourly"],
         ["import", "FILE", "--time-zone", "Mars/Olympus"],
         ["import", "FILE", "--auto-collect=yes"],
     ],
