@@ -40,8 +40,9 @@ def test_redis_flushed_in_the_middle_of_a_run_loses_nothing(
     stack.start("dispatcher")
 
     business.request_run()
-    wait_for(lambda: business.jobs(Job.state == "dispatched") == 1)
     with redis.Redis.from_url(stack.redis.url) as doorbell:
+        # What is flushed before it was rung for is rung for after.
+        wait_for(lambda: doorbell.llen("duecourse:billing") == 1)
         doorbell.flushall()
         stack.start("worker")
         # Sent again, since no worker started it.
