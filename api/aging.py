@@ -1,7 +1,7 @@
 """The aging report: who owes what, and since when. JSON, or CSV where Accept asks for it."""
 
 from datetime import date
-from typing import Annotated, Self
+from typing import Annotated, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -17,7 +17,7 @@ from billing.aging import AgeBucket, AgedDebt
 from billing.cycles import local_date
 from models import Account
 from models.database import database_now
-from tasks.aging import ClientDebt, aging_report
+from tasks.aging import aging_report
 
 router = APIRouter(tags=["books"])
 
@@ -43,38 +43,14 @@ class AgedAmounts(BaseModel):
     days_over_90: int
     total: int
 
-    @classmethod
-    def of(cls, currency: str, debt: AgedDebt) -> Self:
-        """The debt by its fields."""
-        return cls(
-            currency=currency,
-            current=debt.amounts[AgeBucket.CURRENT],
-            days_1_30=debt.amounts[AgeBucket.DAYS_1_30],
-            days_31_60=debt.amounts[AgeBucket.DAYS_31_60],
-            days_61_90=debt.amounts[AgeBucket.DAYS_61_90],
-            days_over_90=debt.amounts[AgeBucket.OVER_90],
-            total=debt.total,
-        )
 
-
-class AgedClient(BaseModel):
-    """What one client owes in one currency, in minor units, by days past due."""
-
+class _WhoOwes(BaseModel):
     client: UUID
     name: str
-    currency: str
-    current: int
-    days_1_30: int
-    days_31_60: int
-    days_61_90: int
-    days_over_90: int
-    total: int
 
-    @classmethod
-    def of(cls, one: ClientDebt) -> Self:
-        """The client and its debt."""
-        amounts = AgedAmounts.of(one.currency, one.debt)
-        return cls(client=one.client_id, name=one.name, **amounts.model_dump())
+
+class AgedClient(AgedAmounts, _WhoOwes):
+    """What one client owes in one currency, in minor units, by days past due."""
 
 
 class AgingReport(BaseModel):
@@ -120,8 +96,24 @@ def show_aging(
         account = session.get_one(Account, caller.account_id)
         as_of = local_date(database_now(session), ZoneInfo(account.time_zone))
     report = aging_report(session, caller.account_id, as_of)
-    clients = [AgedClient.of(one) for one in report.clients]
+    clients = [
+        AgedClient(client=one.client_id, name=one.name, **_amounts(one.currency, one.debt))
+        for one in report.clients
+    ]
     if wants_csv(accept):
         return as_csv(AgedClient, clients)
-    totals = [AgedAmounts.of(currency, debt) for currency, debt in report.totals.items()]
+    totals = [AgedAmounts(**_amounts(*total)) for total in report.totals.items()]
     return AgingReport(as_of=as_of, data=clients, totals=totals)
+
+
+def _amounts(currency: str, debt: AgedDebt) -> dict[str, Any]:
+    """The fields of ``AgedAmounts``."""
+    return {
+        "currency": currency,
+        "current": debt.amounts[AgeBucket.CURRENT],
+        "days_1_30": debt.amounts[AgeBucket.DAYS_1_30],
+        "days_31_60": debt.amounts[AgeBucket.DAYS_31_60],
+        "days_61_90": debt.amounts[AgeBucket.DAYS_61_90],
+        "days_over_90": debt.amounts[AgeBucket.OVER_90],
+        "total": debt.total,
+    }

@@ -200,7 +200,7 @@ def finalize(
     invoice = invoice_of(session, caller, invoice_id)
     transition(InvoiceStatus(invoice.status), InvoiceEvent.FINALIZE)
     options = options or Finalization()
-    require_total(invoice, options.expected_total)
+    require_total(invoice.total, options.expected_total)
     job = _enqueue(session, caller, finalize_invoice, invoice, **options.model_dump())
     return command.accepted(job)
 

@@ -360,7 +360,7 @@ class _Connections(stripe.HTTPClient):
         """
         left = max(self.tries.seconds_left, LEAST_SECONDS)
         timeout = urllib3.Timeout(
-            connect=min(self._connect_seconds, left), read=min(self._read_seconds, left)
+            total=left, connect=self._connect_seconds, read=self._read_seconds
         )
         try:
             answer = self._pool.request(

@@ -122,6 +122,7 @@ def finalize_invoices(
     now: datetime,
     requested_by: str,
     collect: bool = False,
+    expected_total: int | None = None,
 ) -> int:
     """Number, freeze and post drafts of one account, in a constant number of statements.
 
@@ -135,16 +136,20 @@ def finalize_invoices(
         now: When they are finalized.
         requested_by: Who asks.
         collect: Charge also those automatically that were drafted by hand.
+        expected_total: What each must still come to, in minor units; anything when ``None``.
 
     Returns:
         How many were finalized; one that owes nothing is paid at once.
 
     Raises:
         IllegalTransition: One of them is not a draft (``invoice_not_draft``).
+        RuleViolation: One comes to another total by now (``total_changed``).
     """
     today = local_date(now, ZoneInfo(account.time_zone))
-    drafts = session.execute(_LOCK, {"account": account.id, "ids": list(ids)})
+    drafts = session.execute(_LOCK, {"account": account.id, "ids": list(ids)}).all()
     finals = [_decide(draft, today, collect=collect) for draft in drafts]
+    for draft in drafts:
+        require_total(draft.total, expected_total)
     if not finals:
         return 0
     session.execute(_FREEZE_LINES, {"ids": [final.id for final in finals]})
@@ -248,15 +253,15 @@ def _decide(draft: Row[Any], today: date, *, collect: bool) -> _Final:
     )
 
 
-def require_total(draft: Invoice | None, expected_total: int | None) -> None:
-    """Refuse a draft that is not what was looked at any more.
+def require_total(total: int, expected_total: int | None) -> None:
+    """Refuse a draft, of ``total`` by now, that is not what was looked at.
 
     Raises:
         RuleViolation: It comes to another total (``total_changed``).
     """
-    if draft is not None and expected_total not in {None, draft.total}:
+    if expected_total not in {None, total}:
         raise RuleViolation(
-            "total_changed", f"the draft comes to {draft.total} now, not to {expected_total}"
+            "total_changed", f"the draft comes to {total} now, not to {expected_total}"
         )
 
 
@@ -282,11 +287,6 @@ def finalize_invoice(
     if account is None or client_id is None:
         raise NotFound("invoice", str(invoice_id))
     session.scalars(clients_for_update([client_id])).one()
-    if expected_total is not None:
-        draft = session.scalars(
-            select(Invoice).where(Invoice.id == invoice_id).with_for_update()
-        ).one_or_none()
-        require_total(draft, expected_total)
     finalized = finalize_invoices(
         session,
         account,
@@ -294,6 +294,7 @@ def finalize_invoice(
         now=run.now,
         requested_by=run.requested_by,
         collect=bool(collect),
+        expected_total=expected_total,
     )
     if finalized == 0:
         raise NotFound("invoice", str(invoice_id))

@@ -39,8 +39,9 @@ def void_invoice(
 ) -> Outcome:
     """Void an open invoice: reversed in the books today, and the credit it had used given back.
 
-    What was paid for it becomes credit where ``settle`` says so, and is used at once for what else
-    is open. Its charges stay with it; with ``reissue`` copies of them are open to be billed again.
+    What was paid for it becomes credit where ``settle`` says so. Credit is used at once for what
+    else is open. Its charges stay with it; with ``reissue`` copies of them are open to be billed
+    again, and the credit waits for those.
     """
     invoice = lock_invoice(session, run, invoice_id)
     require_voidable(invoice, settle)
@@ -73,7 +74,7 @@ def void_invoice(
     if reissue:
         # What it gave back waits for the copies, which are what it was meant for.
         done["charges"] = reissue_charges(session, run, invoice)
-    elif invoice.amount_paid:
+    else:
         apply_credit(
             session,
             account,

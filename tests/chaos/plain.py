@@ -7,9 +7,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from sqlalchemy import create_engine
 
 from gateways.sandbox.stripe.cardholders import make_cardholder
 from tests.chaos.faults.catalogue import FAULTS, plan
+from tests.chaos.faults.striking import strike_all
 from tests.chaos.faults.target import Target
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
@@ -125,23 +125,10 @@ def _run(seed: int, per_second: float, *, on_disk: bool) -> Counter[str]:
             sendgrid=servers.sendgrid,
             engine=create_engine("postgresql+psycopg://"),
             rng=rng,
-            broken=[],
-            lasting=[],
-            restarted_seconds=[],
-            after=[],
         )
         names = sorted(FAULTS.keys() - NOT_FOR_IT)
-        with Load([sender.send], per_second=per_second), ThreadPoolExecutor(1) as other_hand:
-            for one, *others in plan(rng, len(names), names):
-                mine, theirs = (
-                    replace(target, rng=random.Random(rng.random()))  # noqa: S311 - as above
-                    for _ in range(2)
-                )
-                striking = [other_hand.submit(FAULTS[other], theirs) for other in others]
-                FAULTS[one](mine)
-                for other in striking:
-                    other.result()
-                time.sleep(rng.random())
+        with Load([sender.send], per_second=per_second):
+            strike_all(target, plan(rng, len(names), names))
         servers.stripe.clear_faults()
         servers.sendgrid.clear_faults()
         _wait_until_quiet(servers)

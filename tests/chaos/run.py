@@ -2,9 +2,7 @@
 
 import random
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from models.database import connect
 from models.schema import migrate
 from tests.chaos.business import Business
 from tests.chaos.caller import Caller
-from tests.chaos.faults.catalogue import FAULTS, plan
+from tests.chaos.faults.catalogue import plan
+from tests.chaos.faults.striking import drawn, strike_all
 from tests.chaos.faults.target import Target
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import violations
@@ -60,55 +59,35 @@ def run(
         engine = _engine(servers)
         ends.callback(engine.dispose)
         url = f"http://{HOST}:{free_port()}"
-        business = Business(engine, _drawn(rng))
+        business = Business(engine, drawn(rng))
         business.open(clients, servers.stripe.url)
         environment = servers.environment | _expect_events(servers, url)
         if mistake:
             environment["CHAOS_MISTAKE"] = mistake
         fleet = ends.enter_context(Fleet(environment, folder / "logs"))
         business.bill()
-        staff = Staff(business, _drawn(rng))
-        caller = Caller(url, business, _drawn(rng), report.violations)
+        staff = Staff(business, drawn(rng))
+        caller = Caller(url, business, drawn(rng), report.violations)
         strikes = plan(rng, faults, only)
-        after: list[Callable[[], None]] = []
-        lasting: list[float] = []
-
-        def strike(name: str, rng: random.Random) -> None:
-            FAULTS[name](
-                Target(
-                    fleet=fleet,
-                    postgres=servers.postgres,
-                    redis=servers.redis,
-                    proxy=servers.proxy,
-                    stripe=servers.stripe,
-                    sendgrid=servers.sendgrid,
-                    engine=engine,
-                    rng=rng,
-                    broken=report.violations,
-                    lasting=lasting,
-                    restarted_seconds=report.restarted_seconds,
-                    after=after,
-                )
-            )
-
-        with (
-            Load([staff.do_something, caller.ask], per_second=per_second),
-            ThreadPoolExecutor(1) as other_hand,
-        ):
-            for number, names in enumerate(strikes, start=1):
-                say(f"{number}/{len(strikes)} {' and '.join(names)}")
-                report.faults += names
-                # Drawn before any strikes: which of them is first is not the seed's.
-                one, *others = [(name, _drawn(rng)) for name in names]
-                striking = [other_hand.submit(strike, *other) for other in others]
-                strike(*one)
-                for other in striking:
-                    other.result()
-                time.sleep(rng.random())
+        target = Target(
+            fleet=fleet,
+            postgres=servers.postgres,
+            redis=servers.redis,
+            proxy=servers.proxy,
+            stripe=servers.stripe,
+            sendgrid=servers.sendgrid,
+            engine=engine,
+            rng=rng,
+            broken=report.violations,
+            restarted_seconds=report.restarted_seconds,
+        )
+        with Load([staff.do_something, caller.ask], per_second=per_second):
+            strike_all(target, strikes, say)
+        report.faults += [name for names in strikes for name in names]
         servers.stripe.clear_faults()
         servers.sendgrid.clear_faults()
         say("waiting for the end")
-        settle(engine, servers.stripe, report, after, lasting, within=within)
+        settle(engine, servers.stripe, report, target.after, target.lasting, within=within)
         say("checking")
         report.violations += violations(engine, business, servers.stripe, servers.sendgrid)
         _count_up(report, servers, engine)
@@ -117,11 +96,6 @@ def run(
         if report.violations:
             say(f"logs: {_kept(folder)}")
     return report
-
-
-def _drawn(rng: random.Random) -> random.Random:
-    """A source of its own for somebody: what one draws does not change what another does."""
-    return random.Random(rng.random())  # noqa: S311 - it must be repeatable
 
 
 def _expect_events(servers: Servers, url: str) -> dict[str, str]:

@@ -31,6 +31,8 @@ def no_fence() -> None:
     """
     for name in ("_FINISH", "_HOLDS"):
         statement: str = getattr(job_ledger, name)
+        if _FENCE not in statement:
+            raise LookupError(f"{name} has no such fence to take down")
         _put(job_ledger, name, statement.replace(_FENCE, ""))
 
 

@@ -57,7 +57,8 @@ def settle(
 ) -> None:
     """Wait until all accepted work has ended, replay what is dead, and let days pass.
 
-    Faults go on until the last of ``lasting``. ``after`` is done when everything else has ended. Nothing is waited for longer than ``within``.
+    Faults go on until the last of ``lasting``. ``after`` is done when everything else has ended.
+    Nothing is waited for longer than ``within``.
     """
     last_fault_over = max([time.monotonic(), *lasting])
     overdue: set[UUID] = set()

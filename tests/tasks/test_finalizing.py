@@ -6,10 +6,20 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from billing.errors import IllegalTransition, NotFound
-from models import Account, Client, Invoice, InvoiceLine, LedgerEntry, NumberSeries
+from models import (
+    Account,
+    Client,
+    Invoice,
+    InvoiceLine,
+    Job,
+    LedgerEntry,
+    Mail,
+    NumberSeries,
+)
 from tasks.accounts import change_account, create_account
 from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice, finalize_invoices
+from tests.money import with_a_card
 from tests.worlds import (
     NOW,
     a_charge,
@@ -109,6 +119,30 @@ def test_an_unknown_or_another_accounts_draft_is_not_found(
         with pytest.raises(NotFound):
             perform(engine, finalize_invoice, owner, invoice_id=invoice_id)
     assert invoices_of(engine, other)[0].status == "draft"
+
+
+@pytest.mark.parametrize("expected_total", [None, 1000])
+def test_whoever_looked_at_the_draft_its_client_is_told_and_its_card_charged(
+    engine: Engine, session: Session, account: Account, expected_total: int | None
+) -> None:
+    client = a_client(engine, account, email="ada@maple.example")
+    with_a_card(engine, account, client)
+    draft = a_draft(engine, account, client)
+
+    perform(
+        engine,
+        finalize_invoice,
+        account,
+        invoice_id=draft.id,
+        collect=True,
+        expected_total=expected_total,
+    )
+
+    [invoice] = invoices_of(engine, client)
+    assert (invoice.status, invoice.next_attempt_at) == ("open", NOW)
+    assert [mail.kind for mail in session.scalars(select(Mail))] == ["invoice_ready"]
+    jobs = set(session.scalars(select(Job.kind)))
+    assert jobs == {"send_mail", "collect_client"}
 
 
 def test_a_rolled_back_finalizing_gives_its_number_back(

@@ -326,6 +326,21 @@ def test_what_was_paid_in_part_is_left_as_credit_where_staff_say_so(
     assert_no_money_is_lost(engine, account)
 
 
+def test_credit_that_is_given_back_is_used_at_once_for_what_else_is_open(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 400)
+    wrong = an_invoice(engine, account, client)
+    other = an_invoice(engine, account, client)
+
+    perform(engine, void_invoice, account, invoice_id=wrong.id)
+
+    assert invoice_of(engine, other.id).amount_due == 600
+    assert balances(engine, client) == {}
+    assert_no_money_is_lost(engine, account)
+
+
 @pytest.mark.parametrize(("reissue", "left", "due"), [(None, 0, 850), (True, 150, 1000)])
 def test_what_was_paid_is_used_for_what_else_is_open_unless_copies_wait_for_it(
     engine: Engine, account: Account, *, reissue: bool | None, left: int, due: int

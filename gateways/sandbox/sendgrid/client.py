@@ -154,7 +154,12 @@ class SendGridControl:
         fields: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401 - JSON, which each caller takes apart.
         response = self._pool.request(
-            method, self._url + path, fields=dict(fields or {}) or None, json=body
+            method,
+            self._url + path,
+            fields=dict(fields or {}) or None,
+            json=body,
+            # A kept one may be ended by the sandbox just as it is used again.
+            headers={"Connection": "close"},
         )
         if response.status >= 400:
             raise ControlRefused(f"{method} {path}: {response.status} {response.data.decode()}")

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis import Redis
 from sqlalchemy import Engine
@@ -38,10 +38,10 @@ class Target:
     sendgrid: SendGridControl
     engine: Engine
     rng: random.Random
-    broken: list[str]
-    lasting: list[float]
-    restarted_seconds: list[float]
-    after: list[Callable[[], None]]
+    broken: list[str] = field(default_factory=list)
+    lasting: list[float] = field(default_factory=list)
+    restarted_seconds: list[float] = field(default_factory=list)
+    after: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def doorbell(self) -> Redis:
