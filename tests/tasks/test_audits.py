@@ -78,6 +78,7 @@ def move_credit_and_money(engine: Engine, account: Account, client: Client) -> N
     perform(engine, deposit_credit, account, **of_client, amount=200, apply=False)
     void = an_invoice(engine, account, client, "5.00")
     perform(engine, void_invoice, account, invoice_id=void.id)
+    perform(engine, deposit_credit, account, **of_client, amount=200, apply=False)
     perform(engine, adjust_credit, account, **of_client, amount=-50, note="wrong client")
     perform(engine, apply_invoice_credit, account, invoice_id=cycle.id, amount=40)
     paid = an_invoice(engine, account, client, "6.00")

@@ -207,6 +207,7 @@ class Void(OnOne):
         done(world.engine, void_invoice, world.account, invoice_id=one.id)
         one.status = "void"
         book.balance[one.currency] += one.credit
+        book.use(one.currency)
 
 
 class MarkPaid(OnOne):
