@@ -37,6 +37,16 @@ class Origin(StrEnum):
     CLIENT = "client"
 
 
+class AttemptPurpose(StrEnum):
+    """What an attempt's money is for."""
+
+    INVOICE = "invoice"
+    # Credit that somebody asked for.
+    DEPOSIT = "deposit"
+    # Credit that had fallen below its threshold.
+    TOP_UP = "top_up"
+
+
 class AttemptState(StrEnum):
     """Where one try at a card stands."""
 

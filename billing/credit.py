@@ -24,6 +24,17 @@ class CreditEntryKind(StrEnum):
     OVERPAYMENT = "overpayment"
     # Above zero: money that arrived where none was due.
     UNEXPECTED = "unexpected"
+    # Above zero: promotional, and below zero when its date has come.
+    GRANTED = "granted"
+    EXPIRED = "expired"
+    # Above zero: what a credit note was worth over what was due.
+    CREDIT_NOTE = "credit_note"
+    # Above zero: a payment that was given back as credit, its debt being there again.
+    REFUND = "refund"
+    # Above zero: what the bank gave back of a refund.
+    REFUND_FAILED = "refund_failed"
+    # Below zero: unused credit that the client was paid.
+    PAID_OUT = "paid_out"
 
 
 def credit_to_apply(balance: int, due: int) -> int:

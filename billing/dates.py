@@ -1,6 +1,7 @@
 """The dates an invoice bears."""
 
 from datetime import date, timedelta
+from enum import StrEnum
 
 from billing.errors import InvalidInput
 
@@ -9,6 +10,13 @@ CATCH_UP_DAYS = 31
 
 DEFAULT_NET_DAYS = 14
 MAX_NET_DAYS = 365
+
+
+class InvoiceDate(StrEnum):
+    """Which date an account's cycle invoices bear."""
+
+    BOUNDARY = "boundary"
+    FINALIZATION = "finalization"
 
 
 def issued_on(

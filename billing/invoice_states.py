@@ -24,6 +24,8 @@ class InvoiceEvent(StrEnum):
     PAY = "pay"
     VOID = "void"
     WRITE_OFF = "write off"
+    # Its money went back: by a refund without a credit note, or a lost dispute.
+    REOPEN = "reopen"
 
 
 TRANSITIONS: Mapping[tuple[InvoiceStatus, InvoiceEvent], InvoiceStatus] = MappingProxyType(
@@ -32,6 +34,7 @@ TRANSITIONS: Mapping[tuple[InvoiceStatus, InvoiceEvent], InvoiceStatus] = Mappin
         (InvoiceStatus.OPEN, InvoiceEvent.PAY): InvoiceStatus.PAID,
         (InvoiceStatus.OPEN, InvoiceEvent.VOID): InvoiceStatus.VOID,
         (InvoiceStatus.OPEN, InvoiceEvent.WRITE_OFF): InvoiceStatus.UNCOLLECTIBLE,
+        (InvoiceStatus.PAID, InvoiceEvent.REOPEN): InvoiceStatus.OPEN,
         (InvoiceStatus.UNCOLLECTIBLE, InvoiceEvent.VOID): InvoiceStatus.VOID,
         # A client may still settle a debt that was given up.
         (InvoiceStatus.UNCOLLECTIBLE, InvoiceEvent.PAY): InvoiceStatus.PAID,

@@ -7,9 +7,10 @@ from enum import StrEnum
 from uuid import UUID
 
 from billing.errors import InvalidInput, RuleViolation
-from billing.numbering import DocumentType
 
 DEFAULT_FORMAT = "INV-{seq:06}"
+
+CREDIT_NOTE_FORMAT = "CN-{seq:06}"
 
 MAX_SEQUENCE = 10**12 - 1
 """Largest sequence number: twelve digits, also where another system put a date in front."""
@@ -22,6 +23,13 @@ MAX_NUMBER_LENGTH = 40
 
 _SEQUENCE = re.compile(r"\{seq(?::0(?:[1-9]|1[0-2]))?\}")
 _FORMAT = re.compile(rf"(?:{_SEQUENCE.pattern}|\{{year\}}|\{{month\}}|[A-Za-z0-9/._-])*")
+
+
+class DocumentType(StrEnum):
+    """A kind of numbered document; each has its own gapless series per account."""
+
+    INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
 
 
 class NumberReset(StrEnum):

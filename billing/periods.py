@@ -35,6 +35,7 @@ class PeriodReason(StrEnum):
     SWITCHED_TO_MANUAL = "switched_to_manual"
     DRAFT_DELETED = "draft_deleted"
     CHARGES_ON_MANUAL_DRAFT = "charges_on_manual_draft"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from uuid import UUID
 
 
 class LedgerAccount(StrEnum):
-    """Where money is booked: receivable by invoice, credit by client.
+    """Where money is booked: receivable by invoice, tax by rate, credit by client.
 
     ``stripe`` is what Stripe has collected, gross; ``outside`` what came in any other way.
     """
 
     RECEIVABLE = "receivable"
     REVENUE = "revenue"
+    TAX = "tax"
     CREDIT = "credit"
+    PROMOTION = "promotion"
     ADJUSTMENT = "adjustment"
     STRIPE = "stripe"
     OUTSIDE = "outside"
+    BAD_DEBT = "bad_debt"
 
 
 class LedgerEvent(StrEnum):
@@ -31,7 +37,20 @@ class LedgerEvent(StrEnum):
     CARD_PAYMENT = "card_payment"
     OUTSIDE_PAYMENT = "outside_payment"
     DEPOSIT = "deposit"
+    # Promotional credit, given and run out.
+    GRANT = "grant"
+    EXPIRY = "expiry"
     ADJUSTMENT = "adjustment"
+    # Unused credit that was paid out.
+    CREDIT_REFUND = "credit_refund"
+    CREDIT_NOTE = "credit_note"
+    # Without a credit note: the debt is there again.
+    REFUND = "refund"
+    # The bank gave a refund back.
+    REFUND_FAILED = "refund_failed"
+    WRITE_OFF = "write_off"
+    # What was written off is owed again: it is being paid, or its invoice voided.
+    RECOVERY = "recovery"
 
 
 ONCE_AN_INVOICE = frozenset({LedgerEvent.FINALIZE, LedgerEvent.VOID})
@@ -44,26 +63,44 @@ class Posting:
 
     account: LedgerAccount
     amount: int
+    tax_rate_id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse tax without its rate, and a rate without tax.
+
+        Raises:
+            ValueError: It is so.
+        """
+        if (self.account == LedgerAccount.TAX) != (self.tax_rate_id is not None):
+            raise ValueError("tax is booked by rate, and nothing else is")
 
 
-def postings_for_finalizing(total: int) -> tuple[Posting, ...]:
-    """What finalizing an invoice of ``total`` minor units posts; nothing for zero.
+Taxes = Mapping[UUID, int]
+"""Tax in minor units by the id of its rate."""
+
+NO_TAXES: Taxes = MappingProxyType({})
+
+
+def postings_for_finalizing(total: int, taxes: Taxes = NO_TAXES) -> tuple[Posting, ...]:
+    """What finalizing an invoice of ``total`` minor units, taxes included, posts.
 
     A negative total is booked in two steps, revenue to receivable and receivable to credit. The
     receivable of that invoice ends at zero, so it has no line here: one line an account, net.
     """
-    if total == 0:
-        return ()
-    if total < 0:
-        return (Posting(LedgerAccount.REVENUE, -total), Posting(LedgerAccount.CREDIT, total))
-    return (Posting(LedgerAccount.RECEIVABLE, total), Posting(LedgerAccount.REVENUE, -total))
+    return _without_zeros(
+        Posting(LedgerAccount.CREDIT if total < 0 else LedgerAccount.RECEIVABLE, total),
+        Posting(LedgerAccount.REVENUE, sum(taxes.values()) - total),
+        *_taxed(taxes, -1),
+    )
 
 
-def postings_for_voiding(total: int, credit_applied: int, paid: int = 0) -> tuple[Posting, ...]:
+def postings_for_voiding(
+    total: int, credit_applied: int, paid: int = 0, taxes: Taxes = NO_TAXES
+) -> tuple[Posting, ...]:
     """What voiding an open invoice of ``total`` minor units posts: its finalizing, reversed.
 
-    The credit that it had used, signed, goes back to the client, and what was ``paid`` for it
-    becomes credit.
+    The credit that it had used, signed, goes back to the client, and what was ``paid`` for it and
+    not refunded becomes credit.
 
     Raises:
         ValueError: ``total`` is not above zero: such an invoice was paid at once, never open.
@@ -71,7 +108,8 @@ def postings_for_voiding(total: int, credit_applied: int, paid: int = 0) -> tupl
     if total <= 0:
         raise ValueError("an invoice without anything due is never open")
     return _without_zeros(
-        Posting(LedgerAccount.REVENUE, total),
+        Posting(LedgerAccount.REVENUE, total - sum(taxes.values())),
+        *_taxed(taxes, 1),
         Posting(LedgerAccount.RECEIVABLE, credit_applied + paid - total),
         Posting(LedgerAccount.CREDIT, -credit_applied - paid),
     )
@@ -109,12 +147,72 @@ def postings_for_adjusting(amount: int) -> tuple[Posting, ...]:
     )
 
 
+def postings_for_granting(amount: int) -> tuple[Posting, ...]:
+    """What a promotional grant posts; its expiry posts the opposite."""
+    return _without_zeros(
+        Posting(LedgerAccount.PROMOTION, amount), Posting(LedgerAccount.CREDIT, -amount)
+    )
+
+
+def postings_for_paying_out_credit(paid_from: LedgerAccount, amount: int) -> tuple[Posting, ...]:
+    """What unused credit posts that is refunded from ``stripe`` or ``outside``."""
+    return _without_zeros(Posting(LedgerAccount.CREDIT, amount), Posting(paid_from, -amount))
+
+
+def postings_for_credit_note(
+    net: int, taxes: Taxes, *, lowers_due: int, returned: int, returned_to: LedgerAccount
+) -> tuple[Posting, ...]:
+    """What a credit note of ``net`` and ``taxes`` posts.
+
+    It lowers what is due; what is over goes to ``credit``, ``stripe`` or ``outside``.
+
+    Raises:
+        ValueError: The two sides are not the same.
+    """
+    if net + sum(taxes.values()) != lowers_due + returned:
+        raise ValueError("what a note takes is what it lowers and returns")
+    return _without_zeros(
+        Posting(LedgerAccount.REVENUE, net),
+        *_taxed(taxes, 1),
+        Posting(LedgerAccount.RECEIVABLE, -lowers_due),
+        Posting(returned_to, -returned),
+    )
+
+
+def postings_for_refund(paid_from: LedgerAccount, amount: int) -> tuple[Posting, ...]:
+    """What a refund without a credit note posts: the debt is there again."""
+    return _without_zeros(Posting(LedgerAccount.RECEIVABLE, amount), Posting(paid_from, -amount))
+
+
+def postings_for_failed_refund(amount: int) -> tuple[Posting, ...]:
+    """What a refund posts that the bank gave back: the client has it as credit."""
+    return _without_zeros(
+        Posting(LedgerAccount.STRIPE, amount), Posting(LedgerAccount.CREDIT, -amount)
+    )
+
+
+def postings_for_writing_off(amount: int) -> tuple[Posting, ...]:
+    """What giving up ``amount`` of a debt posts; its recovery posts the opposite."""
+    return _without_zeros(
+        Posting(LedgerAccount.BAD_DEBT, amount), Posting(LedgerAccount.RECEIVABLE, -amount)
+    )
+
+
 def credit_applied_when_finalized(total: int) -> int:
     """The signed credit that finalizing moves, so that total - credit applied = amount due.
 
     A negative total is handed to the client's credit balance: all of it is applied, none is due.
     """
     return min(total, 0)
+
+
+def reversed_postings(postings: tuple[Posting, ...]) -> tuple[Posting, ...]:
+    """The same with the sides swapped."""
+    return tuple(Posting(one.account, -one.amount, one.tax_rate_id) for one in postings)
+
+
+def _taxed(taxes: Taxes, sign: int) -> tuple[Posting, ...]:
+    return tuple(Posting(LedgerAccount.TAX, sign * tax, rate) for rate, tax in taxes.items())
 
 
 def _without_zeros(*postings: Posting) -> tuple[Posting, ...]:

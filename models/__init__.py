@@ -2,15 +2,17 @@
 
 from models.account import Account
 from models.api_key import ApiKey, Scope
+from models.auto_top_up import AutoTopUpSetting
 from models.base import Base
 from models.billing_method import BillingMethod
 from models.billing_period import BillingPeriod
 from models.billing_run import BillingRun
 from models.charge import Charge, ChargeState
 from models.client import Client
-from models.credit import CreditBalance, CreditEntry
+from models.credit import CreditBalance, CreditEntry, CreditGrant, CreditGrantUse
+from models.credit_note import CreditNote
 from models.idempotency_key import IdempotencyKey
-from models.invoice import Invoice, InvoiceLine
+from models.invoice import Invoice, InvoiceLine, InvoiceTax
 from models.job import Job, JobAttempt
 from models.ledger import LedgerEntry, LedgerPosting
 from models.mail import Mail
@@ -19,12 +21,15 @@ from models.payment import Payment, PaymentSource
 from models.payment_attempt import PaymentAttempt
 from models.process import Process
 from models.queue import Queue
+from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
+from models.tax_rate import TaxRateRow
 from models.webhook_event import WebhookEvent
 
 __all__ = [
     "Account",
     "ApiKey",
+    "AutoTopUpSetting",
     "Base",
     "BillingMethod",
     "BillingPeriod",
@@ -34,9 +39,13 @@ __all__ = [
     "Client",
     "CreditBalance",
     "CreditEntry",
+    "CreditGrant",
+    "CreditGrantUse",
+    "CreditNote",
     "IdempotencyKey",
     "Invoice",
     "InvoiceLine",
+    "InvoiceTax",
     "Job",
     "JobAttempt",
     "LedgerEntry",
@@ -48,8 +57,10 @@ __all__ = [
     "PaymentSource",
     "Process",
     "Queue",
+    "Refund",
     "Schedule",
     "ScheduleFire",
     "Scope",
+    "TaxRateRow",
     "WebhookEvent",
 ]

@@ -1,13 +1,17 @@
 """Accounts: the businesses that bill. Every other row belongs to one."""
 
+from datetime import date
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import CheckConstraint
+from sqlalchemy import ARRAY, CheckConstraint, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from billing.dates import DEFAULT_NET_DAYS, MAX_NET_DAYS
+from billing.dates import DEFAULT_NET_DAYS, MAX_NET_DAYS, InvoiceDate
 from billing.dunning import DEFAULT_RETRY_DAYS
-from models.base import Base, CreatedAt, JsonList, JsonObject, PrimaryKey, is_currency
+from billing.number_formats import CREDIT_NOTE_FORMAT, DEFAULT_FORMAT, NumberReset
+from billing.reviews import MAX_REVIEW_HOURS
+from models.base import Base, CreatedAt, JsonList, JsonObject, PrimaryKey, is_currency, one_of
 
 
 class Account(Base):
@@ -16,12 +20,17 @@ class Account(Base):
     ``address`` is an object of text lines, frozen into each finalized invoice; ``tax_ids`` a
     list of texts; ``net_days`` whole days from issue to due; ``dunning_days`` the days from each
     declined try of a card to the next; ``notifications`` the mails that were switched, by kind.
+    ``review_hours`` is NULL where a person finalizes the drafts of billing periods; ``tax_rates``
+    are ids of ``TaxRate``; up to ``books_closed_through`` nothing is posted any more.
     """
 
     __tablename__ = "accounts"
     __table_args__ = (
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint(f"net_days BETWEEN 0 AND {MAX_NET_DAYS}", name="net_days"),
+        CheckConstraint(f"review_hours BETWEEN 0 AND {MAX_REVIEW_HOURS}", name="review_hours"),
+        CheckConstraint(one_of("invoice_date", InvoiceDate), name="invoice_date"),
+        CheckConstraint(one_of("number_reset", NumberReset), name="number_reset"),
     )
 
     id: Mapped[PrimaryKey]
@@ -35,4 +44,14 @@ class Account(Base):
     auto_collect: Mapped[bool] = mapped_column(server_default="true")
     dunning_days: Mapped[list[Any]] = mapped_column(server_default=str(list(DEFAULT_RETRY_DAYS)))
     notifications: Mapped[JsonObject]
+    tax_rates: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
+    review_hours: Mapped[int | None] = mapped_column(server_default="0")
+    invoice_date: Mapped[str] = mapped_column(server_default=InvoiceDate.BOUNDARY)
+    number_format: Mapped[str] = mapped_column(server_default=DEFAULT_FORMAT)
+    credit_note_format: Mapped[str] = mapped_column(server_default=CREDIT_NOTE_FORMAT)
+    number_reset: Mapped[str] = mapped_column(server_default=NumberReset.NEVER)
+    void_makes_credit_note: Mapped[bool] = mapped_column(server_default="false")
+    billing_paused: Mapped[bool] = mapped_column(server_default="false")
+    collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    books_closed_through: Mapped[date | None]
     created_at: Mapped[CreatedAt]

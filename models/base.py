@@ -16,6 +16,7 @@ PrimaryKey = Annotated[UUID, mapped_column(primary_key=True, server_default=func
 MinorUnits = Annotated[int, mapped_column(BigInteger)]
 Quantity = Annotated[Decimal, mapped_column(Numeric(18, 6))]
 UnitPrice = Annotated[Decimal, mapped_column(Numeric(22, 8))]
+Percent = Annotated[Decimal, mapped_column(Numeric(7, 4))]
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now())]
 JsonObject = Annotated[dict[str, Any], mapped_column(JSONB, server_default=text("'{}'"))]
 JsonList = Annotated[list[Any], mapped_column(JSONB, server_default=text("'[]'"))]

@@ -52,6 +52,13 @@ class BillingPeriod(Base):
             "ends_at",
             postgresql_where=f"{UNDECIDED} AND reason IS NULL",
         ),
+        # What a pause holds, for its end.
+        Index(
+            "ix_billing_periods_held",
+            "account_id",
+            "client_id",
+            postgresql_where="state = 'held'",
+        ),
         # By client within a run: what a run has done for a client so far, in one probe.
         Index(
             "ix_billing_periods_run_id_client_id",

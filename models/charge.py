@@ -4,7 +4,7 @@ from datetime import date
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.money import MAX_AMOUNT
@@ -34,7 +34,9 @@ class Charge(Base):
     ``amount`` is in the currency's minor unit, rounded once when recorded; ``unit_price`` is a
     decimal in major units, NULL when the amount was given outright. A charge on a finalized
     invoice is immutable (trigger ``charges_locked``); once that is void, a ``copy_of`` it can be
-    billed.
+    billed. One that ``amends`` it corrects it on another invoice. ``tax_rates``, ids of
+    ``TaxRate``, fall back to the client's when NULL; those apply that are valid on ``taxed_on``, or
+    on ``charged_on`` when that is NULL.
     """
 
     __tablename__ = "charges"
@@ -52,6 +54,7 @@ class Charge(Base):
         Index("ix_charges_account_id_id", "account_id", "id"),
         # A voided charge is billed again once.
         Index("uq_charges_copy_of", "copy_of", unique=True, postgresql_where="copy_of IS NOT NULL"),
+        Index("ix_charges_amends", "amends", postgresql_where="amends IS NOT NULL"),
         CheckConstraint("quantity > 0", name="quantity"),
         CheckConstraint(f"amount BETWEEN -{MAX_AMOUNT} AND {MAX_AMOUNT}", name="amount"),
         CheckConstraint(is_currency(), name="currency"),
@@ -63,6 +66,7 @@ class Charge(Base):
     client_id: Mapped[UUID]
     invoice_id: Mapped[UUID | None]
     copy_of: Mapped[UUID | None] = mapped_column(ForeignKey("charges.id"))
+    amends: Mapped[UUID | None] = mapped_column(ForeignKey("charges.id"))
     external_ref: Mapped[str | None]
     charged_on: Mapped[date]
     description: Mapped[str]
@@ -71,5 +75,7 @@ class Charge(Base):
     unit_price: Mapped[UnitPrice | None]
     amount: Mapped[MinorUnits]
     currency: Mapped[str]
+    tax_rates: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))
+    taxed_on: Mapped[date | None]
     details: Mapped[JsonObject] = mapped_column("metadata")
     created_at: Mapped[CreatedAt]

@@ -7,18 +7,21 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
+    ARRAY,
     CheckConstraint,
     ColumnElement,
     ForeignKey,
     Index,
     Select,
     UniqueConstraint,
+    Uuid,
     select,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.cycles import BillingCycle, Cadence
 from billing.dates import MAX_NET_DAYS
+from billing.reviews import MAX_REVIEW_HOURS
 from models.account import Account
 from models.base import Base, CreatedAt, JsonList, JsonObject, PrimaryKey, is_currency, one_of
 
@@ -28,7 +31,8 @@ class Client(Base):
 
     ``time_zone``, ``currency``, ``net_days`` and ``auto_collect`` fall back to the account's when
     NULL; so does each mail that ``notifications`` does not switch.
-    ``activated_at`` is when the client was last put on a cycle: the scheduler bills only
+    ``review_hours`` too, unless ``review_by_person``; ``tax_rates``, ids of ``TaxRate``, too, but an
+    empty list is none. ``activated_at`` is when the client was last put on a cycle: the scheduler bills only
     periods that end after it. The row's lock is what serialises everything that drafts.
     """
 
@@ -43,6 +47,9 @@ class Client(Base):
         ),
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint(f"net_days BETWEEN 0 AND {MAX_NET_DAYS}", name="net_days"),
+        CheckConstraint(f"review_hours BETWEEN 0 AND {MAX_REVIEW_HOURS}", name="review_hours"),
+        CheckConstraint("NOT review_by_person OR review_hours IS NULL", name="review_by_person"),
+        CheckConstraint("archived_at IS NULL OR billing_cycle = 'manual'", name="archived"),
         CheckConstraint(
             "billing_cycle = 'manual' OR (billing_starts_on IS NOT NULL AND activated_at IS NOT NULL)",
             name="on_a_cycle_since",
@@ -66,6 +73,13 @@ class Client(Base):
     anchor_day: Mapped[int] = mapped_column(server_default="1")
     billing_starts_on: Mapped[date | None]
     activated_at: Mapped[datetime | None]
+    review_hours: Mapped[int | None]
+    review_by_person: Mapped[bool] = mapped_column(server_default="false")
+    tax_rates: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))
+    tax_exempt: Mapped[bool] = mapped_column(server_default="false")
+    billing_paused: Mapped[bool] = mapped_column(server_default="false")
+    collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    archived_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
 
     @property

@@ -1,5 +1,6 @@
 """Credit: one signed balance per client and currency, and every movement of it."""
 
+from datetime import date
 from uuid import UUID
 
 from sqlalchemy import (
@@ -74,9 +75,54 @@ class CreditEntry(Base):
     amount: Mapped[MinorUnits]
     invoice_id: Mapped[UUID | None]
     payment_id: Mapped[UUID | None] = mapped_column(ForeignKey("payments.id"))
+    grant_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_grants.id"))
+    credit_note_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_notes.id"))
+    refund_id: Mapped[UUID | None] = mapped_column(ForeignKey("refunds.id"))
     note: Mapped[str | None]
     requested_by: Mapped[str]
     created_at: Mapped[CreatedAt]
+
+
+class CreditGrant(Base):
+    """Promotional credit, and what remains of it: a part of its client's balance.
+
+    ``expires_on`` is the first day, in the client's zone, on which it cannot be used.
+    """
+
+    __tablename__ = "credit_grants"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        Index(
+            "ix_credit_grants_remaining",
+            "client_id",
+            "currency",
+            postgresql_where="remaining > 0",
+        ),
+        CheckConstraint(is_currency(), name="currency"),
+        CheckConstraint("amount > 0 AND remaining BETWEEN 0 AND amount", name="remaining"),
+    )
+
+    id: Mapped[PrimaryKey]
+    account_id: Mapped[UUID]
+    client_id: Mapped[UUID]
+    currency: Mapped[str]
+    amount: Mapped[MinorUnits]
+    remaining: Mapped[MinorUnits]
+    expires_on: Mapped[date | None]
+    note: Mapped[str | None]
+    requested_by: Mapped[str]
+    created_at: Mapped[CreatedAt]
+
+
+class CreditGrantUse(Base):
+    """How much of a grant an invoice uses; a void gives it back to the grant."""
+
+    __tablename__ = "credit_grant_uses"
+    __table_args__ = (CheckConstraint("amount > 0", name="amount"),)
+
+    invoice_id: Mapped[UUID] = mapped_column(ForeignKey("invoices.id"), primary_key=True)
+    grant_id: Mapped[UUID] = mapped_column(ForeignKey("credit_grants.id"), primary_key=True)
+    amount: Mapped[MinorUnits]
 
 
 def balances_for_update(keys: list[tuple[UUID, str]]) -> Select[CreditBalance]:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Computed,
     ForeignKey,
@@ -19,15 +20,28 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
-from models.base import Base, CreatedAt, MinorUnits, PrimaryKey, is_currency, one_of
+from models.base import (
+    Base,
+    CreatedAt,
+    JsonObject,
+    MinorUnits,
+    Percent,
+    PrimaryKey,
+    is_currency,
+    one_of,
+)
 
 _STAMPS = {
     InvoiceEvent.FINALIZE: "finalized_at",
     InvoiceEvent.PAY: "paid_at",
     InvoiceEvent.VOID: "voided_at",
+    InvoiceEvent.WRITE_OFF: "written_off_at",
 }
 
-AMOUNT_DUE = "CASE WHEN status = 'void' THEN 0 ELSE total - credit_applied - amount_paid END"
+AMOUNT_DUE = (
+    "CASE WHEN status = 'void' THEN 0 ELSE total - credit_applied - amount_paid"
+    " - amount_credited + amount_refunded - amount_written_off END"
+)
 
 
 class Invoice(Base):
@@ -35,7 +49,10 @@ class Invoice(Base):
 
     A draft's lines are its charges; finalizing copies them into ``InvoiceLine`` and freezes the
     row (trigger ``invoices_locked``). ``credit_applied`` is signed: positive credit lowers what
-    is due; a negative invoice carries its own total, which became credit. ``auto_collect`` says
+    is due; a negative invoice carries its own total, which became credit. ``amount_credited`` is the
+    sum of its credit notes, ``amount_refunded`` what was given back of it, ``amount_written_off``
+    what is given up and was not recovered. ``review_ends_at`` is when a draft of a billing period
+    is finalized by itself, NULL where a person does that. ``auto_collect`` says
     that it is charged without being asked, at ``next_attempt_at``; ``failures`` counts such tries
     that were declined since the last new card, ``attempt_count`` all tries.
     """
@@ -49,6 +66,7 @@ class Invoice(Base):
             ["client_id", "period_id"], ["billing_periods.client_id", "billing_periods.id"]
         ),
         UniqueConstraint("account_id", "number"),
+        UniqueConstraint("account_id", "series_year", "sequence"),
         Index("ix_invoices_account_id_id", "account_id", "id"),
         Index(
             "uq_invoices_period_id_currency",
@@ -64,8 +82,14 @@ class Invoice(Base):
         CheckConstraint("total = subtotal + tax", name="total"),
         CheckConstraint("amount_paid >= 0", name="amount_paid"),
         CheckConstraint(
+            "amount_credited >= 0 AND amount_refunded >= 0 AND amount_written_off >= 0",
+            name="corrections",
+        ),
+        CheckConstraint(
             "(status = 'draft') = (number IS NULL) AND (status = 'draft') = (finalized_at IS NULL)"
-            " AND (status = 'draft') = (issued_on IS NULL) AND (status = 'draft') = (due_on IS NULL)",
+            " AND (status = 'draft') = (issued_on IS NULL) AND (status = 'draft' OR due_on IS NOT NULL)"
+            " AND (status = 'draft') = (sequence IS NULL)"
+            " AND (status = 'draft') = (series_year IS NULL)",
             name="finalized",
         ),
         CheckConstraint("(status = 'void') = (voided_at IS NOT NULL)", name="voided"),
@@ -73,7 +97,13 @@ class Invoice(Base):
         CheckConstraint(
             "status <> 'paid' OR (paid_at IS NOT NULL AND amount_due = 0)", name="paid"
         ),
-        CheckConstraint("status NOT IN ('open', 'uncollectible') OR amount_due > 0", name="owed"),
+        CheckConstraint("status <> 'open' OR amount_due > 0", name="owed"),
+        CheckConstraint(
+            "(status = 'uncollectible') = (amount_written_off > 0)"
+            " AND (status <> 'uncollectible' OR amount_due = 0 AND written_off_at IS NOT NULL)",
+            name="written_off",
+        ),
+        CheckConstraint("review_ends_at IS NULL OR status = 'draft'", name="review"),
         CheckConstraint(
             "next_attempt_at IS NULL OR (status = 'open' AND auto_collect)", name="next_attempt_at"
         ),
@@ -84,6 +114,11 @@ class Invoice(Base):
             "currency",
             "due_on",
             postgresql_where="status = 'open'",
+        ),
+        Index(
+            "ix_invoices_review_ends_at",
+            "review_ends_at",
+            postgresql_where="review_ends_at IS NOT NULL",
         ),
         Index(
             "ix_invoices_next_attempt_at",
@@ -99,15 +134,22 @@ class Invoice(Base):
     run_id: Mapped[UUID | None] = mapped_column(ForeignKey("billing_runs.id"))
     status: Mapped[str] = mapped_column(server_default=InvoiceStatus.DRAFT)
     number: Mapped[str | None]
+    sequence: Mapped[int | None] = mapped_column(BigInteger)
+    series_year: Mapped[int | None]
     currency: Mapped[str]
     subtotal: Mapped[MinorUnits]
     tax: Mapped[MinorUnits] = mapped_column(server_default="0")
     total: Mapped[MinorUnits]
     credit_applied: Mapped[MinorUnits] = mapped_column(server_default="0")
     amount_paid: Mapped[MinorUnits] = mapped_column(server_default="0")
+    amount_credited: Mapped[MinorUnits] = mapped_column(server_default="0")
+    amount_refunded: Mapped[MinorUnits] = mapped_column(server_default="0")
+    amount_written_off: Mapped[MinorUnits] = mapped_column(server_default="0")
     amount_due: Mapped[MinorUnits] = mapped_column(Computed(AMOUNT_DUE, persisted=True))
     issued_on: Mapped[date | None]
     due_on: Mapped[date | None]
+    memo: Mapped[str | None]
+    po_number: Mapped[str | None]
     bill_from: Mapped[dict[str, Any] | None]
     bill_to: Mapped[dict[str, Any] | None]
     auto_collect: Mapped[bool] = mapped_column(server_default="false")
@@ -115,9 +157,11 @@ class Invoice(Base):
     attempt_count: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[CreatedAt]
+    review_ends_at: Mapped[datetime | None]
     finalized_at: Mapped[datetime | None]
     paid_at: Mapped[datetime | None]
     voided_at: Mapped[datetime | None]
+    written_off_at: Mapped[datetime | None]
     reissued_at: Mapped[datetime | None]
 
     def apply(self, event: InvoiceEvent, at: datetime) -> None:
@@ -128,11 +172,18 @@ class Invoice(Base):
         """
         self.status = transition(InvoiceStatus(self.status), event)
         self.next_attempt_at = None
-        setattr(self, _STAMPS[event], at)
+        if event == InvoiceEvent.REOPEN:
+            self.paid_at = None
+        else:
+            setattr(self, _STAMPS[event], at)
 
 
 class InvoiceLine(Base):
-    """A charge as it stood when its invoice was finalized. Written once, never changed."""
+    """A charge as it stood when its invoice was finalized. Written once, never changed.
+
+    ``amount`` is as it was priced, ``net`` without the taxes in it; ``taxes`` has its share of each
+    tax, in minor units by the rate's id, and ``tax`` is their sum.
+    """
 
     __tablename__ = "invoice_lines"
     __table_args__ = (
@@ -148,6 +199,25 @@ class InvoiceLine(Base):
     quantity: Mapped[Decimal]
     unit_price: Mapped[Decimal | None]
     amount: Mapped[MinorUnits]
+    net: Mapped[MinorUnits]
+    tax: Mapped[MinorUnits] = mapped_column(server_default="0")
+    taxes: Mapped[JsonObject]
+
+
+class InvoiceTax(Base):
+    """One rate of a finalized invoice: ``tax``, taken of lines of ``net``. Never changed."""
+
+    __tablename__ = "invoice_taxes"
+    __table_args__ = (UniqueConstraint("invoice_id", "position"),)
+
+    invoice_id: Mapped[UUID] = mapped_column(ForeignKey("invoices.id"), primary_key=True)
+    tax_rate_id: Mapped[UUID] = mapped_column(ForeignKey("tax_rates.id"), primary_key=True)
+    position: Mapped[int]
+    name: Mapped[str]
+    percent: Mapped[Percent]
+    inclusive: Mapped[bool]
+    net: Mapped[MinorUnits]
+    tax: Mapped[MinorUnits]
 
 
 def invoices_for_update(ids: Sequence[UUID]) -> Select[Invoice]:

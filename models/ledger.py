@@ -37,6 +37,10 @@ class LedgerEntry(Base):
         Index("ix_ledger_entries_invoice_id", "invoice_id"),
         # Money received is booked once.
         Index("uq_ledger_entries_payment_id", "payment_id", unique=True),
+        Index("uq_ledger_entries_credit_note_id", "credit_note_id", unique=True),
+        # A refund is booked once, and once more if the bank gives it back.
+        Index("uq_ledger_entries_refund_id_event", "refund_id", "event", unique=True),
+        Index("ix_ledger_entries_grant_id", "grant_id"),
         Index("ix_ledger_entries_account_id_effective_on", "account_id", "effective_on"),
         CheckConstraint(one_of("event", LedgerEvent), name="event"),
         CheckConstraint(is_currency(), name="currency"),
@@ -47,6 +51,9 @@ class LedgerEntry(Base):
     client_id: Mapped[UUID]
     invoice_id: Mapped[UUID | None] = mapped_column(ForeignKey("invoices.id"))
     payment_id: Mapped[UUID | None] = mapped_column(ForeignKey("payments.id"))
+    credit_note_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_notes.id"))
+    refund_id: Mapped[UUID | None] = mapped_column(ForeignKey("refunds.id"))
+    grant_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_grants.id"))
     event: Mapped[str]
     currency: Mapped[str]
     effective_on: Mapped[date]
@@ -66,6 +73,7 @@ class LedgerPosting(Base):
             ["entry_id", "currency"], ["ledger_entries.id", "ledger_entries.currency"]
         ),
         CheckConstraint("amount <> 0", name="amount"),
+        CheckConstraint("(ledger_account = 'tax') = (tax_rate_id IS NOT NULL)", name="tax_rate"),
         CheckConstraint(one_of("ledger_account", LedgerAccount), name="ledger_account"),
         Index("ix_ledger_postings_entry_id", "entry_id"),
     )
@@ -73,5 +81,6 @@ class LedgerPosting(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     entry_id: Mapped[UUID]
     ledger_account: Mapped[str]
+    tax_rate_id: Mapped[UUID | None] = mapped_column(ForeignKey("tax_rates.id"))
     currency: Mapped[str]
     amount: Mapped[MinorUnits]

@@ -1,4 +1,4 @@
-"""Gapless document numbers: one counter per account and document type."""
+"""Gapless document numbers: one counter per account, document type and, where they reset, year."""
 
 from uuid import UUID
 
@@ -6,25 +6,32 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from billing.numbering import DocumentType
+from billing.number_formats import DocumentType
 from models.base import Base, one_of
 
 
 class NumberSeries(Base):
-    """The next sequence number of one series. Its row lock is what keeps numbers gapless."""
+    """The next sequence number of one series. Its row lock is what keeps numbers gapless.
+
+    ``year`` is 0 where numbers never start again; the series began with ``first_number``.
+    """
 
     __tablename__ = "number_series"
     __table_args__ = (
         CheckConstraint(one_of("document", DocumentType), name="document"),
-        CheckConstraint("next_number > 0", name="next_number"),
+        CheckConstraint("first_number > 0 AND next_number >= first_number", name="next_number"),
     )
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     document: Mapped[str] = mapped_column(primary_key=True)
+    year: Mapped[int] = mapped_column(primary_key=True, server_default="0")
+    first_number: Mapped[int] = mapped_column(BigInteger, server_default="1")
     next_number: Mapped[int] = mapped_column(BigInteger)
 
 
-def take_numbers(session: Session, account_id: UUID, document: DocumentType, count: int) -> int:
+def take_numbers(
+    session: Session, account_id: UUID, document: DocumentType, year: int, count: int
+) -> int:
     """Reserve ``count`` consecutive numbers and return the first.
 
     The series stays locked until the caller's transaction ends: a rollback gives the numbers
@@ -32,9 +39,9 @@ def take_numbers(session: Session, account_id: UUID, document: DocumentType, cou
     """
     statement = (
         insert(NumberSeries)
-        .values(account_id=account_id, document=document, next_number=1 + count)
+        .values(account_id=account_id, document=document, year=year, next_number=1 + count)
         .on_conflict_do_update(
-            index_elements=["account_id", "document"],
+            index_elements=["account_id", "document", "year"],
             set_={"next_number": NumberSeries.next_number + count},
         )
         .returning(NumberSeries.next_number)

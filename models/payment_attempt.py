@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
-from billing.collection import UNSETTLED, AttemptState, Origin, settle
+from billing.collection import UNSETTLED, AttemptPurpose, AttemptState, Origin, settle
 from billing.declines import DeclineClass
 from models.base import Base, CreatedAt, MinorUnits, PrimaryKey, is_currency, one_of
 
@@ -30,7 +30,7 @@ _STILL_OPEN_SQL, _ASKED_SQL = _listed(STILL_OPEN), _listed(UNSETTLED)
 
 
 class PaymentAttempt(Base):
-    """One try at a card for what an invoice owes, in the invoice's minor units.
+    """One try at a card for what an invoice owes, in the invoice's minor units, or for credit.
 
     What the call needs is frozen here, so that asking again asks the same under the same
     ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a
@@ -49,6 +49,14 @@ class PaymentAttempt(Base):
         UniqueConstraint("invoice_id", "ordinal"),
         UniqueConstraint("idempotency_key"),
         Index("uq_payment_attempts_payment_intent", "payment_intent", unique=True),
+        # Never two at once for one client's credit.
+        Index(
+            "uq_payment_attempts_still_open_for_credit",
+            "client_id",
+            "purpose",
+            unique=True,
+            postgresql_where=f"purpose <> 'invoice' AND state IN ({_STILL_OPEN_SQL})",
+        ),
         # Never two at once for one debt.
         Index(
             "uq_payment_attempts_still_open",
@@ -68,6 +76,12 @@ class PaymentAttempt(Base):
         ),
         CheckConstraint(one_of("state", AttemptState), name="state"),
         CheckConstraint(one_of("origin", Origin), name="origin"),
+        CheckConstraint(one_of("purpose", AttemptPurpose), name="purpose"),
+        CheckConstraint(
+            "(purpose = 'invoice') = (invoice_id IS NOT NULL)"
+            " AND (purpose = 'invoice') = (ordinal IS NOT NULL)",
+            name="invoice",
+        ),
         CheckConstraint(one_of("decline_class", DeclineClass), name="decline_class"),
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint("amount > 0", name="amount"),
@@ -77,9 +91,10 @@ class PaymentAttempt(Base):
     id: Mapped[PrimaryKey]
     account_id: Mapped[UUID]
     client_id: Mapped[UUID]
-    invoice_id: Mapped[UUID]
+    invoice_id: Mapped[UUID | None]
     job_id: Mapped[UUID]
-    ordinal: Mapped[int]
+    purpose: Mapped[str] = mapped_column(server_default=AttemptPurpose.INVOICE)
+    ordinal: Mapped[int | None]
     origin: Mapped[str]
     state: Mapped[str] = mapped_column(server_default=AttemptState.PENDING)
     amount: Mapped[MinorUnits]

@@ -26,22 +26,28 @@ CHECKS = {
           FROM invoices LEFT JOIN ledger_entries AS entries
             ON entries.invoice_id = invoices.id AND entries.event = 'finalize'
          WHERE invoices.account_id = :account AND status <> 'draft'
-         GROUP BY invoices.id HAVING count(entries.id) <> (invoices.total <> 0)::int
+         GROUP BY invoices.id
+        HAVING count(entries.id) <> (invoices.subtotal <> 0 OR EXISTS (
+               SELECT FROM invoice_taxes AS taxes
+                WHERE taxes.invoice_id = invoices.id AND taxes.tax <> 0))::int
     """,
-    # An entry's sides stand in this order: receivable, revenue, credit, adjustment, stripe, outside.
-    # How much credit an invoice uses is for the rules of credit to say.
+    # An entry's sides stand in this order: receivable, revenue, tax, credit, promotion, adjustment,
+    # stripe, outside, bad_debt. How much credit an invoice uses is for the rules of credit to say.
     "entries_follow_the_postings_table": """
         SELECT entries.id::text,
-               concat(event, ' of ', COALESCE(number, payments.id::text, 'a balance'), ' posts (',
-                      array_to_string(posted, ', '), ') and not (',
+               concat(event, ' of ', COALESCE(invoices.number, entries.payment_id::text, 'a balance'),
+                      ' posts (', array_to_string(posted, ', '), ') and not (',
                       array_to_string(wanted, ', ', '?'), ') ', entries.currency)
           FROM (SELECT entries.*, ARRAY[
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'receivable'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'revenue'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'tax'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'credit'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'promotion'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'adjustment'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'stripe'), 0),
-                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'outside'), 0)
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'outside'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'bad_debt'), 0)
                        ]::bigint[] AS posted
                   FROM ledger_entries AS entries LEFT JOIN ledger_postings ON entry_id = entries.id
                  WHERE entries.account_id = :account
@@ -50,22 +56,49 @@ CHECKS = {
            AND invoices.client_id = entries.client_id AND invoices.currency = entries.currency
           LEFT JOIN payments ON payments.id = entries.payment_id
            AND payments.client_id = entries.client_id AND payments.currency = entries.currency
-         CROSS JOIN LATERAL (SELECT NULLIF(posted[3], 0) AS credit) AS moved
+          LEFT JOIN credit_notes AS notes ON notes.id = entries.credit_note_id
+           AND notes.invoice_id = entries.invoice_id
+          LEFT JOIN refunds ON refunds.id = entries.refund_id
+           AND refunds.client_id = entries.client_id AND refunds.currency = entries.currency
+         CROSS JOIN LATERAL (SELECT NULLIF(posted[4], 0) AS credit, NULLIF(posted[9], 0) AS lost,
+                                    COALESCE(returned_to, destination) AS gone_to) AS moved
+         CROSS JOIN LATERAL (SELECT
+               COALESCE(returned, refunds.amount) * (gone_to = 'credit')::int AS to_credit,
+               COALESCE(returned, refunds.amount) * (gone_to = 'card')::int AS to_card,
+               COALESCE(returned, refunds.amount) * (gone_to = 'outside')::int AS to_outside)
+               AS given_back
          CROSS JOIN LATERAL (SELECT CASE event
-               WHEN 'finalize' THEN ARRAY[GREATEST(total, 0), -total, LEAST(total, 0), 0, 0, 0]
-               WHEN 'void' THEN ARRAY[credit_applied + amount_paid - total, total,
-                                      -credit_applied - amount_paid, 0, 0, 0]
-               WHEN 'apply_credit' THEN ARRAY[-credit, 0, credit, 0, 0, 0]
-               WHEN 'carry' THEN ARRAY[-credit, 0, abs(credit), 0, 0, 0]
-               WHEN 'card_payment' THEN ARRAY[-applied, 0, applied - amount, 0, amount, 0]
-               WHEN 'outside_payment' THEN ARRAY[-applied, 0, applied - amount, 0, 0, amount]
-               WHEN 'deposit' THEN ARRAY[0, 0, -amount, 0,
-                                         CASE source WHEN 'card' THEN amount ELSE 0 END,
-                                         CASE source WHEN 'outside' THEN amount ELSE 0 END]
-               WHEN 'adjustment' THEN ARRAY[0, 0, credit, -credit, 0, 0]
+               WHEN 'finalize' THEN ARRAY[GREATEST(total, 0), -subtotal, -invoices.tax,
+                                          LEAST(total, 0), 0, 0, 0, 0, 0]
+               WHEN 'void' THEN ARRAY[credit_applied + amount_paid - amount_refunded - total,
+                                      subtotal, invoices.tax,
+                                      amount_refunded - credit_applied - amount_paid, 0, 0, 0, 0, 0]
+               WHEN 'apply_credit' THEN ARRAY[-credit, 0, 0, credit, 0, 0, 0, 0, 0]
+               WHEN 'carry' THEN ARRAY[-credit, 0, 0, abs(credit), 0, 0, 0, 0, 0]
+               WHEN 'card_payment' THEN ARRAY[-applied, 0, 0, applied - payments.amount, 0, 0,
+                                              payments.amount, 0, 0]
+               WHEN 'outside_payment' THEN ARRAY[-applied, 0, 0, applied - payments.amount, 0, 0, 0,
+                                                 payments.amount, 0]
+               WHEN 'deposit' THEN ARRAY[0, 0, 0, -payments.amount, 0, 0,
+                                         payments.amount * (source = 'card')::int,
+                                         payments.amount * (source = 'outside')::int, 0]
+               WHEN 'grant' THEN ARRAY[0, 0, 0, -abs(credit), abs(credit), 0, 0, 0, 0]
+               WHEN 'expiry' THEN ARRAY[0, 0, 0, abs(credit), -abs(credit), 0, 0, 0, 0]
+               WHEN 'adjustment' THEN ARRAY[0, 0, 0, credit, 0, -credit, 0, 0, 0]
+               WHEN 'credit_refund' THEN ARRAY[0, 0, 0, refunds.amount, 0, 0, -to_card, -to_outside,
+                                               0]
+               WHEN 'credit_note' THEN ARRAY[-lowers_due, notes.net, notes.tax,
+                                             -COALESCE(to_credit, 0), 0, 0, -COALESCE(to_card, 0),
+                                             -COALESCE(to_outside, 0), 0]
+               WHEN 'refund' THEN ARRAY[refunds.amount, 0, 0, -to_credit, 0, 0, -to_card,
+                                        -to_outside, 0]
+               WHEN 'refund_failed' THEN ARRAY[0, 0, 0, -refunds.amount, 0, 0, refunds.amount, 0, 0]
+               WHEN 'write_off' THEN ARRAY[-abs(lost), 0, 0, 0, 0, 0, 0, 0, abs(lost)]
+               WHEN 'recovery' THEN ARRAY[abs(lost), 0, 0, 0, 0, 0, 0, 0, -abs(lost)]
                 END AS wanted) AS table_of_postings
          WHERE posted IS DISTINCT FROM wanted
-            OR event IN ('finalize', 'void', 'apply_credit', 'carry') AND invoices.id IS NULL
+            OR event IN ('finalize', 'void', 'apply_credit', 'carry', 'credit_note', 'refund',
+                         'write_off', 'recovery') AND invoices.id IS NULL
             OR event = 'card_payment' AND source <> 'card'
             OR event = 'outside_payment' AND source <> 'outside'
     """,
@@ -100,14 +133,21 @@ CHECKS = {
          GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> total
     """,
     "numbers_are_gapless": """
-        SELECT 'invoice', concat('next is ', COALESCE(next_number, 1), ', ', finalized,
-                                 ' are finalized, the last is ', COALESCE(highest, 0))
-          FROM (SELECT count(*) AS finalized,
-                       max(substring(number FROM '[0-9]+$')::bigint) AS highest
-                  FROM invoices WHERE account_id = :account AND number IS NOT NULL) AS given
-          LEFT JOIN number_series ON account_id = :account AND document = 'invoice'
-         WHERE (finalized, COALESCE(highest, 0))
-               <> (COALESCE(next_number, 1) - 1, COALESCE(next_number, 1) - 1)
+        SELECT concat(document, ' ', NULLIF(year, 0)),
+               concat('began with ', COALESCE(first_number, 1), ', next is ',
+                      COALESCE(next_number, 1), ', ', COALESCE(given, 0), ' are given, from ',
+                      lowest, ' to ', highest)
+          FROM (SELECT document, series_year AS year, count(*) AS given, min(sequence) AS lowest,
+                       max(sequence) AS highest
+                  FROM (SELECT 'invoice' AS document, series_year, sequence FROM invoices
+                         WHERE account_id = :account AND status <> 'draft' UNION ALL
+                        SELECT 'credit_note', series_year, sequence FROM credit_notes
+                         WHERE account_id = :account) AS documents
+                 GROUP BY document, series_year) AS given
+          FULL JOIN (SELECT document, year, first_number, next_number FROM number_series
+                      WHERE account_id = :account) AS series USING (document, year)
+         WHERE COALESCE(given, 0) <> COALESCE(next_number - first_number, 0)
+            OR given > 0 AND (lowest, highest) IS DISTINCT FROM (first_number, next_number - 1)
     """,
     "periods_tile_time": """
         SELECT client_id::text,
@@ -178,7 +218,8 @@ CHECKS = {
             ON entries.invoice_id = invoices.id AND kind = 'settled'
          WHERE invoices.account_id = :account
          GROUP BY invoices.id
-        HAVING COALESCE(sum(amount), 0) <> CASE status WHEN 'void' THEN amount_paid ELSE 0 END
+        HAVING COALESCE(sum(amount), 0)
+               <> CASE status WHEN 'void' THEN amount_paid - amount_refunded ELSE 0 END
     """,
     "amounts_paid_equal_their_payments": """
         SELECT invoices.id::text,

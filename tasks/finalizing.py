@@ -15,7 +15,7 @@ from billing.cycles import local_date
 from billing.dates import due_on, issued_on
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus, events_when_finalized, transition
-from billing.numbering import DocumentType, format_number
+from billing.number_formats import DocumentType
 from billing.postings import (
     LedgerEvent,
     credit_applied_when_finalized,
@@ -23,11 +23,11 @@ from billing.postings import (
 )
 from models import Account, Invoice
 from models.client import clients_for_update
-from models.number_series import take_numbers
 from tasks.collecting import wake_collection
 from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.kinds import Run, job
 from tasks.mailing import announce_invoice
+from tasks.numbering import number_documents
 from tasks.outcomes import Done, Outcome
 from tasks.posting import Entry, post
 
@@ -61,10 +61,10 @@ SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invo
 
 _FREEZE_LINES = text("""
 INSERT INTO invoice_lines (invoice_id, position, charge_id, charged_on, description, quantity,
-                           unit_price, amount)
+                           unit_price, amount, net)
 SELECT charges.invoice_id,
        row_number() OVER (PARTITION BY charges.invoice_id ORDER BY charged_on, charges.id),
-       charges.id, charged_on, description, quantity, unit_price, amount
+       charges.id, charged_on, description, quantity, unit_price, amount, amount
   FROM invoices
   JOIN charges ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
  WHERE invoices.id = ANY(:ids)
@@ -72,7 +72,8 @@ SELECT charges.invoice_id,
 
 _FREEZE = text("""
 UPDATE invoices
-   SET status = final.status, number = final.number, issued_on = final.issued_on,
+   SET status = final.status, number = final.number, sequence = final.sequence, series_year = final.year,
+       issued_on = final.issued_on,
        due_on = final.due_on, credit_applied = final.credit_applied, finalized_at = :now,
        paid_at = CASE WHEN final.status = 'paid' THEN :now ::timestamptz END,
        auto_collect = final.auto_collect,
@@ -90,9 +91,9 @@ UPDATE invoices
            'address', clients.address, 'tax_ids', clients.tax_ids)
   FROM unnest(:ids ::uuid[], :statuses ::text[], :numbers ::text[], :issued ::date[],
               :due ::date[], :credits ::bigint[], :collected ::boolean[],
-              :charged ::boolean[])
+              :charged ::boolean[], :sequences ::bigint[], :years ::int[])
        AS final (id, status, number, issued_on, due_on, credit_applied, auto_collect,
-                 charges_card),
+                 charges_card, sequence, year),
        clients, accounts
  WHERE invoices.id = final.id AND clients.id = invoices.client_id
    AND accounts.id = invoices.account_id
@@ -155,14 +156,17 @@ def finalize_invoices(
     session.execute(_FREEZE_LINES, {"ids": [final.id for final in finals]})
     post(session, LedgerEvent.FINALIZE, [_entry(account, final) for final in finals])
     # The series stays locked from here to the commit, so all that needs no number comes before.
-    first = take_numbers(session, account.id, DocumentType.INVOICE, len(finals))
-    numbers = range(first, first + len(finals))
+    numbers = number_documents(
+        session, account, DocumentType.INVOICE, [final.issued_on for final in finals]
+    )
     session.execute(
         _FREEZE,
         {
             "ids": [final.id for final in finals],
             "statuses": [final.status for final in finals],
-            "numbers": [format_number(DocumentType.INVOICE, number) for number in numbers],
+            "numbers": [number.text for number in numbers],
+            "sequences": [number.sequence for number in numbers],
+            "years": [number.series_year for number in numbers],
             "issued": [final.issued_on for final in finals],
             "due": [final.due_on for final in finals],
             "credits": [credit_applied_when_finalized(final.total) for final in finals],

@@ -59,7 +59,9 @@ _MUST_BE_EMPTY = {
     "what is due is what neither credit nor money has paid": """
         SELECT number, status, total, credit_applied, amount_paid, amount_due FROM invoices
          WHERE amount_due
-               <> CASE WHEN status = 'void' THEN 0 ELSE total - credit_applied - amount_paid END
+               <> CASE WHEN status = 'void' THEN 0
+                       ELSE total - credit_applied - amount_paid - amount_credited
+                            + amount_refunded - amount_written_off END
             OR (status = 'open') <> (status NOT IN ('draft', 'void') AND amount_due > 0)
     """,
     "an invoice's credit is its entries'": """
@@ -81,7 +83,8 @@ _MUST_BE_EMPTY = {
           LEFT JOIN (SELECT invoice_id, sum(amount) AS amount FROM credit_entries
                       WHERE kind = 'settled' GROUP BY invoice_id) AS entries
             ON entries.invoice_id = invoices.id
-         WHERE CASE status WHEN 'void' THEN amount_paid ELSE 0 END <> COALESCE(entries.amount, 0)
+         WHERE CASE status WHEN 'void' THEN amount_paid - amount_refunded ELSE 0 END
+               <> COALESCE(entries.amount, 0)
     """,
     "an invoice's payments are what it was paid": """
         SELECT number, amount_paid, payments.applied FROM invoices

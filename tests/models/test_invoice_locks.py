@@ -42,6 +42,10 @@ FROZEN = {
     "period_id": "uuid7()",
     "run_id": "uuid7()",
     "number": "'INV-000009'",
+    "sequence": "9",
+    "series_year": "2026",
+    "memo": "'Thank you'",
+    "po_number": "'PO-9'",
     "currency": "'eur'",
     "subtotal": "subtotal + 1",
     "tax": "tax + 1",
@@ -56,6 +60,8 @@ FROZEN = {
 MOVING = {
     *("status", "credit_applied", "amount_paid", "amount_due", "paid_at", "voided_at"),
     *("auto_collect", "next_attempt_at", "attempt_count", "failures", "reissued_at"),
+    *("amount_credited", "amount_refunded", "amount_written_off", "written_off_at"),
+    *("review_ends_at",),
 }
 
 
