@@ -67,4 +67,10 @@ def test_the_kinds_of_entries_are_stored_by_these_names() -> None:
         "carried",
         "overpayment",
         "unexpected",
+        "granted",
+        "expired",
+        "credit_note",
+        "refund",
+        "refund_failed",
+        "paid_out",
     }

@@ -16,6 +16,8 @@ EDGES = {
     ("open", "pay"): "paid",
     ("open", "void"): "void",
     ("open", "write off"): "uncollectible",
+    # Its money went back, by a refund without a credit note.
+    ("paid", "reopen"): "open",
     ("uncollectible", "pay"): "paid",
     ("uncollectible", "void"): "void",
 }

@@ -27,12 +27,19 @@ def client(engine: Engine, account: Account) -> Client:
 BROKEN = [
     ("ck_accounts_currency", "UPDATE accounts SET currency = 'USD'"),
     ("ck_accounts_net_days", "UPDATE accounts SET net_days = 366"),
+    ("ck_accounts_review_hours", "UPDATE accounts SET review_hours = -1"),
+    ("ck_accounts_review_hours", "UPDATE accounts SET review_hours = 2161"),
+    ("ck_accounts_invoice_date", "UPDATE accounts SET invoice_date = 'tomorrow'"),
+    ("ck_accounts_number_reset", "UPDATE accounts SET number_reset = 'daily'"),
     ("ck_clients_billing_cycle", "UPDATE clients SET billing_cycle = 'hourly'"),
     ("ck_clients_anchor_day", "UPDATE clients SET anchor_day = 0"),
     ("ck_clients_anchor_day", "UPDATE clients SET anchor_day = 32"),
     ("ck_clients_anchor_day", "UPDATE clients SET billing_cycle = 'weekly', anchor_day = 8"),
     ("ck_clients_currency", "UPDATE clients SET currency = 'dollar'"),
     ("ck_clients_net_days", "UPDATE clients SET net_days = -1"),
+    ("ck_clients_review_hours", "UPDATE clients SET review_hours = 2161"),
+    ("ck_clients_review_by_person", "UPDATE clients SET review_by_person = true, review_hours = 1"),
+    ("ck_clients_archived", "UPDATE clients SET archived_at = now()"),
     ("ck_clients_on_a_cycle_since", "UPDATE clients SET activated_at = NULL"),
     ("ck_clients_on_a_cycle_since", "UPDATE clients SET billing_starts_on = NULL"),
     (
@@ -60,7 +67,8 @@ BROKEN = [
         "ck_invoices_status",
         (
             "SET LOCAL session_replication_role = replica; UPDATE invoices SET status = 'sent',"
-            " number = 'INV-000001', finalized_at = now(), issued_on = now(), due_on = now()"
+            " number = 'INV-000001', sequence = 1, series_year = 0, finalized_at = now(),"
+            " issued_on = now(), due_on = now()"
         ),
     ),
     ("ck_invoices_currency", "UPDATE invoices SET currency = 'US1'"),
@@ -69,6 +77,12 @@ BROKEN = [
     ("ck_invoices_finalized", "UPDATE invoices SET number = 'INV-000001'"),
     ("ck_invoices_finalized", "UPDATE invoices SET issued_on = '2026-06-01'"),
     ("ck_invoices_finalized", "UPDATE invoices SET status = 'open'"),
+    ("ck_invoices_finalized", "UPDATE invoices SET sequence = 1"),
+    ("ck_invoices_finalized", "UPDATE invoices SET series_year = 0"),
+    ("ck_invoices_corrections", "UPDATE invoices SET amount_credited = -1"),
+    ("ck_invoices_corrections", "UPDATE invoices SET amount_refunded = -1"),
+    ("ck_invoices_corrections", "UPDATE invoices SET amount_written_off = -1"),
+    ("ck_invoices_written_off", "UPDATE invoices SET amount_written_off = 1"),
     ("ck_invoices_voided", "UPDATE invoices SET voided_at = now()"),
     ("ck_invoices_reissued", "UPDATE invoices SET reissued_at = now()"),
     (
@@ -121,11 +135,82 @@ BROKEN = [
     ),
     (
         "ck_number_series_next_number",
-        "INSERT INTO number_series SELECT id, 'invoice', 0 FROM accounts",
+        (
+            "INSERT INTO number_series (account_id, document, next_number)"
+            " SELECT id, 'invoice', 0 FROM accounts"
+        ),
+    ),
+    (
+        "ck_number_series_next_number",
+        (
+            "INSERT INTO number_series (account_id, document, first_number, next_number)"
+            " SELECT id, 'invoice', 100, 99 FROM accounts"
+        ),
     ),
     (
         "ck_number_series_document",
-        "INSERT INTO number_series SELECT id, 'receipt', 1 FROM accounts",
+        (
+            "INSERT INTO number_series (account_id, document, next_number)"
+            " SELECT id, 'receipt', 1 FROM accounts"
+        ),
+    ),
+    (
+        "pk_number_series",
+        (
+            "INSERT INTO number_series (account_id, document, year, next_number)"
+            " SELECT id, 'invoice', 2026, 1 FROM accounts, generate_series(1, 2)"
+        ),
+    ),
+    (
+        "ck_tax_rates_percent",
+        (
+            "INSERT INTO tax_rates (account_id, name, percent, inclusive, valid_from)"
+            " SELECT id, 'VAT', 100.01, false, now() FROM accounts"
+        ),
+    ),
+    (
+        "ck_tax_rates_dates",
+        (
+            "INSERT INTO tax_rates (account_id, name, percent, inclusive, valid_from, valid_to)"
+            " SELECT id, 'VAT', 7, false, '2026-01-01', '2026-01-01' FROM accounts"
+        ),
+    ),
+    *(
+        (
+            f"ck_auto_top_ups_{name}",
+            (
+                "INSERT INTO auto_top_ups (account_id, client_id, currency, threshold, target,"
+                f" declines) SELECT account_id, id, {values} FROM clients"
+            ),
+        )
+        for name, values in (
+            ("currency", "'USD', 100, 200, 0"),
+            ("amounts", "'usd', 0, 200, 0"),
+            ("amounts", "'usd', 200, 200, 0"),
+            ("declines", "'usd', 100, 200, -1"),
+        )
+    ),
+    *(
+        (
+            f"ck_credit_grants_{name}",
+            (
+                "INSERT INTO credit_grants (account_id, client_id, requested_by, currency, amount,"
+                f" remaining) SELECT account_id, id, 'test', {values} FROM clients"
+            ),
+        )
+        for name, values in (
+            ("currency", "'USD', 10, 10"),
+            ("remaining", "'usd', 0, 0"),
+            ("remaining", "'usd', 10, 11"),
+            ("remaining", "'usd', 10, -1"),
+        )
+    ),
+    (
+        "ck_credit_grant_uses_amount",
+        (
+            "INSERT INTO credit_grant_uses (invoice_id, grant_id, amount)"
+            " SELECT id, uuid7(), 0 FROM invoices"
+        ),
     ),
 ]
 
@@ -136,7 +221,10 @@ def test_every_constraint_refuses_what_breaks_it(client: Client, refused: Refuse
         assert constraint in str(refused(statement)), statement
 
 
-FINALIZED = "number = 'INV-000001', finalized_at = now(), issued_on = now(), due_on = now()"
+FINALIZED = (
+    "number = 'INV-000001', sequence = 1, series_year = 0, finalized_at = now(),"
+    " issued_on = now(), due_on = now()"
+)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +234,12 @@ FINALIZED = "number = 'INV-000001', finalized_at = now(), issued_on = now(), due
         ("ck_invoices_owed", "status = 'open', amount_paid = total + 1"),
         ("ck_invoices_paid", "status = 'paid', paid_at = now()"),
         ("ck_invoices_paid", "status = 'paid', amount_paid = total"),
+        # A refund without a credit note opens it again.
+        (
+            "ck_invoices_paid",
+            "status = 'paid', paid_at = now(), amount_paid = total, amount_refunded = 1",
+        ),
+        ("ck_invoices_review", "status = 'open', review_ends_at = now()"),
     ],
 )
 def test_a_finalized_invoice_owes_something_or_is_paid(
@@ -154,6 +248,49 @@ def test_a_finalized_invoice_owes_something_or_is_paid(
     assert client.id is not None
 
     assert constraint in str(refused(f"UPDATE invoices SET {assignments}, {FINALIZED}"))
+
+
+WRITTEN_OFF = f"""
+    UPDATE invoices SET status = 'open', {FINALIZED};
+    UPDATE invoices SET status = 'uncollectible', {{}}
+"""
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        "written_off_at = now()",  # Of nothing.
+        "amount_written_off = total",  # At no time.
+        "amount_written_off = total - 1, written_off_at = now()",  # And a part still due.
+    ],
+)
+def test_what_is_given_up_is_all_that_is_due(
+    client: Client, refused: Refuse, assignments: str
+) -> None:
+    assert client.id is not None
+
+    assert "ck_invoices_written_off" in str(refused(WRITTEN_OFF.format(assignments)))
+
+
+def test_a_number_in_a_series_is_given_once(
+    engine: Engine, session: Session, account: Account, client: Client, refused: Refuse
+) -> None:
+    a_charge(engine, client, date(2026, 6, 2))
+    perform(engine, draft_invoice, account, client_id=client.id)
+    session.execute(
+        text(
+            f"UPDATE invoices SET status = 'open', {FINALIZED} WHERE id = (SELECT min(id::text)::uuid FROM invoices)"
+        )
+    )
+    other = FINALIZED.replace("INV-000001", "INV-1")
+
+    reason = refused(f"UPDATE invoices SET status = 'open', {other} WHERE status = 'draft'")
+    assert "uq_invoices_account_id_series_year_sequence" in str(reason)
+
+    next_year = other.replace("series_year = 0", "series_year = 2027")
+    session.execute(
+        text(f"UPDATE invoices SET status = 'open', {next_year} WHERE status = 'draft'")
+    )
 
 
 def test_a_period_has_one_invoice_in_a_currency_void_ones_aside(
@@ -175,7 +312,11 @@ def test_a_period_has_one_invoice_in_a_currency_void_ones_aside(
 
 
 @pytest.mark.parametrize(
-    "table", ["charges", "invoices", "billing_periods", "ledger_entries", "billing_runs"]
+    "table",
+    [
+        *("charges", "invoices", "billing_periods", "ledger_entries", "billing_runs"),
+        *("auto_top_ups", "credit_grants"),
+    ],
 )
 def test_a_row_shares_its_clients_account(
     session: Session, client: Client, refused: Refuse, table: str
@@ -187,6 +328,8 @@ def test_a_row_shares_its_clients_account(
         "billing_periods": "period_start, period_end, starts_at, ends_at",
         "ledger_entries": "event, currency, effective_on",
         "billing_runs": "as_of_at",
+        "auto_top_ups": "currency, threshold, target",
+        "credit_grants": "currency, amount, remaining, requested_by",
     }
     values = {
         "charges": "now(), 'Work', 1, 1, 'usd'",
@@ -194,6 +337,8 @@ def test_a_row_shares_its_clients_account(
         "billing_periods": "'2020-01-01', '2020-02-01', now(), now()",
         "ledger_entries": "'finalize', 'usd', now()",
         "billing_runs": "now()",
+        "auto_top_ups": "'usd', 1, 2",
+        "credit_grants": "'usd', 1, 1, 'test'",
     }
 
     reason = refused(

@@ -84,8 +84,19 @@ def test_a_draft_may_still_change(session: Session, draft: Invoice) -> None:
 
 
 STAMPS = {
-    InvoiceStatus.VOID: "voided_at = now()",
-    InvoiceStatus.PAID: "paid_at = now(), amount_paid = total",
+    InvoiceStatus.DRAFT: "paid_at = NULL",
+    InvoiceStatus.OPEN: "paid_at = NULL, amount_paid = 0",
+    InvoiceStatus.VOID: "voided_at = now(), amount_written_off = 0",
+    InvoiceStatus.PAID: "paid_at = now(), amount_paid = total, amount_written_off = 0",
+    InvoiceStatus.UNCOLLECTIBLE: "written_off_at = now(), amount_written_off = total",
+}
+FINALIZED = {
+    "number": "'INV-000001'",
+    "sequence": "1",
+    "series_year": "0",
+    "finalized_at": "now()",
+    "issued_on": "now()",
+    "due_on": "now()",
 }
 DIRECT = {(status, after) for (status, _), after in TRANSITIONS.items()} | {
     (InvoiceStatus.DRAFT, InvoiceStatus.PAID)
@@ -97,17 +108,16 @@ def test_the_edge_from_draft_to_paid_is_finalizing_what_owes_nothing() -> None:
     assert events_when_finalized(0) == (InvoiceEvent.FINALIZE, InvoiceEvent.PAY)
 
 
+def assigned(columns: dict[str, str]) -> str:
+    return ", ".join(f"{column} = {value}" for column, value in columns.items())
+
+
 def reach(session: Session, invoice: Invoice, status: InvoiceStatus) -> None:
     """Bring an invoice to a status behind the triggers' back."""
     session.execute(text("SET session_replication_role = replica"))
-    stamp = STAMPS.get(status, "paid_at = paid_at")
-    finalized = (
-        ""
-        if status == InvoiceStatus.DRAFT
-        else ", number = 'INV-000001', finalized_at = now(), issued_on = now(), due_on = now()"
-    )
+    changes = {"status": f"'{status}'"} | (FINALIZED if status != InvoiceStatus.DRAFT else {})
     session.execute(
-        text(f"UPDATE invoices SET status = '{status}', {stamp}{finalized} WHERE id = :id"),
+        text(f"UPDATE invoices SET {assigned(changes)}, {STAMPS[status]} WHERE id = :id"),
         {"id": invoice.id},
     )
     session.execute(text("SET session_replication_role = origin"))
@@ -131,12 +141,9 @@ def test_an_edge_of_the_table_is_allowed(session: Session, draft: Invoice) -> No
         reach(session, draft, before)
         changes = {"status": f"'{after}'"}
         if before == InvoiceStatus.DRAFT:
-            changes |= {"number": "'INV-000001'", "finalized_at": "now()"}
-            changes |= {"issued_on": "now()", "due_on": "now()"}
-        assignments = ", ".join(f"{column} = {value}" for column, value in changes.items())
-        stamp = STAMPS.get(after, "paid_at = paid_at")
+            changes |= FINALIZED
 
-        session.execute(text(f"UPDATE invoices SET {assignments}, {stamp}"))
+        session.execute(text(f"UPDATE invoices SET {assigned(changes)}, {STAMPS[after]}"))
 
         assert session.execute(text("SELECT status FROM invoices")).scalar_one() == after
         session.rollback()
@@ -178,10 +185,53 @@ def test_lines_are_never_changed(finalized: Invoice, refused: Refuse, statement:
 def test_no_line_is_added_to_a_finalized_invoice(finalized: Invoice, refused: Refuse) -> None:
     reason = refused(
         "INSERT INTO invoice_lines (invoice_id, position, charge_id, charged_on, description,"
-        f" quantity, amount) VALUES ('{finalized.id}', 2, uuid7(), '2026-05-01', 'More', 1, 1)"
+        " quantity, amount, net)"
+        f" VALUES ('{finalized.id}', 2, uuid7(), '2026-05-01', 'More', 1, 1, 1)"
     )
 
     assert "nothing can be added to it" in str(reason)
+
+
+TAXED = (
+    "INSERT INTO invoice_taxes (invoice_id, tax_rate_id, position, name, percent, inclusive, net, tax)"
+    " SELECT '{}', id, {}, name, percent, inclusive, 1000, 70 FROM tax_rates"
+)
+
+
+def a_tax_rate(session: Session, invoice: Invoice) -> None:
+    session.execute(
+        text(
+            "INSERT INTO tax_rates (account_id, name, percent, inclusive, valid_from)"
+            f" VALUES ('{invoice.account_id}', 'VAT', 7, false, '2026-01-01')"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE invoice_taxes SET tax = 0", "DELETE FROM invoice_taxes", "TRUNCATE invoice_taxes"],
+)
+def test_taxes_are_written_while_an_invoice_is_a_draft_and_never_changed(
+    session: Session, draft: Invoice, refused: Refuse, statement: str
+) -> None:
+    a_tax_rate(session, draft)
+    session.execute(text(TAXED.format(draft.id, 1)))
+
+    assert "its rows are never changed" in str(refused(statement))
+    # A rate stands on an invoice once, in a place of its own.
+    assert "pk_invoice_taxes" in str(refused(TAXED.format(draft.id, 2)))
+    a_tax_rate(session, draft)
+    assert "uq_invoice_taxes_invoice_id_position" in str(
+        refused(f"{TAXED.format(draft.id, 1)} ORDER BY id DESC LIMIT 1")
+    )
+
+
+def test_no_tax_is_added_to_a_finalized_invoice(
+    session: Session, finalized: Invoice, refused: Refuse
+) -> None:
+    a_tax_rate(session, finalized)
+
+    assert "nothing can be added to it" in str(refused(TAXED.format(finalized.id, 1)))
 
 
 @pytest.mark.parametrize(

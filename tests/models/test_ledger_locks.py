@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from models import Account, Invoice
+from tasks.accounts import create_account
 from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice
 from tests.models.conftest import Refuse
@@ -113,6 +114,64 @@ def test_a_posting_is_to_a_known_account(entry: UUID, refused: Refuse) -> None:
     sides = [("petty_cash", 1), ("revenue", -1)]
 
     assert "ck_ledger_postings_ledger_account" in str(refused(adding(entry, *sides)))
+
+
+def test_tax_is_booked_by_rate_and_nothing_else_is(
+    session: Session, posted: Invoice, entry: UUID, refused: Refuse
+) -> None:
+    sides = [("tax", -70), ("revenue", 70)]
+    assert "ck_ledger_postings_tax_rate" in str(refused(adding(entry, *sides)))
+
+    session.execute(
+        text(
+            "INSERT INTO tax_rates (account_id, name, percent, inclusive, valid_from)"
+            f" VALUES ('{posted.account_id}', 'VAT', 7, false, '2026-01-01')"
+        )
+    )
+    by_rate = (
+        "INSERT INTO ledger_postings (entry_id, ledger_account, currency, amount, tax_rate_id)"
+        f" SELECT '{entry}', account, 'usd', amount, id FROM tax_rates,"
+        " (VALUES ('{}', -70), ('{}', 70)) AS sides (account, amount)"
+    )
+    assert "ck_ledger_postings_tax_rate" in str(refused(by_rate.format("tax", "revenue")))
+    session.execute(text(by_rate.format("tax", "tax")))
+
+
+def test_an_entry_is_of_a_known_event(posted: Invoice, refused: Refuse) -> None:
+    assert "ck_ledger_entries_event" in str(refused(an_entry(posted, "'theft'", "now()")))
+
+
+def an_entry(invoice: Invoice, event: str, effective_on: str, **columns: str) -> str:
+    """The statement that adds an entry; all values are SQL."""
+    values = {
+        "account_id": f"'{invoice.account_id}'",
+        "client_id": f"'{invoice.client_id}'",
+        "event": event,
+        "currency": "'usd'",
+        "effective_on": effective_on,
+        **columns,
+    }
+    return f"INSERT INTO ledger_entries ({', '.join(values)}) VALUES ({', '.join(values.values())})"
+
+
+def test_a_month_that_was_closed_stays_as_it_was_reported(
+    session: Session, account: Account, posted: Invoice, refused: Refuse
+) -> None:
+    session.execute(text("UPDATE accounts SET books_closed_through = '2026-05-31'"))
+    for day in ("2026-05-31", "2026-05-01", "1999-01-01"):
+        reason = refused(an_entry(posted, "'adjustment'", f"'{day}'"))
+
+        assert isinstance(reason, RestrictViolation)
+        assert "the books are closed through 2026-05-31" in str(reason)
+    session.execute(text(an_entry(posted, "'adjustment'", "'2026-06-01'")))
+    # One closes its own books, not those of others.
+    other = create_account(session, "Other")
+    session.execute(
+        text("UPDATE accounts SET books_closed_through = '2099-12-31' WHERE id = :id"),
+        {"id": other.id},
+    )
+    session.execute(text(an_entry(posted, "'adjustment'", "'2026-06-02'")))
+    assert account.id != other.id
 
 
 def test_an_event_of_an_invoice_is_posted_once(posted: Invoice, refused: Refuse) -> None:

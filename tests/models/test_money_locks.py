@@ -248,6 +248,15 @@ def test_an_attempt_says_what_it_is(invoice: Invoice, refused: Refuse) -> None:
     for constraint, columns in (
         ("ck_payment_attempts_state", {"state": "'lost'", "next_ask_at": "NULL"}),
         ("ck_payment_attempts_origin", {"origin": "'robot'"}),
+        (
+            "ck_payment_attempts_purpose",
+            {"purpose": "'gift'", "invoice_id": "NULL", "ordinal": "NULL"},
+        ),
+        # One for credit is of no invoice, and counts among no invoice's tries.
+        ("ck_payment_attempts_invoice", {"purpose": "'deposit'"}),
+        ("ck_payment_attempts_invoice", {"purpose": "'top_up'", "invoice_id": "NULL"}),
+        ("ck_payment_attempts_invoice", {"purpose": "'top_up'", "ordinal": "NULL"}),
+        ("ck_payment_attempts_invoice", {"invoice_id": "NULL"}),
         ("ck_payment_attempts_decline_class", {"decline_class": "'mild'"}),
         ("ck_payment_attempts_currency", {"currency": "'USD'"}),
         ("ck_payment_attempts_amount", {"amount": "0"}),
@@ -289,6 +298,20 @@ def test_an_invoice_has_one_attempt_without_an_outcome(
     assert "uq_payment_attempts_still_open" in str(refused(second_one))
 
 
+def test_a_client_has_one_attempt_for_credit_of_each_purpose_without_an_outcome(
+    session: Session, invoice: Invoice, refused: Refuse
+) -> None:
+    for_credit = {"invoice_id": "NULL", "ordinal": "NULL"}
+    top_up = attempt(invoice, purpose="'top_up'", **for_credit)
+    run(session, attempt(invoice, purpose="'deposit'", **for_credit))
+    run(session, top_up)
+
+    assert "uq_payment_attempts_still_open_for_credit" in str(refused(top_up))
+
+    run(session, "UPDATE payment_attempts SET state = 'declined', next_ask_at = NULL")
+    run(session, top_up)
+
+
 def test_attempts_share_no_number_key_nor_payment_intent(
     session: Session, invoice: Invoice, refused: Refuse
 ) -> None:
@@ -318,7 +341,7 @@ MOVING = {
     *("asks", "first_asked_at", "next_ask_at", "settled_at"),
 }
 # Who it is of and what made it is not asked of Stripe.
-UNUSED = {"id", "account_id", "client_id", "job_id", "origin", "created_at"}
+UNUSED = {"id", "account_id", "client_id", "job_id", "purpose", "origin", "created_at"}
 
 
 def test_what_was_asked_of_stripe_is_frozen(

@@ -2,8 +2,11 @@
 
 from datetime import date
 
+import pytest
 from alembic import command
+from psycopg.errors import RestrictViolation
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models import Account, Client, CreditBalance, CreditEntry, Queue, schema
@@ -136,6 +139,39 @@ def test_a_draft_from_before_the_upgrade_gives_its_credit_when_it_is_finalized(
 
     assert balance_of(session, eve.id, "usd") == 90
     assert audited(engine, account) == []
+
+
+def test_numbers_lines_and_amounts_due_go_on_after_the_upgrade(
+    engine: Engine, session: Session
+) -> None:
+    account = in_use_since_the_first_release(engine)
+
+    old = [one for one in invoices_of(engine, account) if one.number]
+    assert [(one.number, one.sequence, one.series_year) for one in old] == [
+        (f"INV-{place:06}", place, 0) for place in range(1, 7)
+    ]
+    # What is due is computed otherwise now, and is the same.
+    assert [one.amount_due for one in old] == [1_000, 0, 0, 0, 0, 0]
+    assert session.execute(text("SELECT count(*) FROM invoice_lines WHERE net = amount")).one() == (
+        6,
+    )
+    series = session.execute(
+        text("SELECT document, year, first_number, next_number FROM number_series")
+    )
+    assert [tuple(row) for row in series] == [("invoice", 0, 1, 7)]
+    assert (account.number_format, account.review_hours, account.books_closed_through) == (
+        "INV-{seq:06}",
+        0,
+        None,
+    )
+
+
+def test_what_is_finalized_stays_locked_after_the_upgrade(engine: Engine, session: Session) -> None:
+    in_use_since_the_first_release(engine)
+    for change in ("invoices SET due_on = due_on + 1", "invoice_lines SET net = 1"):
+        with pytest.raises(DBAPIError) as refused, session.begin_nested():
+            session.execute(text(f"UPDATE {change}"))
+        assert isinstance(refused.value.orig, RestrictViolation)
 
 
 def test_an_empty_database_is_upgraded_all_the_way(engine: Engine, session: Session) -> None:
