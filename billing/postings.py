@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -53,6 +53,90 @@ class LedgerEvent(StrEnum):
     RECOVERY = "recovery"
 
 
+class EffectiveOn(StrEnum):
+    """The date that an entry counts for; in closed books the first open day after it."""
+
+    ISSUED_ON = "issued_on"
+    TODAY = "today"
+    PAID_ON = "paid_on"
+    SETTLED = "day settled"
+    EXPIRES_ON = "expires_on"
+
+
+@dataclass(frozen=True, slots=True)
+class PostingRow:
+    """A row of the postings table: what may stand on each side of an entry, and when it counts.
+
+    An event may have several rows; an entry follows one of them.
+    """
+
+    event: LedgerEvent
+    what: str
+    debits: tuple[LedgerAccount, ...]
+    credits: tuple[LedgerAccount, ...]
+    effective: tuple[EffectiveOn, ...]
+
+    def allows(self, postings: Iterable[Posting]) -> bool:
+        """Whether each stands on a side that this row has for its account."""
+        return all(
+            posting.account in (self.debits if posting.amount > 0 else self.credits)
+            for posting in postings
+        )
+
+
+def _rows() -> tuple[PostingRow, ...]:
+    on, event = EffectiveOn, LedgerEvent
+    receivable, revenue, tax = LedgerAccount.RECEIVABLE, LedgerAccount.REVENUE, LedgerAccount.TAX
+    credit, bad_debt = LedgerAccount.CREDIT, LedgerAccount.BAD_DEBT
+    promotion, adjustment = LedgerAccount.PROMOTION, LedgerAccount.ADJUSTMENT
+    stripe, outside = LedgerAccount.STRIPE, LedgerAccount.OUTSIDE
+    # Lines below zero can take a rate's tax, or the revenue, to the other side of its invoice.
+    earned = (revenue, tax)
+    return tuple(
+        PostingRow(of, what, debits, credits_, (when,) if isinstance(when, EffectiveOn) else when)
+        for of, what, debits, credits_, when in (
+            (event.FINALIZE, "invoice", (receivable, *earned), earned, on.ISSUED_ON),
+            (event.FINALIZE, "negative invoice", earned, (*earned, credit), on.ISSUED_ON),
+            (event.VOID, "void", (*earned, credit), (*earned, receivable, credit), on.TODAY),
+            (event.APPLY_CREDIT, "credit used", (credit,), (receivable,), on.TODAY),
+            (event.APPLY_CREDIT, "debit taken in", (receivable,), (credit,), on.TODAY),
+            (event.CARRY, "remainder below the minimum", (credit,), (receivable,), on.TODAY),
+            (event.CARD_PAYMENT, "by card", (stripe,), (receivable, credit), on.SETTLED),
+            (event.OUTSIDE_PAYMENT, "from outside", (outside,), (receivable, credit), on.PAID_ON),
+            (event.DEPOSIT, "deposit or top-up by card", (stripe,), (credit,), on.SETTLED),
+            (event.DEPOSIT, "deposit from outside", (outside,), (credit,), on.PAID_ON),
+            (event.GRANT, "promotional grant", (promotion,), (credit,), on.TODAY),
+            (event.EXPIRY, "its expiry", (credit,), (promotion,), on.EXPIRES_ON),
+            (event.ADJUSTMENT, "up", (adjustment,), (credit,), on.TODAY),
+            (event.ADJUSTMENT, "down", (credit,), (adjustment,), on.TODAY),
+            (event.CREDIT_REFUND, "unused credit paid out", (credit,), (stripe, outside), on.TODAY),
+            (
+                event.CREDIT_NOTE,
+                "credit note; what is over what is due goes to credit, the card or outside",
+                earned,
+                (*earned, receivable, credit, stripe, outside),
+                on.TODAY,
+            ),
+            (
+                event.REFUND,
+                "refund without a note: the debt is there again",
+                (receivable,),
+                (stripe, outside, credit),
+                on.TODAY,
+            ),
+            (event.REFUND_FAILED, "refund given back by the bank", (stripe,), (credit,), on.TODAY),
+            (event.WRITE_OFF, "write-off", (bad_debt,), (receivable,), on.TODAY),
+            (
+                event.RECOVERY,
+                "recovery, before its payment or void",
+                (receivable,),
+                (bad_debt,),
+                (on.PAID_ON, on.SETTLED, on.TODAY),
+            ),
+        )
+    )
+
+
 ONCE_AN_INVOICE = frozenset({LedgerEvent.FINALIZE, LedgerEvent.VOID})
 """Events that an invoice has once at most; it may use credit or be paid several times."""
 
@@ -73,6 +157,10 @@ class Posting:
         """
         if (self.account == LedgerAccount.TAX) != (self.tax_rate_id is not None):
             raise ValueError("tax is booked by rate, and nothing else is")
+
+
+POSTINGS_TABLE = _rows()
+"""Every event's sides. The functions below follow it, and docs/postings.md shows it."""
 
 
 Taxes = Mapping[UUID, int]

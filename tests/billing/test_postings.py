@@ -1,23 +1,40 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing import postings as rules
 from billing.postings import (
     ONCE_AN_INVOICE,
+    POSTINGS_TABLE,
     LedgerAccount,
     LedgerEvent,
     Posting,
+    Taxes,
     credit_applied_when_finalized,
     postings_for_adjusting,
     postings_for_applying_credit,
+    postings_for_credit_note,
+    postings_for_failed_refund,
     postings_for_finalizing,
+    postings_for_granting,
+    postings_for_paying_out_credit,
     postings_for_payment,
+    postings_for_refund,
     postings_for_voiding,
+    postings_for_writing_off,
+    reversed_postings,
 )
 
 TOTALS = st.integers(-(10**18), 10**18)
+SOME = st.integers(1, 10**18)
+RATE, OTHER_RATE = UUID(int=1), UUID(int=2)
+TAXES = st.dictionaries(st.sampled_from([RATE, OTHER_RATE]), TOTALS)
+PAID_FROM = st.sampled_from([LedgerAccount.STRIPE, LedgerAccount.OUTSIDE])
+GIVEN_TO = st.sampled_from([LedgerAccount.CREDIT, LedgerAccount.STRIPE, LedgerAccount.OUTSIDE])
 RECEIVED_BY = st.sampled_from([LedgerAccount.STRIPE, LedgerAccount.OUTSIDE])
 
 
@@ -44,8 +61,8 @@ def test_finalizing_debits_receivable_and_credits_revenue() -> None:
 
 def test_a_negative_total_takes_revenue_back_and_becomes_credit() -> None:
     assert postings_for_finalizing(-500) == (
-        Posting(LedgerAccount.REVENUE, 500),
         Posting(LedgerAccount.CREDIT, -500),
+        Posting(LedgerAccount.REVENUE, 500),
     )
 
 
@@ -53,42 +70,132 @@ def test_a_total_of_zero_posts_nothing() -> None:
     assert postings_for_finalizing(0) == ()
 
 
-@given(
-    st.one_of(
-        TOTALS.map(postings_for_finalizing),
-        st.builds(postings_for_voiding, st.integers(1, 10**18), TOTALS, TOTALS.map(abs)),
-        TOTALS.map(postings_for_applying_credit),
-        TOTALS.map(postings_for_adjusting),
-        st.builds(lambda by, paid: postings_for_payment(by, *paid), RECEIVED_BY, payments()),
+@st.composite
+def credit_notes(draw: st.DrawFn) -> tuple[Posting, ...]:
+    net, taxes = draw(st.integers(0, 10**18)), draw(st.dictionaries(st.just(RATE), SOME))
+    amount = net + sum(taxes.values())
+    lowers_due = draw(st.integers(0, amount))
+    return postings_for_credit_note(
+        net,
+        taxes,
+        lowers_due=lowers_due,
+        returned=amount - lowers_due,
+        returned_to=draw(GIVEN_TO),
     )
-)
-def test_an_entry_balances_with_one_line_an_account_and_none_of_zero(
-    postings: tuple[Posting, ...],
+
+
+@st.composite
+def voids(draw: st.DrawFn) -> tuple[Posting, ...]:
+    """Of an open invoice: what credit and money settled of it is less than all."""
+    total = draw(SOME)
+    credit_applied = draw(st.integers(-(10**18), total))
+    paid = draw(st.integers(0, total - credit_applied))
+    return postings_for_voiding(total, credit_applied, paid, draw(TAXES))
+
+
+def received(event: LedgerEvent) -> st.SearchStrategy[tuple[Posting, ...]]:
+    by = LedgerAccount.STRIPE if event == LedgerEvent.CARD_PAYMENT else LedgerAccount.OUTSIDE
+    return payments().map(lambda paid: postings_for_payment(by, *paid))
+
+
+POSTED: dict[LedgerEvent, st.SearchStrategy[tuple[Posting, ...]]] = {
+    LedgerEvent.FINALIZE: st.builds(postings_for_finalizing, TOTALS, TAXES),
+    LedgerEvent.VOID: voids(),
+    LedgerEvent.APPLY_CREDIT: TOTALS.map(postings_for_applying_credit),
+    LedgerEvent.CARRY: SOME.map(postings_for_applying_credit),
+    LedgerEvent.CARD_PAYMENT: received(LedgerEvent.CARD_PAYMENT),
+    LedgerEvent.OUTSIDE_PAYMENT: received(LedgerEvent.OUTSIDE_PAYMENT),
+    LedgerEvent.DEPOSIT: st.builds(postings_for_payment, RECEIVED_BY, SOME, st.just(0)),
+    LedgerEvent.GRANT: SOME.map(postings_for_granting),
+    LedgerEvent.EXPIRY: SOME.map(postings_for_granting).map(reversed_postings),
+    LedgerEvent.ADJUSTMENT: TOTALS.map(postings_for_adjusting),
+    LedgerEvent.CREDIT_REFUND: st.builds(postings_for_paying_out_credit, PAID_FROM, SOME),
+    LedgerEvent.CREDIT_NOTE: credit_notes(),
+    LedgerEvent.REFUND: st.builds(postings_for_refund, GIVEN_TO, SOME),
+    LedgerEvent.REFUND_FAILED: SOME.map(postings_for_failed_refund),
+    LedgerEvent.WRITE_OFF: SOME.map(postings_for_writing_off),
+    LedgerEvent.RECOVERY: SOME.map(postings_for_writing_off).map(reversed_postings),
+}
+
+
+@pytest.mark.parametrize("event", LedgerEvent)
+@given(data=st.data())
+def test_an_entry_balances_and_has_only_the_sides_of_the_table(
+    event: LedgerEvent, data: st.DataObject
 ) -> None:
+    postings = data.draw(POSTED[event])
+
     assert sum(posting.amount for posting in postings) == 0
-    assert len({posting.account for posting in postings}) == len(postings)
+    # One line an account, and a rate, and none of zero.
+    assert len({(one.account, one.tax_rate_id) for one in postings}) == len(postings)
     assert all(posting.amount for posting in postings)
+    assert any(row.allows(postings) for row in POSTINGS_TABLE if row.event == event)
 
 
-@given(TOTALS)
-def test_the_books_show_what_is_due_and_what_was_earned(total: int) -> None:
-    sums = balances(postings_for_finalizing(total))
+def test_the_table_has_every_event_and_knows_every_function() -> None:
+    assert {row.event for row in POSTINGS_TABLE} == {*LedgerEvent} == POSTED.keys()
+    assert {row.event for row in POSTINGS_TABLE if not row.effective} == set()
+    functions: set[Callable[..., object]] = {
+        getattr(rules, name) for name in dir(rules) if name.startswith("postings_for_")
+    }
+    assert functions == {
+        *(postings_for_finalizing, postings_for_voiding, postings_for_applying_credit),
+        *(postings_for_payment, postings_for_adjusting, postings_for_granting),
+        *(postings_for_paying_out_credit, postings_for_credit_note, postings_for_refund),
+        *(postings_for_failed_refund, postings_for_writing_off),
+    }
+
+
+def test_a_side_that_is_not_in_the_table_is_seen() -> None:
+    [row] = [row for row in POSTINGS_TABLE if row.event == LedgerEvent.WRITE_OFF]
+    given_up = postings_for_writing_off(500)
+
+    assert row.allows(given_up)
+    assert not row.allows(reversed_postings(given_up))
+    assert not row.allows(postings_for_granting(500))
+
+
+def test_the_documents_show_the_same_table() -> None:
+    shown = Path(__file__).parents[2] / "docs" / "postings.md"
+    cells = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in shown.read_text().splitlines()
+        if line.startswith("| ")
+    ]
+
+    assert cells == [
+        ("event", "of", "debit", "credit", "effective"),
+        *(
+            (
+                f"`{row.event}`",
+                row.what,
+                *(", ".join(side) for side in (row.debits, row.credits, row.effective)),
+            )
+            for row in POSTINGS_TABLE
+        ),
+    ]
+
+
+@given(TOTALS, TAXES)
+def test_the_books_show_what_is_due_and_what_was_earned_and_taxed(total: int, taxes: Taxes) -> None:
+    sums = balances(postings_for_finalizing(total, taxes))
     credit_applied = credit_applied_when_finalized(total)
 
-    assert sums[LedgerAccount.REVENUE] == -total
+    assert sums[LedgerAccount.REVENUE] == sum(taxes.values()) - total
+    assert sums[LedgerAccount.TAX] == -sum(taxes.values())
     assert sums[LedgerAccount.RECEIVABLE] == total - credit_applied >= 0
     # Credit that the client gains (a credit, so negative) is the negative amount applied.
     assert sums[LedgerAccount.CREDIT] == credit_applied <= 0
 
 
-@given(st.integers(1, 10**18), TOTALS)
+@given(st.integers(1, 10**18), TOTALS, TAXES)
 def test_voiding_undoes_finalizing_and_the_credit_or_debit_that_was_applied(
-    total: int, credit_applied: int
+    total: int, credit_applied: int, taxes: Taxes
 ) -> None:
     entries = [
-        *postings_for_finalizing(total),
+        *postings_for_finalizing(total, taxes),
         *postings_for_applying_credit(credit_applied),
-        *postings_for_voiding(total, credit_applied),
+        *postings_for_voiding(total, credit_applied, taxes=taxes),
     ]
 
     assert set(balances(entries).values()) == {0}
@@ -158,16 +265,75 @@ def test_the_receivable_of_an_invoice_is_what_is_due_whatever_happens_to_it(
     assert balances(entries)[LedgerAccount.RECEIVABLE] == total - credit_applied - paid
 
 
-def test_an_invoice_is_finalized_and_voided_once_and_paid_any_number_of_times() -> None:
+def test_an_invoice_is_finalized_and_voided_once_and_all_else_happens_any_number_of_times() -> None:
     assert {LedgerEvent.FINALIZE, LedgerEvent.VOID} == ONCE_AN_INVOICE
-    assert {*LedgerEvent} - ONCE_AN_INVOICE == {
-        "apply_credit",
-        "carry",
-        "card_payment",
-        "outside_payment",
-        "deposit",
-        "adjustment",
-    }
+
+
+def test_each_rate_has_its_own_tax() -> None:
+    assert postings_for_finalizing(1_120, {RATE: 70, OTHER_RATE: 50}) == (
+        Posting(LedgerAccount.RECEIVABLE, 1_120),
+        Posting(LedgerAccount.REVENUE, -1_000),
+        Posting(LedgerAccount.TAX, -70, RATE),
+        Posting(LedgerAccount.TAX, -50, OTHER_RATE),
+    )
+    for account, rate in ((LedgerAccount.TAX, None), (LedgerAccount.REVENUE, RATE)):
+        with pytest.raises(ValueError, match="booked by rate"):
+            Posting(account, 70, rate)
+
+
+def test_a_credit_note_takes_revenue_and_tax_back_and_returns_what_was_not_due() -> None:
+    assert postings_for_credit_note(
+        1_000, {RATE: 70}, lowers_due=300, returned=770, returned_to=LedgerAccount.STRIPE
+    ) == (
+        Posting(LedgerAccount.REVENUE, 1_000),
+        Posting(LedgerAccount.TAX, 70, RATE),
+        Posting(LedgerAccount.RECEIVABLE, -300),
+        Posting(LedgerAccount.STRIPE, -770),
+    )
+
+
+@pytest.mark.parametrize(("lowers_due", "returned"), [(300, 771), (0, 0), (1_070, 1)])
+def test_a_credit_note_gives_neither_more_nor_less_than_it_takes(
+    lowers_due: int, returned: int
+) -> None:
+    with pytest.raises(ValueError, match="what a note takes"):
+        postings_for_credit_note(
+            1_000,
+            {RATE: 70},
+            lowers_due=lowers_due,
+            returned=returned,
+            returned_to=LedgerAccount.CREDIT,
+        )
+
+
+@pytest.mark.parametrize(
+    ("postings", "sides"),
+    [
+        (postings_for_granting(500), {"promotion": 500, "credit": -500}),
+        (reversed_postings(postings_for_granting(500)), {"promotion": -500, "credit": 500}),
+        (
+            postings_for_paying_out_credit(LedgerAccount.OUTSIDE, 500),
+            {"credit": 500, "outside": -500},
+        ),
+        (postings_for_refund(LedgerAccount.STRIPE, 500), {"receivable": 500, "stripe": -500}),
+        (postings_for_refund(LedgerAccount.CREDIT, 500), {"receivable": 500, "credit": -500}),
+        (postings_for_failed_refund(500), {"stripe": 500, "credit": -500}),
+        (postings_for_writing_off(500), {"bad_debt": 500, "receivable": -500}),
+        (reversed_postings(postings_for_writing_off(500)), {"bad_debt": -500, "receivable": 500}),
+    ],
+)
+def test_what_is_given_taken_back_or_given_up_has_two_sides(
+    postings: tuple[Posting, ...], sides: dict[str, int]
+) -> None:
+    assert {posting.account: posting.amount for posting in postings} == sides
+
+
+@given(SOME, TAXES)
+def test_reversing_twice_is_the_same(total: int, taxes: Taxes) -> None:
+    postings = postings_for_finalizing(total, taxes)
+
+    assert reversed_postings(reversed_postings(postings)) == postings
+    assert set(balances((*postings, *reversed_postings(postings))).values()) == {0}
 
 
 @pytest.mark.parametrize("total", [0, -1])
