@@ -13,14 +13,16 @@ from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound
 from billing.mails import DEFAULTS
 from billing.texts import MAX_SHORT, require_text
-from models import Account
+from models import Account, Client
 from models.client import clients_in_the_zone_of
 from tasks.cycles import complete_chains, move_to_zone
+from tasks.tax_rates import require_tax_rates
+from tasks.taxing import retax_drafts
 
 CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
-        "auto_collect", "dunning_days", "notifications",
+        "auto_collect", "dunning_days", "notifications", "tax_rates",
     }
 )  # fmt: skip
 
@@ -42,6 +44,7 @@ def create_account(session: Session, name: str, **fields: Any) -> Account:
         setattr(account, field, value)
     session.add(account)
     session.flush()
+    require_tax_rates(session, account.id, fields.get("tax_rates"))
     session.refresh(account)
     return account
 
@@ -63,6 +66,8 @@ def change_account(
     if account is None:
         raise NotFound("account", str(account_id))
     changes = _checked_all(account.notifications, changes)
+    require_tax_rates(session, account.id, changes.get("tax_rates"))
+    retaxes = changes.get("tax_rates", account.tax_rates) != account.tax_rates
     moves = changes.get("time_zone", account.time_zone) != account.time_zone
     affected = session.scalars(clients_in_the_zone_of(account.id)).all() if moves else []
     if affected:
@@ -72,6 +77,8 @@ def change_account(
     if affected:
         move_to_zone(session, account, affected, now=now)
     session.flush()
+    if retaxes:
+        retax_drafts(session, Client.account_id == account.id, Client.tax_rates.is_(None))
     return account
 
 
@@ -126,7 +133,9 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
                 "dunning_days",
                 f"must be at most {MAX_TRIES_AGAIN} numbers of days, each 1 to {MAX_DUNNING_DAYS}",
             )
-        case "dunning_days" | "tax_ids", _:
+        case "tax_rates", None:
+            raise InvalidInput("tax_rates", "must be a list of tax rates, which may be empty")
+        case "dunning_days" | "tax_ids" | "tax_rates", _:
             return list(value or [])
         case _:
             return value

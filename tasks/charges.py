@@ -19,6 +19,7 @@ from billing.texts import MAX_LONG, MAX_SHORT, require_text
 from models import Charge, Invoice
 from models.invoice import invoices_for_update
 from tasks.drafting import refresh_totals
+from tasks.tax_rates import known_tax_rates, require_tax_rates, wrong_tax_rates
 
 EARLIEST_DATE = date(1970, 1, 1)
 LATEST_DATE = date(2199, 12, 31)
@@ -28,6 +29,7 @@ LATEST_DATE = date(2199, 12, 31)
 class NewCharge:
     """A charge to be recorded: ``unit_price`` in major units, or ``amount`` in minor units.
 
+    It bears the ``tax_rates`` with these ids; None is those of its client.
     ``assumed`` names the fields that the caller left to a default of the moment, such as today's
     date: sent again tomorrow, it is the same charge.
     """
@@ -41,6 +43,7 @@ class NewCharge:
     amount: int | None = None
     external_ref: str | None = None
     category: str | None = None
+    tax_rates: Sequence[UUID] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     assumed: frozenset[str] = frozenset()
 
@@ -62,11 +65,14 @@ class Refused:
 
 _INSERT = text("""
 INSERT INTO charges (account_id, client_id, external_ref, charged_on, description, category,
-                     quantity, unit_price, amount, currency, metadata)
-SELECT :account, wanted.*
+                     quantity, unit_price, amount, currency, tax_rates, metadata)
+SELECT :account, client_id, external_ref, charged_on, description, category, quantity, unit_price,
+       amount, currency, tax_rates ::uuid[], metadata
   FROM unnest(:clients ::uuid[], :refs ::text[], :dates ::date[], :descriptions ::text[],
               :categories ::text[], :quantities ::numeric[], :unit_prices ::numeric[],
-              :amounts ::bigint[], :currencies ::text[], :metadata ::jsonb[]) AS wanted
+              :amounts ::bigint[], :currencies ::text[], :tax_rates ::text[], :metadata ::jsonb[])
+       AS wanted (client_id, external_ref, charged_on, description, category, quantity,
+                  unit_price, amount, currency, tax_rates, metadata)
     ON CONFLICT (account_id, external_ref) DO NOTHING
 RETURNING id, external_ref
 """)
@@ -84,10 +90,14 @@ def record_charges(
     """
     answers: dict[int, Recorded | Refused] = {}
     waiting: dict[int, tuple[NewCharge, PricedLine]] = {}
+    rates = known_tax_rates(session, account_id, (r for one in new for r in one.tax_rates or ()))
     for index, one in enumerate(new):
         line = check_charge(one)
+        wrong = wrong_tax_rates(one.tax_rates or (), rates)
         if isinstance(line, Refused):
             answers[index] = line
+        elif wrong is not None:
+            answers[index] = Refused(wrong)
         else:
             waiting[index] = one, line
     while waiting:
@@ -109,8 +119,8 @@ def edit_charge(
 ) -> Charge:
     """Change an open charge, or one on a draft, whose totals follow.
 
-    ``changes`` may hold description, quantity, unit_price, amount, charged_on, category and
-    metadata.
+    ``changes`` may hold description, quantity, unit_price, amount, charged_on, category,
+    tax_rates and metadata.
 
     Raises:
         InvalidInput: A field's value is wrong.
@@ -134,12 +144,15 @@ def edit_charge(
         description=fields.pop("description", charge.description),
         charged_on=fields.pop("charged_on", charge.charged_on),
         category=fields.pop("category", charge.category),
+        tax_rates=fields.pop("tax_rates", charge.tax_rates),
         metadata=fields.pop("metadata", charge.details),
         **fields,
     )
     line = _priced(edited)
+    require_tax_rates(session, account_id, edited.tax_rates)
     charge.description, charge.charged_on = edited.description, edited.charged_on
     charge.category, charge.details = edited.category, dict(edited.metadata)
+    charge.tax_rates = None if edited.tax_rates is None else list(edited.tax_rates)
     charge.quantity, charge.unit_price, charge.amount = line.quantity, line.unit_price, line.amount
     session.flush()
     if draft is not None:
@@ -236,6 +249,7 @@ def _insert(
                 "unit_prices": [line.unit_price for line in priced],
                 "amounts": [line.amount for line in priced],
                 "currencies": [currency_code(one.currency) for one in new],
+                "tax_rates": [_array(one.tax_rates) for one in new],
                 "metadata": [Json(dict(one.metadata)) for one in new],
             },
         ).all()
@@ -248,6 +262,11 @@ def _insert(
                 (index, Recorded(row.id, created=True))
                 for index, row in zip(wanted, rows, strict=True)
             )
+
+
+def _array(ids: Sequence[UUID] | None) -> str | None:
+    """Ids as PostgreSQL writes an array of them: ``unnest`` would take lists of lists apart."""
+    return None if ids is None else f"{{{','.join(map(str, ids))}}}"
 
 
 def _by_external_ref(
@@ -269,6 +288,7 @@ def _compare(new: NewCharge, line: PricedLine, existing: Charge) -> Recorded | R
         "unit_price": (line.unit_price, existing.unit_price),
         "amount": (line.amount, existing.amount),
         "currency": (currency_code(new.currency), existing.currency),
+        "tax_rates": (None if new.tax_rates is None else list(new.tax_rates), existing.tax_rates),
         "metadata": (dict(new.metadata), existing.details),
     }
     different = [

@@ -27,6 +27,8 @@ from tasks.cycles import (
     resume_cycle,
 )
 from tasks.periods import ClientPeriod, write_periods
+from tasks.tax_rates import require_tax_rates
+from tasks.taxing import retax_drafts
 
 EARLIEST_START = date(1970, 1, 1)
 LATEST_START_AHEAD = timedelta(days=366)
@@ -45,6 +47,8 @@ class NewClient:
     email: str | None = None
     address: Mapping[str, Any] | None = None
     tax_ids: Sequence[str] = field(default_factory=list)
+    tax_rates: Sequence[UUID] | None = None
+    tax_exempt: bool = False
     currency: str | None = None
     time_zone: str | None = None
     net_days: int | None = None
@@ -70,6 +74,8 @@ def create_clients(
     """
     account = _with_its_zone(session, account.id)
     _require_free_refs(session, account.id, [one.external_ref for one in new])
+    for rates in {tuple(one.tax_rates) for one in new if one.tax_rates}:
+        require_tax_rates(session, account.id, rates)
     # Their ids first: rows whose key the database gives are inserted one by one.
     ids = session.scalars(select(func.uuid7()).select_from(func.generate_series(1, len(new))))
     clients: list[Client] = []
@@ -116,6 +122,8 @@ def change_client(
     changes = _checked_all(client.notifications, changes)
     if changes.get("external_ref") not in (None, client.external_ref):
         _require_free_refs(session, account.id, [changes["external_ref"]])
+    require_tax_rates(session, account.id, changes.get("tax_rates"))
+    taxed = client.tax_rates, client.tax_exempt
     was_on_cycle = client.billing_cycle != BillingCycle.MANUAL
     if was_on_cycle and changes.keys() & {"billing_cycle", "anchor_day", "time_zone"}:
         complete_chains(session, account, [client], now=now)
@@ -129,6 +137,8 @@ def change_client(
         move_to_zone(session, account, [client], now=now)
     _replan(session, client, account, starts_on, was_on_cycle=was_on_cycle, now=now)
     session.flush()
+    if (client.tax_rates, client.tax_exempt) != taxed:
+        retax_drafts(session, Client.id == client.id)
     return client
 
 
@@ -184,9 +194,9 @@ def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several typ
             raise InvalidInput("anchor_day", "must be 1 to 31")
         case "net_days", int() if not 0 <= value <= MAX_NET_DAYS:
             raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
-        case "auto_collect", _ if not isinstance(value, bool | None):
-            raise InvalidInput("auto_collect", "must be true or false")
-        case "tax_ids", _:
+        case "auto_collect" | "tax_exempt", _ if not isinstance(value, bool | None):
+            raise InvalidInput(name, "must be true or false")
+        case "tax_ids" | "tax_rates", _ if name == "tax_ids" or value is not None:
             return list(value or [])
         case _:
             return value

@@ -1,7 +1,7 @@
 """Drafting invoices: taking open charges, and giving them back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
+from tasks.taxing import tax_drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class DraftFor:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """One new draft. Amounts are in ``currency``'s minor units."""
+    """One new draft. Amounts are in ``currency``'s minor units, ``total`` with tax."""
 
     invoice_id: UUID
     client_id: UUID
@@ -77,7 +78,7 @@ def draft_invoices(
     before: date | None = None,
     charge_ids: Sequence[UUID] | None = None,
 ) -> list[Drafted]:
-    """Draft the open charges of each client, one invoice per currency.
+    """Draft the open charges of each client of one account, one invoice per currency.
 
     The caller holds the clients' locks.
 
@@ -100,7 +101,9 @@ def draft_invoices(
             "charges": None if charge_ids is None else list(charge_ids),
         },
     )
-    return [Drafted(*row) for row in rows]
+    drafts = [Drafted(*row) for row in rows]
+    totals = tax_drafts(session, [draft.invoice_id for draft in drafts])
+    return [replace(one, total=totals.get(one.invoice_id, one.total)) for one in drafts]
 
 
 @job(queue="billing", subject="client")
@@ -176,7 +179,7 @@ def require_open(session: Session, client_id: UUID, charge_ids: Sequence[UUID]) 
 
 
 def refresh_totals(session: Session, invoice: Invoice) -> None:
-    """Sum a draft's charges again; a draft left without charges is deleted. Hold its lock."""
+    """Sum and tax a draft's charges again; left without any, it is deleted. Hold its lock."""
     total, count = session.execute(
         select(func.coalesce(func.sum(Charge.amount), 0), func.count()).where(
             Charge.client_id == invoice.client_id, Charge.invoice_id == invoice.id
@@ -186,3 +189,7 @@ def refresh_totals(session: Session, invoice: Invoice) -> None:
         session.delete(invoice)
     else:
         invoice.subtotal = invoice.total = int(total)
+        invoice.tax = 0
+        session.flush()
+        tax_drafts(session, [invoice.id])
+        session.refresh(invoice)

@@ -1,12 +1,13 @@
 """Finalizing: numbers, frozen lines and parties, the entry in the books, and credit applied."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from psycopg.types.json import Json
 from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
@@ -30,9 +31,11 @@ from tasks.mailing import announce_invoice
 from tasks.numbering import number_documents
 from tasks.outcomes import Done, Outcome
 from tasks.posting import Entry, post
+from tasks.taxing import TaxedDraft, freeze_taxes, taxed_drafts
 
 _LOCK = text("""
-SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invoices.total,
+SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invoices.subtotal,
+       invoices.tax, invoices.total,
        periods.period_end AS boundary,
        COALESCE(clients.net_days, accounts.net_days) AS net_days,
        invoices.period_id IS NOT NULL AND COALESCE(clients.auto_collect, accounts.auto_collect)
@@ -61,18 +64,22 @@ SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invo
 
 _FREEZE_LINES = text("""
 INSERT INTO invoice_lines (invoice_id, position, charge_id, charged_on, description, quantity,
-                           unit_price, amount, net)
+                           unit_price, amount, net, tax, taxes)
 SELECT charges.invoice_id,
        row_number() OVER (PARTITION BY charges.invoice_id ORDER BY charged_on, charges.id),
-       charges.id, charged_on, description, quantity, unit_price, amount, amount
+       charges.id, charged_on, description, quantity, unit_price, amount,
+       COALESCE(taxed.net, amount), COALESCE(taxed.tax, 0), COALESCE(taxed.taxes, '{}')
   FROM invoices
   JOIN charges ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
+  LEFT JOIN unnest(:charges ::uuid[], :nets ::bigint[], :sums ::bigint[], :taxes ::jsonb[])
+       AS taxed (charge_id, net, tax, taxes) ON taxed.charge_id = charges.id
  WHERE invoices.id = ANY(:ids)
 """)
 
 _FREEZE = text("""
 UPDATE invoices
    SET status = final.status, number = final.number, sequence = final.sequence, series_year = final.year,
+       subtotal = final.subtotal, tax = final.tax, total = final.subtotal + final.tax,
        issued_on = final.issued_on,
        due_on = final.due_on, credit_applied = final.credit_applied, finalized_at = :now,
        paid_at = CASE WHEN final.status = 'paid' THEN :now ::timestamptz END,
@@ -89,11 +96,13 @@ UPDATE invoices
        bill_to = jsonb_build_object(
            'name', clients.name, 'legal_name', clients.legal_name, 'email', clients.email,
            'address', clients.address, 'tax_ids', clients.tax_ids)
+           || CASE WHEN clients.tax_exempt THEN '{"tax_exempt": true}' ELSE '{}' END ::jsonb
   FROM unnest(:ids ::uuid[], :statuses ::text[], :numbers ::text[], :issued ::date[],
               :due ::date[], :credits ::bigint[], :collected ::boolean[],
-              :charged ::boolean[], :sequences ::bigint[], :years ::int[])
+              :charged ::boolean[], :sequences ::bigint[], :years ::int[],
+              :subtotals ::bigint[], :taxes ::bigint[])
        AS final (id, status, number, issued_on, due_on, credit_applied, auto_collect,
-                 charges_card, sequence, year),
+                 charges_card, sequence, year, subtotal, tax),
        clients, accounts
  WHERE invoices.id = final.id AND clients.id = invoices.client_id
    AND accounts.id = invoices.account_id
@@ -110,9 +119,15 @@ class _Final:
     status: InvoiceStatus
     issued_on: date
     due_on: date
-    total: int
+    subtotal: int
+    tax: int
     auto_collect: bool
     has_card: bool
+
+    @property
+    def total(self) -> int:
+        """What the client owes, before credit."""
+        return self.subtotal + self.tax
 
 
 def finalize_invoices(
@@ -127,7 +142,7 @@ def finalize_invoices(
 ) -> int:
     """Number, freeze and post drafts of one account, in a constant number of statements.
 
-    Credit that their clients have is applied at once. The caller holds the clients' locks, so
+    They are taxed by the rates of now. Credit that their clients have is applied at once. The caller holds the clients' locks, so
     that a deposit meanwhile waits for the invoice, or the invoice finds the deposit.
 
     Args:
@@ -148,13 +163,19 @@ def finalize_invoices(
     """
     today = local_date(now, ZoneInfo(account.time_zone))
     drafts = session.execute(_LOCK, {"account": account.id, "ids": list(ids)}).all()
-    finals = [_decide(draft, today, collect=collect) for draft in drafts]
-    for draft in drafts:
-        require_total(draft.total, expected_total)
+    taxed = taxed_drafts(session, [draft.id for draft in drafts])
+    finals = [_decide(draft, taxed.get(draft.id), today, collect=collect) for draft in drafts]
+    for final in finals:
+        require_total(final.total, expected_total)
     if not finals:
         return 0
-    session.execute(_FREEZE_LINES, {"ids": [final.id for final in finals]})
-    post(session, LedgerEvent.FINALIZE, [_entry(account, final) for final in finals])
+    _freeze_lines(session, finals, taxed)
+    freeze_taxes(session, taxed)
+    post(
+        session,
+        LedgerEvent.FINALIZE,
+        [_entry(account, final, taxed.get(final.id)) for final in finals],
+    )
     # The series stays locked from here to the commit, so all that needs no number comes before.
     numbers = number_documents(
         session, account, DocumentType.INVOICE, [final.issued_on for final in finals]
@@ -167,6 +188,8 @@ def finalize_invoices(
             "numbers": [number.text for number in numbers],
             "sequences": [number.sequence for number in numbers],
             "years": [number.series_year for number in numbers],
+            "subtotals": [final.subtotal for final in finals],
+            "taxes": [final.tax for final in finals],
             "issued": [final.issued_on for final in finals],
             "due": [final.due_on for final in finals],
             "credits": [credit_applied_when_finalized(final.total) for final in finals],
@@ -177,6 +200,25 @@ def finalize_invoices(
     )
     _use_credit(session, account, finals, now=now, requested_by=requested_by)
     return len(finals)
+
+
+def _freeze_lines(
+    session: Session, finals: Sequence[_Final], taxed: Mapping[UUID, TaxedDraft]
+) -> None:
+    lines = [line for draft in taxed.values() for line in draft.lines.items()]
+    session.execute(
+        _FREEZE_LINES,
+        {
+            "ids": [final.id for final in finals],
+            "charges": [charge_id for charge_id, _ in lines],
+            "nets": [line.net for _, line in lines],
+            "sums": [sum(line.taxes.values()) for _, line in lines],
+            "taxes": [
+                Json({str(rate_id): tax for rate_id, tax in line.taxes.items()})
+                for _, line in lines
+            ],
+        },
+    )
 
 
 def _use_credit(
@@ -223,20 +265,22 @@ def _credit_of(account: Account, final: _Final, requested_by: str) -> CreditMove
     )
 
 
-def _entry(account: Account, final: _Final) -> Entry:
+def _entry(account: Account, final: _Final, taxed: TaxedDraft | None) -> Entry:
+    taxes = {} if taxed is None else {one.rate.id: one.tax for one in taxed.taxes.rates}
     return Entry(
         account_id=account.id,
         client_id=final.client_id,
         currency=final.currency,
         effective_on=final.issued_on,
         invoice_id=final.id,
-        postings=postings_for_finalizing(final.total),
+        postings=postings_for_finalizing(final.total, taxes),
     )
 
 
-def _decide(draft: Row[Any], today: date, *, collect: bool) -> _Final:
+def _decide(draft: Row[Any], taxed: TaxedDraft | None, today: date, *, collect: bool) -> _Final:
+    totals = draft if taxed is None else taxed.taxes
     status = InvoiceStatus(draft.status)
-    for event in events_when_finalized(draft.total):
+    for event in events_when_finalized(totals.total):
         status = transition(status, event)
     issued = issued_on(
         boundary=draft.boundary,
@@ -251,7 +295,8 @@ def _decide(draft: Row[Any], today: date, *, collect: bool) -> _Final:
         status=status,
         issued_on=issued,
         due_on=due_on(issued_on=issued, finalized_on=today, net_days=draft.net_days),
-        total=draft.total,
+        subtotal=totals.subtotal,
+        tax=totals.tax,
         auto_collect=draft.auto_collect or collect,
         has_card=draft.has_card,
     )

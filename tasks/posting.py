@@ -37,10 +37,10 @@ WITH wanted AS (
     SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id, :event
       FROM wanted
 )
-INSERT INTO ledger_postings (entry_id, ledger_account, currency, amount)
-SELECT wanted.id, side.ledger_account, wanted.currency, side.amount
-  FROM unnest(:sides ::int[], :ledger_accounts ::text[], :amounts ::bigint[])
-       AS side (number, ledger_account, amount)
+INSERT INTO ledger_postings (entry_id, ledger_account, tax_rate_id, currency, amount)
+SELECT wanted.id, side.ledger_account, side.tax_rate_id, wanted.currency, side.amount
+  FROM unnest(:sides ::int[], :ledger_accounts ::text[], :tax_rates ::uuid[], :amounts ::bigint[])
+       AS side (number, ledger_account, tax_rate_id, amount)
   JOIN wanted USING (number)
 """)
 
@@ -68,6 +68,7 @@ def post(session: Session, event: LedgerEvent, entries: Sequence[Entry]) -> None
             "payments": [entry.payment_id for entry in entries],
             "sides": [number for number, _ in sides],
             "ledger_accounts": [side.account.value for _, side in sides],
+            "tax_rates": [side.tax_rate_id for _, side in sides],
             "amounts": [side.amount for _, side in sides],
         },
     )

@@ -15,9 +15,9 @@ from tasks.withdrawing import lock_invoice
 # A reference names one charge of its account, so a copy has none.
 _COPY = text("""
 INSERT INTO charges (account_id, client_id, copy_of, charged_on, description, category, quantity,
-                     unit_price, amount, currency, metadata)
+                     unit_price, amount, currency, tax_rates, taxed_on, metadata)
 SELECT account_id, client_id, id, charged_on, description, category, quantity, unit_price, amount,
-       currency, metadata
+       currency, tax_rates, taxed_on, metadata
   FROM charges WHERE client_id = :client AND invoice_id = :invoice
  ORDER BY id
 RETURNING id

@@ -19,6 +19,7 @@ from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
 from tasks.posting import Entry, post
 from tasks.reissuing import reissue_charges
+from tasks.taxing import taxes_of
 from tasks.withdrawing import lock_invoice, withdraw_first
 
 
@@ -62,7 +63,10 @@ def void_invoice(
                 effective_on=local_date(run.now, ZoneInfo(account.time_zone)),
                 invoice_id=invoice_id,
                 postings=postings_for_voiding(
-                    invoice.total, invoice.credit_applied, invoice.amount_paid
+                    invoice.total,
+                    invoice.credit_applied,
+                    invoice.amount_paid,
+                    taxes_of(session, invoice_id),
                 ),
             )
         ],
