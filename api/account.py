@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from api.auth import Reader, Writer
@@ -17,6 +18,7 @@ from api.fields import (
     Flag,
     Name,
     NetDays,
+    NextNumber,
     ShortText,
     Switches,
     TaxIds,
@@ -26,9 +28,11 @@ from api.operations import reads, writes
 from api.shapes import AddressLines
 from api.transactions import Transaction
 from billing.mails import DEFAULTS, MailKind, switched_on
+from billing.number_formats import NumberReset
 from models import Account
 from models.database import database_now
 from tasks.accounts import change_account
+from tasks.number_settings import next_number
 
 router = APIRouter(tags=["account"])
 
@@ -50,6 +54,10 @@ class AccountChanges(TypedDict, total=False):
     auto_collect: Flag
     dunning: Dunning
     notifications: Switches
+    number_format: ShortText
+    credit_note_format: ShortText
+    number_reset: NumberReset
+    next_number: NextNumber
 
 
 class DunningReport(BaseModel):
@@ -63,6 +71,11 @@ class AccountReport(BaseModel):
 
     `notifications` says of every mail whether clients get it who have no switch of their own;
     `auto_collect` whether invoices of their billing periods are charged without being asked.
+
+    Invoices are numbered without a gap in `number_format`, in which `{seq}`, or `{seq:06}` with
+    zeros in front, stands for the sequence number, `{year}` and `{month}` for the date of issue;
+    credit notes likewise in `credit_note_format`. With `number_reset` `yearly` they start again
+    with each year, if it is in the format. `next_number` is the next sequence number of invoices.
     """
 
     model_config = ConfigDict(
@@ -84,6 +97,10 @@ class AccountReport(BaseModel):
                         "receipt": True,
                         "payment_failed": False,
                     },
+                    "number_format": "INV-{year}-{seq:06}",
+                    "credit_note_format": "CN-{seq:06}",
+                    "number_reset": "yearly",
+                    "next_number": 43,
                     "created_at": "2026-01-05T17:00:00Z",
                 }
             ]
@@ -101,30 +118,45 @@ class AccountReport(BaseModel):
     auto_collect: bool
     dunning: DunningReport
     notifications: dict[MailKind, bool]
+    number_format: str
+    credit_note_format: str
+    number_reset: NumberReset
+    next_number: int
     created_at: datetime
 
     @classmethod
-    def of(cls, account: Account) -> "AccountReport":
+    def of(cls, session: Session, account: Account) -> "AccountReport":
         """The account as it is shown."""
-        same = cls.model_fields.keys() - {"dunning", "notifications"}
+        same = cls.model_fields.keys() - {"dunning", "notifications", "next_number"}
         return cls(
             **{name: getattr(account, name) for name in same},
             dunning=DunningReport(days=account.dunning_days),
             notifications={kind: switched_on(kind, account.notifications, {}) for kind in DEFAULTS},
+            next_number=next_number(session, account, now=database_now(session)),
         )
 
 
 @router.get("/v1/account", summary="Show the account", responses=reads())
 def show_account(caller: Reader, session: Transaction) -> AccountReport:
     """The account that the key belongs to."""
-    return AccountReport.of(session.get_one(Account, caller.account_id))
+    return AccountReport.of(session, session.get_one(Account, caller.account_id))
 
 
-@router.patch("/v1/account", summary="Change the account", responses=writes())
+@router.patch(
+    "/v1/account",
+    summary="Change the account",
+    responses=writes("number_format_taken", "number_series_used"),
+)
 def change(changes: AccountChanges, caller: Writer, session: Transaction) -> AccountReport:
-    """A new zone moves the end of the open period of every client without a zone of its own."""
+    """A new zone moves the end of the open period of every client without a zone of its own.
+
+    No number is ever given twice: a format that would come to one that exists is refused
+    (`number_format_taken`), and a series that starts begins above those that look like its own.
+    `next_number` can be set until its series, this year's if they start again, has begun
+    (`number_series_used`).
+    """
     kept: dict[str, Any] = {**changes}
     if "dunning" in changes:
         kept["dunning_days"] = kept.pop("dunning")["days"]
     account = change_account(session, caller.account_id, kept, now=database_now(session))
-    return AccountReport.of(account)
+    return AccountReport.of(session, account)

@@ -27,6 +27,7 @@ from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput
 from billing.instants import date_or_instant, instant, iso_date
 from billing.money import MAX_AMOUNT, decimal_from
+from billing.number_formats import MAX_NEXT_NUMBER
 from billing.texts import MAX_LONG, MAX_SHORT
 from tasks.accounts import MAX_DUNNING_DAYS, MAX_TRIES_AGAIN
 
@@ -159,6 +160,7 @@ AnchorDay = Annotated[
     ),
 ]
 NetDays = Annotated[int, Field(strict=True, ge=0, le=MAX_NET_DAYS)]
+NextNumber = Annotated[int, Field(strict=True, ge=1, le=MAX_NEXT_NUMBER)]
 Amount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
 Total = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 PositiveAmount = Annotated[int, Field(strict=True, ge=1, le=MAX_AMOUNT)]

@@ -59,6 +59,8 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "no_email": 409,
         "nothing_to_bill": 409,
         "nothing_to_send": 409,
+        "number_format_taken": 409,
+        "number_series_used": 409,
         "payment_in_flight": 409,
         "stripe_customer_taken": 409,
         "total_changed": 409,

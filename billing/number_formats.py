@@ -21,7 +21,7 @@ MAX_NEXT_NUMBER = 10**11 - 1
 MAX_NUMBER_LENGTH = 40
 """Characters that a number may come to with the longest sequence number: one line of a table."""
 
-_SEQUENCE = re.compile(r"\{seq(?::0(?:[1-9]|1[0-2]))?\}")
+_SEQUENCE = re.compile(r"\{seq(?::0([1-9]|1[0-2]))?\}")
 _FORMAT = re.compile(rf"(?:{_SEQUENCE.pattern}|\{{year\}}|\{{month\}}|[A-Za-z0-9/._-])*")
 
 
@@ -38,6 +38,19 @@ class NumberReset(StrEnum):
     NEVER = "never"
     # With the year of issue.
     YEARLY = "yearly"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberPattern:
+    """Which numbers a format could give: ``regex`` matches the whole of one, and nothing else.
+
+    It means the same to Python and to PostgreSQL. ``sequence`` and ``year`` say which of its
+    groups, counted from 1, holds them; ``year`` is None where the format does not bear it.
+    """
+
+    regex: str
+    sequence: int
+    year: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,46 @@ def render_number(number_format: str, sequence: int, issued_on: date) -> str:
     return number_format.format(
         seq=sequence, year=f"{issued_on.year:04}", month=f"{issued_on.month:02}"
     )
+
+
+def number_pattern(number_format: str) -> NumberPattern:
+    """What every number of ``number_format`` looks like, whatever its date.
+
+    Only the sequence number has no fixed width, so each number is read in one way.
+    ``number_format`` is one that ``require_number_format`` has let pass.
+    """
+    regex, groups, sequence, year = "", 0, 0, None
+    for part in re.split(r"(\{[^}]*\})", number_format):
+        if token := _SEQUENCE.fullmatch(part):
+            groups += 1
+            sequence = groups
+            regex += _digits(int(token[1] or 1))
+        elif part == "{year}" and year is None:
+            groups += 1
+            year = groups
+            regex += "((?!0000)[0-9]{4})"
+        elif part == "{year}":
+            regex += rf"(?:\{year})"
+        elif part == "{month}":
+            regex += "(?:0[1-9]|1[0-2])"
+        else:
+            regex += part.replace(".", r"\.")
+    return NumberPattern(regex, sequence, year)
+
+
+def _digits(width: int) -> str:
+    """A sequence number, filled with zeros to ``width``, or longer; none is above the largest."""
+    exact = f"[0-9]{{{width}}}"
+    longest = len(str(MAX_SEQUENCE))
+    return f"({exact}|[1-9][0-9]{{{width},{longest - 1}}})" if width < longest else f"({exact})"
+
+
+def reset_for(number_format: str, reset: NumberReset) -> NumberReset:
+    """When numbers of this format start again, where their account wishes for ``reset``.
+
+    Without the year in them they would repeat: they go on.
+    """
+    return reset if "{year}" in number_format else NumberReset.NEVER
 
 
 def series_of(

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Select, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -28,6 +28,11 @@ class NumberSeries(Base):
     first_number: Mapped[int] = mapped_column(BigInteger, server_default="1")
     next_number: Mapped[int] = mapped_column(BigInteger)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it has given a number yet: from then on it has no gaps."""
+        return self.next_number > self.first_number
+
 
 def take_numbers(
     session: Session, account_id: UUID, document: DocumentType, year: int, count: int
@@ -47,3 +52,14 @@ def take_numbers(
         .returning(NumberSeries.next_number)
     )
     return session.execute(statement).scalar_one() - count
+
+
+def series_for_update(account_id: UUID, document: DocumentType) -> Select[NumberSeries]:
+    """The series of one document type that there are, by year, locked."""
+    return (
+        select(NumberSeries)
+        .where(NumberSeries.account_id == account_id, NumberSeries.document == document)
+        .order_by(NumberSeries.year)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )

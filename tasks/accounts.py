@@ -18,6 +18,7 @@ from models.client import clients_in_the_zone_of
 from tasks.cycles import complete_chains, move_to_zone
 from tasks.tax_rates import require_tax_rates
 from tasks.taxing import retax_drafts
+from tasks.number_settings import NUMBER_SETTINGS, change_numbers
 
 CHANGEABLE = frozenset(
     {
@@ -55,16 +56,20 @@ def change_account(
     """Change fields of an account. A new zone moves the open periods of clients without their own.
 
     Of ``notifications`` only the switches that are given change; one given as None is the default
-    again.
+    again. ``NUMBER_SETTINGS`` are changed as by ``change_numbers``.
 
     Raises:
         InvalidInput: A field's value is wrong.
         NotFound: There is no such account.
+        RuleViolation: Its numbers cannot be changed so (``number_format_taken``,
+            ``number_series_used``).
     """
     # NO KEY: a page that holds clients' locks still refers to the account.
     account = session.get(Account, account_id, with_for_update={"key_share": True})
     if account is None:
         raise NotFound("account", str(account_id))
+    numbers = {name: value for name, value in changes.items() if name in NUMBER_SETTINGS}
+    changes = {name: value for name, value in changes.items() if name not in NUMBER_SETTINGS}
     changes = _checked_all(account.notifications, changes)
     require_tax_rates(session, account.id, changes.get("tax_rates"))
     retaxes = changes.get("tax_rates", account.tax_rates) != account.tax_rates
@@ -79,6 +84,8 @@ def change_account(
     session.flush()
     if retaxes:
         retax_drafts(session, Client.account_id == account.id, Client.tax_rates.is_(None))
+    # Last: all that gives numbers for this account waits from here to the commit.
+    change_numbers(session, account, numbers, now=now)
     return account
 
 

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import Engine
 
-from tests.api.calls import problem
+from tests.api.calls import an_invoice, problem
 
 
 def test_the_account_of_the_key_is_shown(api: TestClient) -> None:
@@ -107,3 +108,47 @@ def test_two_businesses_may_bear_the_same_name(stranger: TestClient) -> None:
     answer = stranger.patch("/v1/account", json={"name": "Bluebird Prep"})
 
     assert (answer.status_code, answer.json()["name"]) == (200, "Bluebird Prep")
+
+
+def test_invoices_are_numbered_as_the_account_chooses(api: TestClient) -> None:
+    shown = api.get("/v1/account").json()
+    numbers = ("number_format", "credit_note_format", "number_reset", "next_number")
+    assert [shown[name] for name in numbers] == ["INV-{seq:06}", "CN-{seq:06}", "never", 1]
+
+    chosen = {"number_format": "{year}-{seq:04}", "number_reset": "yearly", "next_number": 812}
+    changed = api.patch("/v1/account", json=chosen)
+
+    assert changed.status_code == 200, changed.text
+    assert changed.json() == api.get("/v1/account").json()
+    assert {name: changed.json()[name] for name in chosen} == chosen
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"number_format": "INV"}, "number_format"),
+        ({"number_format": None}, "number_format"),
+        ({"number_reset": "yearly"}, "number_format"),
+        ({"number_reset": "monthly"}, "number_reset"),
+        ({"credit_note_format": "{year}"}, "credit_note_format"),
+        ({"next_number": 0}, "next_number"),
+        ({"next_number": 10**11}, "next_number"),
+        ({"next_number": "7"}, "next_number"),
+    ],
+)
+def test_a_wrong_number_setting_is_refused_by_its_name(
+    api: TestClient, body: dict[str, Any], field: str
+) -> None:
+    problem(api.patch("/v1/account", json=body), 422, "invalid", field)
+
+
+def test_numbers_that_were_given_are_not_given_again(
+    engine: Engine, api: TestClient, ada: dict[str, Any]
+) -> None:
+    api.patch("/v1/account", json={"number_format": "1{seq}"})
+    assert an_invoice(engine, api, ada["id"])["number"] == "11"
+
+    problem(api.patch("/v1/account", json={"next_number": 7}), 409, "number_series_used")
+    refused = api.patch("/v1/account", json={"number_format": "{seq}"})
+
+    assert "come to 11" in problem(refused, 409, "number_format_taken")["detail"]

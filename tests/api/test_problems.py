@@ -227,9 +227,8 @@ OF_RULES_ALONE = {
     "edit_the_original",
     "line_already_credited",
     "nothing_to_credit",
-    "number_series_used",
 }
-"""Codes of rules that nothing asks yet: credit notes, amendments, formats of numbers."""
+"""Codes of rules that nothing asks yet: credit notes, amendments."""
 
 
 def codes_raised() -> set[str]:

@@ -1,3 +1,4 @@
+import re
 from datetime import date
 from uuid import UUID
 
@@ -14,9 +15,11 @@ from billing.number_formats import (
     DocumentType,
     NumberReset,
     Series,
+    number_pattern,
     render_number,
     require_next_number,
     require_number_format,
+    reset_for,
     series_of,
 )
 
@@ -236,3 +239,65 @@ def test_a_series_that_has_begun_leaves_no_gap() -> None:
 
 def test_resets_are_stored_by_these_names() -> None:
     assert {*NumberReset} == {"never", "yearly"}
+
+
+@given(plan=plans(), sequence=SEQUENCES, day=DAYS)
+def test_a_number_is_read_back_as_what_it_was_made_of(
+    plan: tuple[str, NumberReset], sequence: int, day: date
+) -> None:
+    number_format, _ = plan
+    pattern = number_pattern(number_format)
+
+    read = re.fullmatch(pattern.regex, render_number(number_format, sequence, day), re.ASCII)
+
+    assert read is not None
+    assert int(read[pattern.sequence]) == sequence
+    assert (pattern.year is None) is ("{year}" not in number_format)
+    if pattern.year is not None:
+        assert int(read[pattern.year]) == day.year
+
+
+@given(
+    plan=plans(),
+    text=st.text("INV0123456789-/._", max_size=20)
+    | st.builds(lambda other, n, day: render_number(other[0], n, day), plans(), SEQUENCES, DAYS),
+)
+def test_what_a_format_could_give_is_read_and_nothing_else(
+    plan: tuple[str, NumberReset], text: str
+) -> None:
+    number_format, _ = plan
+    pattern = number_pattern(number_format)
+
+    read = re.fullmatch(pattern.regex, text, re.ASCII)
+
+    if read is not None and int(read[pattern.sequence]):
+        year = 2026 if pattern.year is None else int(read[pattern.year])
+        sequence = int(read[pattern.sequence])
+        assert text in {
+            render_number(number_format, sequence, date(year, month, 1)) for month in range(1, 13)
+        }
+
+
+@pytest.mark.parametrize(
+    ("number_format", "number"),
+    [
+        ("INV-{seq:06}", "INV-00001"),
+        ("INV-{seq:06}", "INV-0000001"),
+        ("INV-{seq:06}", "INV-1000000000000"),
+        ("{seq}", "007"),
+        ("{seq:012}", "1000000000000"),
+        ("1.{seq}", "1-7"),
+        ("{year}-{year}-{seq}", "2026-2025-7"),
+        ("{year}{year}1{seq}", "2026202617x"),
+        ("{year}{month}{seq}", "2026137"),
+        ("{year}-{seq}", "0000-7"),
+    ],
+)
+def test_what_a_format_never_gives_is_not_read(number_format: str, number: str) -> None:
+    assert re.fullmatch(number_pattern(number_format).regex, number, re.ASCII) is None
+
+
+def test_only_numbers_that_bear_the_year_start_again_with_it() -> None:
+    assert reset_for("CN-{seq}", NumberReset.YEARLY) == NumberReset.NEVER
+    assert reset_for("CN-{year}-{seq}", NumberReset.YEARLY) == NumberReset.YEARLY
+    assert reset_for("CN-{year}-{seq}", NumberReset.NEVER) == NumberReset.NEVER
