@@ -37,6 +37,13 @@ class CreditEntryKind(StrEnum):
     PAID_OUT = "paid_out"
 
 
+SPENDS_NO_GRANT = frozenset({CreditEntryKind.EXPIRED, CreditEntryKind.PAID_OUT})
+"""What lowers a balance without spending it: a grant of its own expires, paid credit is paid out."""
+
+USED_BY_AN_INVOICE = frozenset({CreditEntryKind.APPLIED, CreditEntryKind.CARRIED})
+"""What an invoice uses of a balance, and a void of it gives back."""
+
+
 def credit_to_apply(balance: int, due: int) -> int:
     """What an invoice with ``due`` left to pay takes from the balance, signed, in minor units.
 

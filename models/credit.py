@@ -98,6 +98,7 @@ class CreditGrant(Base):
             "currency",
             postgresql_where="remaining > 0",
         ),
+        Index("ix_credit_grants_expires_on", "expires_on", postgresql_where="remaining > 0"),
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint("amount > 0 AND remaining BETWEEN 0 AND amount", name="remaining"),
     )

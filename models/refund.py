@@ -73,6 +73,7 @@ class Refund(Base):
     makes_note: Mapped[bool]
     state: Mapped[str] = mapped_column(server_default=RefundState.PENDING)
     reason: Mapped[str | None]
+    reference: Mapped[str | None]
     job_id: Mapped[UUID]
     idempotency_key: Mapped[str | None]
     stripe_refund: Mapped[str | None]

@@ -11,6 +11,7 @@ from cronsim import CronSim
 from tasks.audits import audit_books
 from tasks.billing_runs import start_due_runs
 from tasks.due_collections import collect_due
+from tasks.expiring import expire_due_credit
 from tasks.kinds import JobKind
 from tasks.pruning import prune
 
@@ -54,6 +55,13 @@ SCHEDULES = (
         cron="* * * * *",
         kind=collect_due,
         description="Charge cards whose try is due, and ask after charges without an answer",
+    ),
+    CronLine(
+        name="expire-credit",
+        # Somewhere a day begins every quarter of an hour.
+        cron="*/15 * * * *",
+        kind=expire_due_credit,
+        description="Write down what has expired of promotional credit",
     ),
     CronLine(
         name="audit-books",

@@ -40,7 +40,7 @@ from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import attempt_for_update
 from tasks.calls import Call, Gateways, Step
-from tasks.credit_balances import CreditMove, apply_credit, move_credit
+from tasks.credit_balances import CreditMove, apply_credit, move_credit, write_expiries
 from tasks.kinds import Run
 from tasks.mailing import tell_payment_failed, tell_receipt
 from tasks.outcomes import Snooze
@@ -535,6 +535,8 @@ def _carry(
     invoice.credit_applied += amount
     invoice.apply(InvoiceEvent.PAY, now)
     session.flush()
+    # Credit that is kept for later is used by it, but none that has expired.
+    write_expiries(session, account, [invoice.client_id], now=now, requested_by=requested_by)
     move_credit(
         session,
         [

@@ -1,21 +1,36 @@
-"""The movements of clients' credit: set-wise, and under the locks that keep it from being spent twice."""
+"""The movements of clients' credit: set-wise, and under the locks that keep it from being spent twice.
+
+Promotional grants are a part of their balance. Whatever moves it leaves them so: what is spent is
+taken from them first, and what a client owes is covered by them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Select, select, text, tuple_
 from sqlalchemy.orm import Session
 
-from billing.credit import CreditEntryKind, credit_to_apply
+from billing.credit import (
+    SPENDS_NO_GRANT,
+    USED_BY_AN_INVOICE,
+    CreditEntryKind,
+    credit_to_apply,
+)
 from billing.cycles import local_date
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
-from billing.postings import LedgerEvent, postings_for_applying_credit
+from billing.postings import (
+    LedgerEvent,
+    postings_for_applying_credit,
+    postings_for_granting,
+    reversed_postings,
+)
 from models import Account, CreditBalance, Invoice
 from models.credit import balances_for_update
 from models.payment_attempt import is_open_for
+from tasks.grants import Spending, empty_grants, expired_grants, may_expire, spend_grants
 from tasks.posting import Entry, post
 
 
@@ -31,29 +46,49 @@ class CreditMove:
     requested_by: str
     invoice_id: UUID | None = None
     payment_id: UUID | None = None
+    refund_id: UUID | None = None
+    grant_id: UUID | None = None
     note: str | None = None
 
 
-# Entries and balances in one statement, so that a balance is always the sum of its entries.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """What of a grant has expired, in ``currency``'s minor units, and the day that counts for it."""
+
+    grant_id: UUID
+    client_id: UUID
+    currency: str
+    amount: int
+    effective_on: date
+
+
+# Entries and balances in one statement, so that a balance is always the sum of its entries. It
+# answers with the grants that are a part of these balances, and with those.
 _MOVE = text("""
 WITH moves AS (
     SELECT * FROM unnest(:accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
                          :kinds ::text[], :amounts ::bigint[], :invoices ::uuid[],
-                         :payments ::uuid[], :notes ::text[], :requesters ::text[])
-        AS moves (account_id, client_id, currency, kind, amount, invoice_id, payment_id, note,
-                  requested_by)
+                         :payments ::uuid[], :refunds ::uuid[], :grants ::uuid[],
+                         :notes ::text[], :requesters ::text[])
+        AS moves (account_id, client_id, currency, kind, amount, invoice_id, payment_id,
+                  refund_id, grant_id, note, requested_by)
 ), balances AS (
     INSERT INTO credit_balances (account_id, client_id, currency, balance)
     SELECT account_id, client_id, currency, sum(amount) FROM moves
      GROUP BY account_id, client_id, currency ORDER BY client_id, currency
         ON CONFLICT (client_id, currency)
         DO UPDATE SET balance = credit_balances.balance + EXCLUDED.balance
-    RETURNING client_id, currency
+    RETURNING client_id, currency, balance
+), entries AS (
+    INSERT INTO credit_entries (client_id, currency, kind, amount, invoice_id, payment_id,
+                                refund_id, grant_id, note, requested_by)
+    SELECT client_id, currency, kind, amount, invoice_id, payment_id, refund_id, grant_id, note,
+           requested_by
+      FROM moves JOIN balances USING (client_id, currency)
 )
-INSERT INTO credit_entries (client_id, currency, kind, amount, invoice_id, payment_id, note,
-                            requested_by)
-SELECT client_id, currency, kind, amount, invoice_id, payment_id, note, requested_by
-  FROM moves JOIN balances USING (client_id, currency)
+SELECT id, client_id, currency, remaining, expires_on, balance
+  FROM balances JOIN credit_grants USING (client_id, currency)
+ WHERE remaining > 0
 """)
 
 _APPLY = text("""
@@ -76,11 +111,13 @@ def balance_of(session: Session, client_id: UUID, currency: str) -> int:
 def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
     """Write movements down, with the balances they change, in one statement.
 
-    The caller holds the clients' locks.
+    Where the clients have promotional credit, what is spent is taken from that first, in one
+    statement more. The caller holds the clients' locks; before it spends any, it has what has
+    expired written down (``write_expiries``).
     """
     if not moves:
         return
-    session.execute(
+    grants = session.execute(
         _MOVE,
         {
             "accounts": [move.account_id for move in moves],
@@ -90,10 +127,97 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
             "amounts": [move.amount for move in moves],
             "invoices": [move.invoice_id for move in moves],
             "payments": [move.payment_id for move in moves],
+            "refunds": [move.refund_id for move in moves],
+            "grants": [move.grant_id for move in moves],
             "notes": [move.note for move in moves],
             "requesters": [move.requested_by for move in moves],
         },
+    ).all()
+    if grants:
+        spend_grants(session, grants, [_spending(move) for move in moves if _spends(move)])
+
+
+def _spends(move: CreditMove) -> bool:
+    return move.amount < 0 and move.kind not in SPENDS_NO_GRANT
+
+
+def _spending(move: CreditMove) -> Spending:
+    return Spending(
+        client_id=move.client_id,
+        currency=move.currency,
+        amount=-move.amount,
+        invoice_id=move.invoice_id if move.kind in USED_BY_AN_INVOICE else None,
     )
+
+
+def write_expiries(
+    session: Session,
+    account: Account,
+    client_ids: Sequence[UUID],
+    *,
+    now: datetime,
+    requested_by: str,
+) -> int:
+    """Write down what has expired of these clients' grants; of how many there was something.
+
+    The caller holds the clients' locks. It counts for the day from which it could not be used.
+    """
+    expired = [
+        Expired(
+            grant_id=grant.id,
+            client_id=grant.client_id,
+            currency=grant.currency,
+            amount=grant.remaining,
+            effective_on=expires_on,
+        )
+        for grant, expires_on in expired_grants(session, account, client_ids, now)
+    ]
+    if expired:
+        empty_grants(session, [one.grant_id for one in expired])
+        expire(session, account, expired, requested_by=requested_by)
+    return len(expired)
+
+
+def expire(
+    session: Session, account: Account, expired: Sequence[Expired], *, requested_by: str
+) -> None:
+    """Take from balances what is no part of a grant any more, and book it."""
+    move_credit(
+        session,
+        [
+            CreditMove(
+                account_id=account.id,
+                client_id=one.client_id,
+                currency=one.currency,
+                kind=CreditEntryKind.EXPIRED,
+                amount=-one.amount,
+                grant_id=one.grant_id,
+                requested_by=requested_by,
+            )
+            for one in expired
+        ],
+    )
+    post(
+        session,
+        LedgerEvent.EXPIRY,
+        [
+            Entry(
+                account_id=account.id,
+                client_id=one.client_id,
+                currency=one.currency,
+                effective_on=_open_day(account, one.effective_on),
+                grant_id=one.grant_id,
+                postings=reversed_postings(postings_for_granting(one.amount)),
+            )
+            for one in expired
+        ],
+    )
+
+
+def _open_day(account: Account, day: date) -> date:
+    """``day``, or the first one after it for which the books are not closed."""
+    closed = account.books_closed_through
+    return day if closed is None else max(day, closed + timedelta(days=1))
 
 
 def apply_credit(
@@ -111,7 +235,8 @@ def apply_credit(
     """Let open invoices use their clients' credit, oldest due first.
 
     The caller holds the clients' locks: a deposit and a finalization then see each other. An
-    invoice with a charge under way is left alone.
+    invoice with a charge under way is left alone. What has expired pays nothing: that is written
+    down first.
 
     Args:
         session: The transaction to do it in.
@@ -127,9 +252,14 @@ def apply_credit(
     Returns:
         What each invoice used, in minor units, where that is not zero.
     """
+    balances = session.execute(_balances(client_ids, currency, now)).all()
+    if any(row.may_expire for row in balances) and write_expiries(
+        session, account, client_ids, now=now, requested_by=requested_by
+    ):
+        balances = session.execute(_balances(client_ids, currency, now)).all()
     left = {
         (row.client_id, row.currency): row.balance
-        for row in session.scalars(_balances(client_ids, currency))
+        for row in balances
         if row.balance > 0 or (row.balance < 0 and takes_debits)
     }
     if not left:
@@ -150,13 +280,20 @@ def apply_credit(
     return used
 
 
-def _balances(client_ids: Sequence[UUID], currency: str | None) -> Select[CreditBalance]:
+def _balances(
+    client_ids: Sequence[UUID], currency: str | None, now: datetime
+) -> Select[UUID, str, int, bool]:
+    """Balances, locked, and whether a grant that is a part of one may have expired."""
     wanted = (
-        select(CreditBalance)
+        select(
+            CreditBalance.client_id,
+            CreditBalance.currency,
+            CreditBalance.balance,
+            may_expire(now).label("may_expire"),
+        )
         .where(CreditBalance.client_id.in_(client_ids), CreditBalance.balance != 0)
         .order_by(CreditBalance.client_id, CreditBalance.currency)
         .with_for_update()
-        .execution_options(populate_existing=True)
     )
     return wanted if currency is None else wanted.where(CreditBalance.currency == currency)
 

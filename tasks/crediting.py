@@ -16,7 +16,13 @@ from billing.postings import LedgerEvent, postings_for_adjusting
 from models import Account, Client, Invoice, PaymentSource
 from models.client import clients_for_update
 from tasks.charging import require_open
-from tasks.credit_balances import CreditMove, apply_credit, balance_of, move_credit
+from tasks.credit_balances import (
+    CreditMove,
+    apply_credit,
+    balance_of,
+    move_credit,
+    write_expiries,
+)
 from tasks.kinds import Run, job
 from tasks.mailing import tell_receipt
 from tasks.outcomes import Done, Outcome
@@ -40,7 +46,7 @@ def deposit_credit(
     """Record money that a client paid in ahead; its open invoices use it at once."""
     require_some(amount)
     currency = currency_code(currency)
-    account, client = _lock(session, run, client_id)
+    account, client = lock_client(session, run, client_id)
     payment = receive(
         session,
         account,
@@ -77,7 +83,8 @@ def adjust_credit(
 ) -> Outcome:
     """Correct a balance up or down; never below zero. What is added is used at once."""
     currency = currency_code(currency)
-    account, _client = _lock(session, run, client_id)
+    account, _client = lock_client(session, run, client_id)
+    write_expiries(session, account, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
     require_covered(balance_of(session, client_id, currency), amount)
     move_credit(
         session,
@@ -131,7 +138,7 @@ def apply_client_credit(
 
     Every currency for its own invoices; an ``amount`` without one is in the client's own.
     """
-    account, client = _lock(session, run, client_id)
+    account, client = lock_client(session, run, client_id)
     if amount is not None:
         require_some(amount)
         currency = currency or client.currency or account.currency
@@ -156,13 +163,17 @@ def apply_invoice_credit(
     """Use its client's credit for one open invoice, as far as it goes or as much as is asked."""
     invoice = lock_invoice(session, run, invoice_id)
     require_open(InvoiceStatus(invoice.status), "apply credit to")
+    account = session.get_one(Account, invoice.account_id)
+    write_expiries(
+        session, account, [invoice.client_id], now=run.now, requested_by=f"job:{run.job_id}"
+    )
     require_credit(balance_of(session, invoice.client_id, invoice.currency), invoice, amount)
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
         return waits
     used = apply_credit(
         session,
-        session.get_one(Account, invoice.account_id),
+        account,
         [invoice.client_id],
         invoice_ids=[invoice_id],
         currency=invoice.currency,
@@ -205,7 +216,12 @@ def require_credit(balance: int, invoice: Invoice, amount: int | None) -> None:
         raise RuleViolation("insufficient_credit", f"the client's balance is {balance}")
 
 
-def _lock(session: Session, run: Run, client_id: UUID) -> tuple[Account, Client]:
+def lock_client(session: Session, run: Run, client_id: UUID) -> tuple[Account, Client]:
+    """A client of the job's account, locked, and the account.
+
+    Raises:
+        NotFound: The account has no such client.
+    """
     find = clients_for_update([client_id]).where(Client.account_id == run.account_id)
     client = session.scalars(find).one_or_none()
     if client is None:

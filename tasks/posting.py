@@ -22,6 +22,8 @@ class Entry:
     postings: tuple[Posting, ...]
     invoice_id: UUID | None = None
     payment_id: UUID | None = None
+    refund_id: UUID | None = None
+    grant_id: UUID | None = None
 
 
 # One statement: the database checks the balance of every entry that a statement touches.
@@ -29,12 +31,15 @@ _POST = text("""
 WITH wanted AS (
     SELECT uuid7() AS id, wanted.*
       FROM unnest(:numbers ::int[], :accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
-                  :dates ::date[], :invoices ::uuid[], :payments ::uuid[])
-           AS wanted (number, account_id, client_id, currency, effective_on, invoice_id, payment_id)
+                  :dates ::date[], :invoices ::uuid[], :payments ::uuid[], :refunds ::uuid[],
+                  :grants ::uuid[])
+           AS wanted (number, account_id, client_id, currency, effective_on, invoice_id, payment_id,
+                      refund_id, grant_id)
 ), entries AS (
     INSERT INTO ledger_entries (id, account_id, client_id, currency, effective_on, invoice_id,
-                                payment_id, event)
-    SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id, :event
+                                payment_id, refund_id, grant_id, event)
+    SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id, refund_id,
+           grant_id, :event
       FROM wanted
 )
 INSERT INTO ledger_postings (entry_id, ledger_account, tax_rate_id, currency, amount)
@@ -66,6 +71,8 @@ def post(session: Session, event: LedgerEvent, entries: Sequence[Entry]) -> None
             "dates": [entry.effective_on for entry in entries],
             "invoices": [entry.invoice_id for entry in entries],
             "payments": [entry.payment_id for entry in entries],
+            "refunds": [entry.refund_id for entry in entries],
+            "grants": [entry.grant_id for entry in entries],
             "sides": [number for number, _ in sides],
             "ledger_accounts": [side.account.value for _, side in sides],
             "tax_rates": [side.tax_rate_id for _, side in sides],

@@ -14,7 +14,8 @@ from billing.errors import RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.postings import LedgerEvent, postings_for_voiding
 from models import Account, Invoice
-from tasks.credit_balances import CreditMove, apply_credit, move_credit
+from tasks.credit_balances import CreditMove, apply_credit
+from tasks.credit_returns import return_credit
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
 from tasks.posting import Entry, post
@@ -40,7 +41,8 @@ def void_invoice(
 ) -> Outcome:
     """Void an open invoice: reversed in the books today, and the credit it had used given back.
 
-    What was paid for it becomes credit where ``settle`` says so. Credit is used at once for what
+    What was paid for it becomes credit where ``settle`` says so. A grant that it had used has it
+    again, and what has expired since expires again at once. Credit is used at once for what
     else is open. Its charges stay with it; with ``reissue`` copies of them are open to be billed
     again, and the credit waits for those.
     """
@@ -71,8 +73,13 @@ def void_invoice(
             )
         ],
     )
-    move_credit(session, list(_given_back(invoice, run.requested_by)))
+    given_back = list(_given_back(invoice, run.requested_by))
+    expired = return_credit(
+        session, account, invoice, given_back, now=run.now, requested_by=run.requested_by
+    )
     done: dict[str, Any] = {"invoice": str(invoice_id), "credit_returned": invoice.credit_applied}
+    if expired:
+        done["credit_expired"] = expired
     if invoice.amount_paid:
         done["kept_as_credit"] = invoice.amount_paid
     if reissue:

@@ -13,6 +13,7 @@ from models import (
     Client,
     CreditBalance,
     CreditEntry,
+    CreditGrant,
     Invoice,
     Job,
     LedgerEntry,
@@ -27,6 +28,7 @@ from tasks.crediting import adjust_credit, deposit_credit
 from tasks.drafting import draft_invoice
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
+from tasks.granting import grant_credit
 from tasks.kinds import JobKind
 from tests.worlds import NOW, a_charge, audited, invoices_of, perform
 
@@ -169,7 +171,12 @@ def deposit(
 
 
 def adjust(
-    engine: Engine, account: Account, client: Client, amount: int, currency: str = "usd"
+    engine: Engine,
+    account: Account,
+    client: Client,
+    amount: int,
+    currency: str = "usd",
+    **options: Any,
 ) -> dict[str, Any]:
     """What the job that corrects a balance says at its end."""
     return done(
@@ -180,7 +187,36 @@ def adjust(
         amount=amount,
         currency=currency,
         note="a miscount",
+        **options,
     )
+
+
+def grant(
+    engine: Engine,
+    account: Account,
+    client: Client,
+    amount: int,
+    expires_on: date | None = None,
+    **options: Any,
+) -> UUID:
+    """The id of a grant of promotional credit."""
+    result = done(
+        engine,
+        grant_credit,
+        account,
+        client_id=client.id,
+        amount=amount,
+        expires_on=expires_on,
+        **{"currency": "usd", **options},
+    )
+    return UUID(result["grant"])
+
+
+def remaining(engine: Engine, client: Client) -> list[int]:
+    """What remains of each of a client's grants, oldest first."""
+    with Session(engine) as session:
+        grants = select(CreditGrant.remaining).where(CreditGrant.client_id == client.id)
+        return list(session.scalars(grants.order_by(CreditGrant.id)))
 
 
 def done(engine: Engine, *job: Any, **arguments: Any) -> dict[str, Any]:

@@ -1,22 +1,24 @@
 """Whatever is done, in whatever order: the rules of money told once more, in the plainest way."""
 
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, RuleViolation
-from models import Account, Client
+from models import Account, Client, CreditGrant
 from tasks.accounts import create_account
 from tasks.charging import charge_invoice
 from tasks.crediting import apply_client_credit, apply_invoice_credit
+from tasks.expiring import expire_client_credit
 from tasks.marking_paid import mark_invoice_paid
+from tasks.paying_out import refund_credit
 from tasks.voiding import void_invoice
 from tests.money import (
     adjust,
@@ -24,14 +26,29 @@ from tests.money import (
     balances,
     deposit,
     done,
+    grant,
     losses,
     paid_how,
     with_a_card,
 )
-from tests.worlds import NOW, a_client, audited
+from tests.worlds import NOW, a_client, audited, change
 
 CARD_MINIMUM = 50
 """Stripe's, in cents, of both currencies here."""
+
+
+@dataclass(eq=False)
+class Given:
+    """A grant as the rules have it."""
+
+    id: UUID
+    currency: str
+    remaining: int
+    expires_on: date | None
+
+    @property
+    def ends(self) -> date:
+        return self.expires_on or date.max
 
 
 @dataclass
@@ -45,6 +62,7 @@ class Owed:
     status: str = "open"
     credit: int = 0
     paid: int = 0
+    uses: dict[Given, int] = field(default_factory=dict)
 
     @property
     def due(self) -> int:
@@ -61,6 +79,7 @@ class Book:
 
     balance: dict[str, int] = field(default_factory=lambda: {"usd": 0, "eur": 0})
     invoices: list[Owed] = field(default_factory=list)
+    grants: list[Given] = field(default_factory=list)
 
     def use(self, currency: str, *, at_most: int = 10**9, only: Owed | None = None) -> None:
         """Spend credit, oldest due first."""
@@ -72,8 +91,41 @@ class Book:
 
     def move(self, one: Owed, amount: int) -> None:
         one.credit += amount
-        self.balance[one.currency] -= amount
+        self.add(one.currency, -amount, one)
         one.close()
+
+    def add(self, currency: str, amount: int, by: Owed | None = None) -> None:
+        """Move a balance: what is spent, and what is owed, is taken from grants first."""
+        self.balance[currency] += amount
+        self.take(currency, -amount, by)
+        self.take(currency, self.promotional(currency) - max(self.balance[currency], 0))
+
+    def take(self, currency: str, amount: int, by: Owed | None = None) -> None:
+        for one in sorted(self.grants, key=lambda one: one.ends):
+            if one.currency == currency:
+                taken = max(min(one.remaining, amount), 0)
+                one.remaining -= taken
+                amount -= taken
+                if by is not None:
+                    by.uses[one] = by.uses.get(one, 0) + taken
+
+    def promotional(self, currency: str) -> int:
+        return sum(one.remaining for one in self.grants if one.currency == currency)
+
+    def expire(self, today: date) -> None:
+        for one in self.grants:
+            if one.ends <= today:
+                self.balance[one.currency] -= one.remaining
+                one.remaining = 0
+
+    def give_back(self, void: Owed, today: date) -> None:
+        self.add(void.currency, void.credit)
+        for one, amount in void.uses.items():
+            if one.ends <= today:
+                self.balance[void.currency] -= amount
+            else:
+                one.remaining += amount
+        self.add(void.currency, 0)
 
 
 @dataclass
@@ -84,6 +136,11 @@ class World:
     account: Account
     client: Client
     book: Book = field(default_factory=Book)
+    now: datetime = NOW
+
+    @property
+    def today(self) -> date:
+        return self.now.date()
 
 
 class Step(Protocol):
@@ -100,8 +157,8 @@ class Deposit:
 
     def do(self, world: World) -> None:
         where = world.engine, world.account, world.client
-        deposit(*where, self.amount, self.currency, apply=self.apply)
-        world.book.balance[self.currency] += self.amount
+        deposit(*where, self.amount, self.currency, apply=self.apply, now=world.now)
+        world.book.add(self.currency, self.amount)
         if self.apply:
             world.book.use(self.currency)
 
@@ -116,10 +173,10 @@ class Adjust:
         after = world.book.balance[self.currency] + self.amount
         if self.amount < 0 and after < 0:
             with pytest.raises(RuleViolation, match="cannot go down"):
-                adjust(*where, self.amount, self.currency)
+                adjust(*where, self.amount, self.currency, now=world.now)
             return
-        adjust(*where, self.amount, self.currency)
-        world.book.balance[self.currency] = after
+        adjust(*where, self.amount, self.currency, now=world.now)
+        world.book.add(self.currency, self.amount)
         if self.amount > 0:
             world.book.use(self.currency)
 
@@ -132,13 +189,14 @@ class Bill:
 
     def do(self, world: World) -> None:
         book = world.book
+        change(world.engine, world.client, net_days=10 + self.day)
         real = an_invoice(
             world.engine,
             world.account,
             world.client,
             f"{'-' if self.amount < 0 else ''}{abs(self.amount) // 100}.{abs(self.amount) % 100:02}",
             currency=self.currency,
-            now=NOW + timedelta(days=self.day),
+            now=world.now,
         )
         assert real.due_on is not None
         one = Owed(real.id, self.currency, self.amount, real.due_on)
@@ -164,6 +222,7 @@ class Apply:
             client_id=world.client.id,
             currency=self.currency,
             amount=self.amount,
+            now=world.now,
         )
         world.book.use(self.currency, at_most=self.amount)
 
@@ -189,7 +248,7 @@ class OnOne:
 
 class ApplyToOne(OnOne):
     def act(self, world: World, book: Book, one: Owed) -> None:
-        some = {"invoice_id": one.id, "amount": self.amount}
+        some = {"invoice_id": one.id, "amount": self.amount, "now": world.now}
         if self.amount > min(one.due, book.balance[one.currency]):
             with pytest.raises((InvalidInput, RuleViolation)):
                 done(world.engine, apply_invoice_credit, world.account, **some)
@@ -204,15 +263,20 @@ class Void(OnOne):
             with pytest.raises(RuleViolation):
                 done(world.engine, void_invoice, world.account, invoice_id=one.id)
             return
-        done(world.engine, void_invoice, world.account, invoice_id=one.id)
+        done(world.engine, void_invoice, world.account, invoice_id=one.id, now=world.now)
         one.status = "void"
-        book.balance[one.currency] += one.credit
+        book.give_back(one, world.today)
         book.use(one.currency)
 
 
 class MarkPaid(OnOne):
     def act(self, world: World, book: Book, one: Owed) -> None:
-        some = {"invoice_id": one.id, "amount": self.amount, "overpayment": "credit"}
+        some = {
+            "invoice_id": one.id,
+            "amount": self.amount,
+            "overpayment": "credit",
+            "now": world.now,
+        }
         if one.status != "open":
             with pytest.raises(RuleViolation):
                 done(world.engine, mark_invoice_paid, world.account, **some)
@@ -221,7 +285,7 @@ class MarkPaid(OnOne):
         over = max(self.amount - one.due, 0)
         one.paid += self.amount - over
         one.close()
-        book.balance[one.currency] += over
+        book.add(one.currency, over)
         if over:
             book.use(one.currency)
 
@@ -238,11 +302,98 @@ class Carry:
             Bill(self.currency, CARD_MINIMUM - 5, 0).do(world)
             small = self._small(world.book)
         if small is not None:
-            done(world.engine, charge_invoice, world.account, invoice_id=small.id)
+            done(world.engine, charge_invoice, world.account, invoice_id=small.id, now=world.now)
             world.book.move(small, small.due)
 
     def _small(self, book: Book) -> Owed | None:
         return next((one for one in book.invoices if 0 < one.due < CARD_MINIMUM), None)
+
+
+@dataclass(frozen=True)
+class Grant:
+    currency: str
+    amount: int
+    days: int | None
+    apply: bool
+
+    def do(self, world: World) -> None:
+        expires_on = None if self.days is None else world.today + timedelta(days=self.days)
+        given = grant(
+            world.engine,
+            world.account,
+            world.client,
+            self.amount,
+            expires_on,
+            currency=self.currency,
+            apply=self.apply,
+            now=world.now,
+        )
+        world.book.grants.append(Given(given, self.currency, self.amount, expires_on))
+        world.book.add(self.currency, self.amount)
+        if self.apply:
+            world.book.use(self.currency)
+
+
+@dataclass(frozen=True)
+class PayOut:
+    currency: str
+    amount: int
+
+    def do(self, world: World) -> None:
+        some = {
+            "client_id": world.client.id,
+            "amount": self.amount,
+            "currency": self.currency,
+            "now": world.now,
+        }
+        book = world.book
+        if self.amount > book.balance[self.currency] - book.promotional(self.currency):
+            with pytest.raises(RuleViolation, match="cannot be paid out"):
+                done(world.engine, refund_credit, world.account, **some)
+            return
+        done(world.engine, refund_credit, world.account, **some)
+        book.balance[self.currency] -= self.amount
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Days pass; what has expired is written down at once, or only when somebody needs to know."""
+
+    days: int
+    sweeps: bool
+
+    def do(self, world: World) -> None:
+        world.now += timedelta(days=self.days)
+        world.book.expire(world.today)
+        if self.sweeps:
+            sweep(world)
+
+
+def sweep(world: World) -> None:
+    done(
+        world.engine,
+        expire_client_credit,
+        world.account,
+        client_id=world.client.id,
+        now=world.now,
+    )
+
+
+def usable(world: World) -> tuple[dict[str, int], list[int]]:
+    """What the client has in hand by currency, and what remains of each grant, less what expired."""
+    with Session(world.engine) as session:
+        grants = session.scalars(
+            select(CreditGrant)
+            .where(CreditGrant.client_id == world.client.id)
+            .order_by(CreditGrant.id)
+        ).all()
+    in_hand = {"usd": 0, "eur": 0} | balances(world.engine, world.client)
+    left = []
+    for one in grants:
+        has_expired = one.expires_on is not None and one.expires_on <= world.today
+        in_hand[one.currency] -= one.remaining * has_expired
+        left.append(one.remaining * (not has_expired))
+    return in_hand, left
 
 
 # Few amounts, so that they often are the same, or just too much; most invoices stay open.
@@ -250,6 +401,7 @@ CURRENCIES = st.sampled_from(["usd", "usd", "usd", "eur"])
 BILLED = st.sampled_from([45, 100, 300, 300, 900, 2000])
 AMOUNTS = st.sampled_from([1, 20, 60, 100, 400])
 DAYS = st.integers(0, 3)
+LASTS = st.sampled_from([1, 2, 2, 4, None])
 WHICH = st.integers(0, 20)
 KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (6, st.builds(Bill, CURRENCIES, BILLED, DAYS)),
@@ -262,6 +414,9 @@ KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (2, st.builds(Void, WHICH, AMOUNTS)),
     (2, st.builds(MarkPaid, WHICH, AMOUNTS)),
     (2, st.builds(Carry, CURRENCIES)),
+    (4, st.builds(Grant, CURRENCIES, AMOUNTS, LASTS, st.booleans())),
+    (2, st.builds(PayOut, CURRENCIES, AMOUNTS)),
+    (3, st.builds(Wait, st.integers(1, 3), st.booleans())),
 ]
 STEPS = st.sampled_from([kind for often, kind in KINDS for _ in range(often)]).flatmap(
     lambda kind: kind
@@ -287,12 +442,16 @@ def test_no_money_is_lost_and_every_amount_is_what_the_rules_say(
         before = dict(book.balance)
         step.do(world)
         after = book.balance
-        assert balances(engine, client) == {code: after[code] for code in after if after[code]}
+        assert usable(world) == (after, [one.remaining for one in book.grants])
         assert paid_how(engine, client) == [
             (one.status, one.credit, one.paid, one.due) for one in book.invoices
         ]
         if not isinstance(step, Carry | Void):
             # Nothing else takes a balance below zero, or further below.
             assert all(after[code] >= min(before[code], 0) for code in after)
+    sweep(world)
+    assert {code: book.balance[code] for code in book.balance if book.balance[code]} == balances(
+        engine, client
+    )
     assert losses(engine) == {}
-    assert audited(engine, account) == []
+    assert audited(engine, account, now=world.now) == []

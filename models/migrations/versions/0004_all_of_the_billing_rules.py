@@ -270,6 +270,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credit_grants")),
     )
     op.create_index(
+        "ix_credit_grants_expires_on",
+        "credit_grants",
+        ["expires_on"],
+        unique=False,
+        postgresql_where="remaining > 0",
+    )
+    op.create_index(
         "ix_credit_grants_remaining",
         "credit_grants",
         ["client_id", "currency"],
@@ -409,6 +416,7 @@ def upgrade() -> None:
         sa.Column("makes_note", sa.Boolean(), nullable=False),
         sa.Column("state", sa.Text(), server_default="pending", nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("reference", sa.Text(), nullable=True),
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("stripe_refund", sa.Text(), nullable=True),

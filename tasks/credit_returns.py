@@ -1,0 +1,84 @@
+"""What a void gives back of credit: each grant has what was used of it, as far as it still may."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from billing.cycles import local_date
+from models import Account, Client, Invoice
+from tasks.credit_balances import (
+    CreditMove,
+    Expired,
+    expire,
+    move_credit,
+    write_expiries,
+)
+from tasks.grants import cover_debts
+
+# What is taken from the uses cannot be taken twice.
+_GIVE_BACK = text("""
+WITH given AS (
+    DELETE FROM credit_grant_uses WHERE invoice_id = :invoice RETURNING grant_id, amount
+)
+UPDATE credit_grants
+   SET remaining = remaining + CASE WHEN expires_on <= :today THEN 0 ELSE given.amount END
+  FROM given
+ WHERE id = grant_id
+RETURNING id, given.amount, CASE WHEN expires_on <= :today THEN expires_on END AS expired_on
+""")
+
+
+def return_credit(
+    session: Session,
+    account: Account,
+    invoice: Invoice,
+    moves: Sequence[CreditMove],
+    *,
+    now: datetime,
+    requested_by: str,
+) -> int:
+    """Write down what a voided invoice gives back, and let its grants have their part of it.
+
+    What a grant gets after its date expires again at once, and counts for the day of the void:
+    until then the invoice had it. The caller holds the client's lock and the invoice's.
+
+    Args:
+        session: The transaction of the void.
+        account: Whose invoice it is.
+        invoice: The voided one.
+        moves: What its client has in hand again.
+        now: When it is voided.
+        requested_by: Who asks.
+
+    Returns:
+        How much expires again, in minor units.
+    """
+    client_ids = [invoice.client_id]
+    write_expiries(session, account, client_ids, now=now, requested_by=requested_by)
+    move_credit(session, moves)
+    client = session.get_one(Client, invoice.client_id)
+    given_back = session.execute(
+        _GIVE_BACK,
+        {"invoice": invoice.id, "today": local_date(now, client.zone(account))},
+    ).all()
+    if not given_back:
+        return 0
+    today = local_date(now, ZoneInfo(account.time_zone))
+    expired = [
+        Expired(
+            grant_id=grant.id,
+            client_id=invoice.client_id,
+            currency=invoice.currency,
+            amount=grant.amount,
+            effective_on=max(today, grant.expired_on),
+        )
+        for grant in given_back
+        if grant.expired_on is not None
+    ]
+    if expired:
+        expire(session, account, expired, requested_by=requested_by)
+    cover_debts(session, invoice.client_id, invoice.currency)
+    return sum(one.amount for one in expired)
