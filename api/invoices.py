@@ -312,7 +312,7 @@ class _Beside:
         attempts = session.scalars(open_attempts_of([one.id for one in invoices]))
         return cls(
             {period.id: period for period in periods},
-            {attempt.invoice_id: AttemptState(attempt.state) for attempt in attempts},
+            {one.invoice_id: AttemptState(one.state) for one in attempts if one.invoice_id},
             methods_of(session, list({one.client_id for one in invoices})),
         )
 

@@ -303,12 +303,13 @@ def as_result(attempt: PaymentAttempt) -> dict[str, Any]:
 
 
 def lock_attempt(session: Session, attempt_id: UUID) -> PaymentAttempt:
-    """An attempt under its own lock and its client's and invoice's, in that order."""
+    """An attempt under its own lock and its client's and, if any, its invoice's, in that order."""
     attempt = session.get(PaymentAttempt, attempt_id)
     if attempt is None:
         raise NotFound("payment_attempt", str(attempt_id))
     session.scalars(clients_for_update([attempt.client_id])).one()
-    session.scalars(invoices_for_update([attempt.invoice_id])).one()
+    if attempt.invoice_id is not None:
+        session.scalars(invoices_for_update([attempt.invoice_id])).one()
     return session.scalars(attempt_for_update(attempt_id)).one()
 
 

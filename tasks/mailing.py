@@ -205,7 +205,7 @@ def tell_payment_failed(
         client=client,
         kind=MailKind.PAYMENT_FAILED,
         subject_key=f"attempt:{attempt.id}",
-        invoice_ids=[attempt.invoice_id],
+        invoice_ids=[] if attempt.invoice_id is None else [attempt.invoice_id],
         attempt_id=attempt.id,
     )
     write_mails(session, account, [mail], requested_by=requested_by)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from gateways.cards import CardCharge, CardReport, CardStatus, ChargeRefused
 from gateways.sandbox.stripe.server import StripeSandbox
-from models import Account, Client, PaymentAttempt
+from models import Account, Client, Invoice, PaymentAttempt
 from tasks.attempts import order_of, settle_attempt
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
@@ -112,7 +112,7 @@ def test_news_may_come_twice_and_in_any_order_and_money_is_booked_once(
     [attempt] = attempts_of(engine)
     came = state == "succeeded"
     assert [payment.amount for payment in payments(engine)] == ([1000] if came else [])
-    invoice = invoice_of(engine, attempt.invoice_id)
+    invoice = invoice_tried(engine, attempt)
     assert invoice.status == ("paid" if came else "open")
     assert invoice.failures == (DECLINED in news and news[0] == DECLINED)
     assert mails(engine).count("receipt") == came
@@ -127,7 +127,7 @@ def test_a_refusal_that_is_told_twice_counts_once(
     assert tell(engine, pending, refused, refused) == "declined"
     [attempt] = attempts_of(engine)
     assert (attempt.decline_class, attempt.decline_code) == ("needs_new_card", "resource_missing")
-    assert invoice_of(engine, attempt.invoice_id).failures == 1
+    assert invoice_tried(engine, attempt).failures == 1
     assert audited(engine, account) == []
 
 
@@ -143,7 +143,7 @@ def test_money_for_a_void_invoice_is_the_clients_credit_and_flagged(
     [payment] = payments(engine)
     assert (payment.amount, payment.applied, payment.flagged) == (1000, 0, "invoice_void")
     assert credit_of_attempt(engine, attempt) == 1000
-    assert invoice_of(engine, attempt.invoice_id).status == "void"
+    assert invoice_tried(engine, attempt).status == "void"
     assert audited(engine, account) == []
 
 
@@ -182,7 +182,7 @@ def test_less_money_than_is_due_leaves_the_rest_open(
     tell(engine, pending, told(SUCCEEDED, 400))
 
     [attempt] = attempts_of(engine)
-    invoice = invoice_of(engine, attempt.invoice_id)
+    invoice = invoice_tried(engine, attempt)
     assert (invoice.status, invoice.amount_paid, invoice.amount_due) == ("open", 400, 600)
     # It is not what was asked for: the audit names it.
     rules = [difference.rule for difference in audited(engine, account)]
@@ -248,3 +248,8 @@ def credit_of_attempt(engine: Engine, attempt: PaymentAttempt) -> int:
     with Session(engine) as session:
         client = session.get_one(Client, attempt.client_id)
     return credit_of(engine, client)
+
+
+def invoice_tried(engine: Engine, attempt: PaymentAttempt) -> Invoice:
+    assert attempt.invoice_id is not None
+    return invoice_of(engine, attempt.invoice_id)
