@@ -17,14 +17,17 @@ from api.fields import (
     Flag,
     Name,
     NetDays,
+    Pauses,
+    ReviewHours,
     ShortText,
     Switches,
     TaxIds,
     ZoneName,
 )
 from api.operations import reads, writes
-from api.shapes import AddressLines
+from api.shapes import AddressLines, PausesReport
 from api.transactions import Transaction
+from billing.dates import InvoiceDate
 from billing.mails import DEFAULTS, MailKind, switched_on
 from models import Account
 from models.database import database_now
@@ -48,7 +51,10 @@ class AccountChanges(TypedDict, total=False):
     currency: CurrencyCode
     net_days: NetDays
     auto_collect: Flag
+    review_hours: ReviewHours | None
+    invoice_date: InvoiceDate
     dunning: Dunning
+    paused: Pauses
     notifications: Switches
 
 
@@ -62,7 +68,9 @@ class AccountReport(BaseModel):
     """The business that bills. Names and address are frozen into each finalized invoice.
 
     `notifications` says of every mail whether clients get it who have no switch of their own;
-    `auto_collect` whether invoices of their billing periods are charged without being asked.
+    `auto_collect` whether invoices of their billing periods are charged without being asked;
+    `review_hours` how long these stay drafts, null until a person finalizes them. `paused` holds
+    billing periods and drafts, or charges of cards, for all clients.
     """
 
     model_config = ConfigDict(
@@ -78,6 +86,9 @@ class AccountReport(BaseModel):
                     "currency": "usd",
                     "net_days": 14,
                     "auto_collect": True,
+                    "review_hours": 48,
+                    "invoice_date": "boundary",
+                    "paused": {"billing": False, "collection": False},
                     "dunning": {"days": [3, 5, 7, 7]},
                     "notifications": {
                         "invoice_ready": True,
@@ -99,17 +110,23 @@ class AccountReport(BaseModel):
     currency: str
     net_days: int
     auto_collect: bool
+    review_hours: int | None
+    invoice_date: InvoiceDate
     dunning: DunningReport
+    paused: PausesReport
     notifications: dict[MailKind, bool]
     created_at: datetime
 
     @classmethod
     def of(cls, account: Account) -> "AccountReport":
         """The account as it is shown."""
-        same = cls.model_fields.keys() - {"dunning", "notifications"}
+        same = cls.model_fields.keys() - {"dunning", "paused", "notifications"}
         return cls(
             **{name: getattr(account, name) for name in same},
             dunning=DunningReport(days=account.dunning_days),
+            paused=PausesReport(
+                billing=account.billing_paused, collection=account.collection_paused
+            ),
             notifications={kind: switched_on(kind, account.notifications, {}) for kind in DEFAULTS},
         )
 

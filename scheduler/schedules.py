@@ -13,6 +13,7 @@ from tasks.billing_runs import start_due_runs
 from tasks.due_collections import collect_due
 from tasks.kinds import JobKind
 from tasks.pruning import prune
+from tasks.reviewing import finalize_due_reviews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,12 @@ SCHEDULES = (
         kind=start_due_runs,
         takes_fire_at=True,
         description="Bill every client whose period has ended",
+    ),
+    CronLine(
+        name="finalize-due-reviews",
+        cron="* * * * *",
+        kind=finalize_due_reviews,
+        description="Finalize drafts whose review is over",
     ),
     CronLine(
         name="collect-due",

@@ -15,12 +15,14 @@ from billing.mails import DEFAULTS
 from billing.texts import MAX_SHORT, require_text
 from models import Account
 from models.client import clients_in_the_zone_of
+from tasks.automation import columns_of_account
 from tasks.cycles import complete_chains, move_to_zone
+from tasks.pauses import release_held
 
 CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
-        "auto_collect", "dunning_days", "notifications",
+        "auto_collect", "dunning_days", "notifications", "review_hours", "invoice_date", "paused",
     }
 )  # fmt: skip
 
@@ -51,8 +53,9 @@ def change_account(
 ) -> Account:
     """Change fields of an account. A new zone moves the open periods of clients without their own.
 
-    Of ``notifications`` only the switches that are given change; one given as None is the default
-    again.
+    Of ``notifications`` and ``paused`` only the switches that are given change; a mail's given as
+    None is the default again. What a pause has held is open again when it ends, but for clients
+    that are paused themselves. ``review_hours`` are None where a person finalizes drafts.
 
     Raises:
         InvalidInput: A field's value is wrong.
@@ -72,6 +75,8 @@ def change_account(
     if affected:
         move_to_zone(session, account, affected, now=now)
     session.flush()
+    if changes.get("billing_paused") is False:
+        release_held(session, account_id=account.id)
     return account
 
 
@@ -96,7 +101,7 @@ def _checked_all(switches: Mapping[str, bool], changes: Mapping[str, Any]) -> di
     checked = {field: _checked(field, value) for field, value in changes.items()}
     if "notifications" in checked:
         checked["notifications"] = switches_after(switches, checked["notifications"])
-    return checked
+    return columns_of_account(checked)
 
 
 def _is_dunning(days: Sequence[Any]) -> bool:
