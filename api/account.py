@@ -19,14 +19,17 @@ from api.fields import (
     Name,
     NetDays,
     NextNumber,
+    Pauses,
+    ReviewHours,
     ShortText,
     Switches,
     TaxIds,
     ZoneName,
 )
 from api.operations import reads, writes
-from api.shapes import AddressLines
+from api.shapes import AddressLines, PausesReport
 from api.transactions import Transaction
+from billing.dates import InvoiceDate
 from billing.mails import DEFAULTS, MailKind, switched_on
 from billing.number_formats import NumberReset
 from models import Account
@@ -52,7 +55,10 @@ class AccountChanges(TypedDict, total=False):
     currency: CurrencyCode
     net_days: NetDays
     auto_collect: Flag
+    review_hours: ReviewHours | None
+    invoice_date: InvoiceDate
     dunning: Dunning
+    paused: Pauses
     notifications: Switches
     number_format: ShortText
     credit_note_format: ShortText
@@ -70,7 +76,9 @@ class AccountReport(BaseModel):
     """The business that bills. Names and address are frozen into each finalized invoice.
 
     `notifications` says of every mail whether clients get it who have no switch of their own;
-    `auto_collect` whether invoices of their billing periods are charged without being asked.
+    `auto_collect` whether invoices of their billing periods are charged without being asked;
+    `review_hours` how long these stay drafts, null until a person finalizes them. `paused` holds
+    billing periods and drafts, or charges of cards, for all clients.
 
     Invoices are numbered without a gap in `number_format`, in which `{seq}`, or `{seq:06}` with
     zeros in front, stands for the sequence number, `{year}` and `{month}` for the date of issue;
@@ -91,6 +99,9 @@ class AccountReport(BaseModel):
                     "currency": "usd",
                     "net_days": 14,
                     "auto_collect": True,
+                    "review_hours": 48,
+                    "invoice_date": "boundary",
+                    "paused": {"billing": False, "collection": False},
                     "dunning": {"days": [3, 5, 7, 7]},
                     "notifications": {
                         "invoice_ready": True,
@@ -116,7 +127,10 @@ class AccountReport(BaseModel):
     currency: str
     net_days: int
     auto_collect: bool
+    review_hours: int | None
+    invoice_date: InvoiceDate
     dunning: DunningReport
+    paused: PausesReport
     notifications: dict[MailKind, bool]
     number_format: str
     credit_note_format: str
@@ -127,10 +141,13 @@ class AccountReport(BaseModel):
     @classmethod
     def of(cls, session: Session, account: Account) -> "AccountReport":
         """The account as it is shown."""
-        same = cls.model_fields.keys() - {"dunning", "notifications", "next_number"}
+        same = cls.model_fields.keys() - {"dunning", "paused", "notifications", "next_number"}
         return cls(
             **{name: getattr(account, name) for name in same},
             dunning=DunningReport(days=account.dunning_days),
+            paused=PausesReport(
+                billing=account.billing_paused, collection=account.collection_paused
+            ),
             notifications={kind: switched_on(kind, account.notifications, {}) for kind in DEFAULTS},
             next_number=next_number(session, account, now=database_now(session)),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
@@ -17,12 +17,14 @@ from api.fields import (
     FORBID_UNKNOWN,
     Address,
     AnchorDay,
+    ClientReviewHours,
     CurrencyCode,
     Email,
     Flag,
     IsoDate,
     Name,
     NetDays,
+    Pauses,
     ShortText,
     Switches,
     TaxIds,
@@ -31,13 +33,14 @@ from api.fields import (
 from api.idempotency import OnceOnly
 from api.operations import posts, reads, writes
 from api.paging import Paging, newest_first
-from api.shapes import AddressLines, Page
+from api.shapes import AddressLines, Page, PausesReport
 from api.transactions import Transaction
 from billing.cycles import BillingCycle
 from billing.errors import NotFound
 from billing.mails import DEFAULTS, MailKind
 from models import Account, BillingMethod, Client
 from models.database import database_now
+from tasks.automation import PERSON
 from tasks.clients import NewClient, change_client, create_clients
 
 router = APIRouter(tags=["clients"])
@@ -69,6 +72,8 @@ class ClientCreation(BaseModel):
     tax_ids: TaxIds = []
     net_days: NetDays | None = None
     auto_collect: Flag | None = None
+    review_hours: ClientReviewHours | None = None
+    paused: Pauses = {}
     notifications: Switches = {}
 
 
@@ -92,13 +97,16 @@ class ClientChanges(TypedDict, total=False):
     tax_ids: TaxIds
     net_days: NetDays | None
     auto_collect: Flag | None
+    review_hours: ClientReviewHours | None
+    paused: Pauses
     notifications: Switches
 
 
 class ClientReport(BaseModel):
     """A client. `currency`, `time_zone`, `net_days` and `auto_collect` are the account's where null.
 
-    So is each of the `notifications`. `billing_method` is the card, null where there is none.
+    So are `review_hours` and each of the `notifications`. `paused` is this client's own; the
+    account's holds it as well. `billing_method` is the card, null where there is none.
     """
 
     model_config = ConfigDict(
@@ -115,6 +123,8 @@ class ClientReport(BaseModel):
                     "tax_ids": [],
                     "net_days": None,
                     "auto_collect": None,
+                    "review_hours": None,
+                    "paused": {"billing": False, "collection": False},
                     "notifications": {
                         "invoice_ready": None,
                         "receipt": False,
@@ -141,6 +151,8 @@ class ClientReport(BaseModel):
     tax_ids: list[str]
     net_days: int | None
     auto_collect: bool | None
+    review_hours: int | Literal["person"] | None
+    paused: PausesReport
     notifications: dict[MailKind, bool | None]
     billing_method: MethodReport | None
     created_at: datetime
@@ -148,9 +160,12 @@ class ClientReport(BaseModel):
     @classmethod
     def of(cls, client: Client, method: BillingMethod | None) -> "ClientReport":
         """The client as it is shown, with its card."""
-        same = cls.model_fields.keys() - {"notifications", "billing_method"}
+        told = {"review_hours", "paused", "notifications", "billing_method"}
+        same = cls.model_fields.keys() - told
         return cls(
             **{name: getattr(client, name) for name in same},
+            review_hours=PERSON if client.review_by_person else client.review_hours,
+            paused=PausesReport(billing=client.billing_paused, collection=client.collection_paused),
             notifications={kind: client.notifications.get(kind) for kind in DEFAULTS},
             billing_method=None if method is None else MethodReport.of(method),
         )

@@ -28,8 +28,10 @@ from billing.errors import InvalidInput
 from billing.instants import date_or_instant, instant, iso_date
 from billing.money import MAX_AMOUNT, decimal_from
 from billing.number_formats import MAX_NEXT_NUMBER
+from billing.reviews import MAX_REVIEW_HOURS
 from billing.texts import MAX_LONG, MAX_SHORT
 from tasks.accounts import MAX_DUNNING_DAYS, MAX_TRIES_AGAIN
+from tasks.automation import PERSON
 
 FORBID_UNKNOWN = ConfigDict(extra="forbid")
 MAX_METADATA = 50
@@ -81,6 +83,12 @@ def _email(text: str) -> str:
     if not _EMAIL.fullmatch(text):
         raise refused("must be an email address, such as ada@example.com")
     return text
+
+
+def _review_hours(value: object) -> object:
+    if value == PERSON or (type(value) is int and 0 <= value <= MAX_REVIEW_HOURS):
+        return value
+    raise refused(f'must be 0 to {MAX_REVIEW_HOURS} hours, or "{PERSON}"')
 
 
 def _decimal(value: object) -> Decimal:
@@ -159,6 +167,29 @@ AnchorDay = Annotated[
         "and the 15th.",
     ),
 ]
+ReviewHours = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=0,
+        le=MAX_REVIEW_HOURS,
+        description="How long a billing period's draft stays one before it is finalized by itself, "
+        "from the moment it is made; 0 is at once.",
+    ),
+]
+ClientReviewHours = Annotated[
+    int | str,
+    PlainValidator(_review_hours),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_REVIEW_HOURS},
+                {"const": PERSON},
+            ],
+            "description": f"As the account's; `{PERSON}` leaves the drafts to a person.",
+        }
+    ),
+]
 NetDays = Annotated[int, Field(strict=True, ge=0, le=MAX_NET_DAYS)]
 NextNumber = Annotated[int, Field(strict=True, ge=1, le=MAX_NEXT_NUMBER)]
 Amount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
@@ -231,6 +262,15 @@ class Switches(TypedDict, total=False):
     invoice_ready: Flag | None
     receipt: Flag | None
     payment_failed: Flag | None
+
+
+class Pauses(TypedDict, total=False):
+    """What to pause (true) or to let go on (false); what is left out stays."""
+
+    __pydantic_config__ = FORBID_UNKNOWN  # type: ignore[misc]  # pydantic's way, as above.
+
+    billing: Flag
+    collection: Flag
 
 
 class Dunning(TypedDict):

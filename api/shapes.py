@@ -33,6 +33,13 @@ AddressLines = Annotated[
 ]
 
 
+class PausesReport(BaseModel):
+    """What goes on by itself, and what is paused."""
+
+    billing: bool
+    collection: bool
+
+
 def _page_of_examples(schema: dict[str, Any], page: type[BaseModel]) -> None:
     """Show a page of what it lists, if that shows examples."""
     for item in page.__pydantic_generic_metadata__["args"]:

@@ -112,6 +112,7 @@ def collection_of(
     attempt: AttemptState | None,
     has_next_try: bool,
     has_card: bool,
+    is_paused: bool = False,
 ) -> Collection:
     """How an invoice is being collected.
 
@@ -121,6 +122,7 @@ def collection_of(
         attempt: Its attempt that has no outcome yet, if there is one.
         has_next_try: Whether an automatic try has its time.
         has_card: Whether its client has a billing method.
+        is_paused: Whether collection is paused, for its client or the account.
     """
     if status != InvoiceStatus.OPEN:
         return Collection.NONE
@@ -130,5 +132,5 @@ def collection_of(
     if not is_automatic:
         return Collection.MANUAL
     if has_next_try:
-        return Collection.SCHEDULED
+        return Collection.PAUSED if is_paused else Collection.SCHEDULED
     return Collection.EXHAUSTED if has_card else Collection.NO_BILLING_METHOD

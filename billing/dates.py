@@ -25,6 +25,7 @@ def issued_on(
     finalized_on: date,
     oldest_boundary: date | None,
     last_issued_on: date | None,
+    invoice_date: InvoiceDate = InvoiceDate.BOUNDARY,
 ) -> date:
     """The date of issue.
 
@@ -33,10 +34,11 @@ def issued_on(
         finalized_on: The day of finalizing in the account's zone.
         oldest_boundary: The client's oldest boundary in the same run; None when this is it.
         last_issued_on: What the client's last cycle invoice bears; None when this is the first.
+        invoice_date: Which date the account's cycle invoices bear.
 
     Returns:
-        The boundary; but the day of finalizing for an invoice drafted by hand, and for all of a
-        client's catch-up once its oldest boundary is over ``CATCH_UP_DAYS`` days back: a batch
+        The boundary; but the day of finalizing for an invoice drafted by hand, where the account
+        wants that day, and for all of a client's catch-up once its oldest boundary is over ``CATCH_UP_DAYS`` days back: a batch
         of invoices dated into closed months helps nobody's books. A catch-up that takes several
         runs is one: dates never go back behind the client's last cycle invoice.
     """
@@ -44,7 +46,11 @@ def issued_on(
         return finalized_on
     oldest = boundary if oldest_boundary is None else min(boundary, oldest_boundary)
     last = boundary if last_issued_on is None else last_issued_on
-    if last > boundary or finalized_on - oldest > timedelta(days=CATCH_UP_DAYS):
+    if (
+        invoice_date == InvoiceDate.FINALIZATION
+        or last > boundary
+        or finalized_on - oldest > timedelta(days=CATCH_UP_DAYS)
+    ):
         return finalized_on if last_issued_on is None else max(finalized_on, last_issued_on)
     return boundary
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     func,
+    or_,
     select,
 )
 from sqlalchemy.orm import Mapped, aliased, mapped_column
@@ -24,6 +25,10 @@ from models.billing_run import BillingRun
 
 UNDECIDED_STATES = (PeriodState.OPEN, PeriodState.FAILED)
 UNDECIDED = "state IN ('open', 'failed')"
+
+STAFFS_STATES = (*UNDECIDED_STATES, PeriodState.HELD)
+"""What a run of one client bills, which is staff's own command: a pause does not stop it."""
+
 RETRY_FAILED_AFTER = timedelta(hours=1)
 
 
@@ -96,7 +101,7 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
 
     A boundary never counts before it has passed, whatever date was asked for. What failed in
     this run is left for the next, with all of its client's later periods: they would take its
-    charges.
+    charges. A run of one client also bills what a pause holds, and drafts again what was deleted.
     """
     failed = aliased(BillingPeriod)
     failed_for_client = select(failed.id).where(
@@ -106,7 +111,7 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
     )
     due = select(BillingPeriod).where(
         BillingPeriod.account_id == run.account_id,
-        BillingPeriod.state.in_(UNDECIDED_STATES),
+        BillingPeriod.state.in_(UNDECIDED_STATES) if run.client_id is None else _staffs(run),
         ~failed_for_client.exists(),
         BillingPeriod.ends_at <= run.created_at,
         BillingPeriod.ends_at <= run.as_of_at
@@ -132,6 +137,18 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
     return due.where(done_for_client < MAX_PERIODS_PER_RUN)
 
 
+def _staffs(run: BillingRun) -> ColumnElement[bool]:
+    """What a run of one client may take up, but for what it has left skipped itself."""
+    return or_(
+        BillingPeriod.state.in_(STAFFS_STATES),
+        and_(
+            BillingPeriod.state == PeriodState.SKIPPED,
+            BillingPeriod.reason == PeriodReason.DRAFT_DELETED,
+            BillingPeriod.run_id.is_distinct_from(run.id),
+        ),
+    )
+
+
 def due_by_itself(now: datetime) -> ColumnElement[bool]:
     """What the scheduler bills: what has ended and waits for nobody.
 
@@ -154,12 +171,12 @@ def due_by_itself(now: datetime) -> ColumnElement[bool]:
 
 
 def undecided_of(client_id: UUID) -> Select[BillingPeriod]:
-    """A client's periods of which nothing has become yet, oldest first, locked."""
+    """A client's periods of which nothing has become yet, held or not, oldest first, locked."""
     return (
         select(BillingPeriod)
         .where(
             BillingPeriod.client_id == client_id,
-            BillingPeriod.state.in_(UNDECIDED_STATES),
+            BillingPeriod.state.in_(STAFFS_STATES),
         )
         .order_by(BillingPeriod.period_start)
         .with_for_update()

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.cycles import BillingCycle, Cadence
 from billing.dates import MAX_NET_DAYS
-from billing.reviews import MAX_REVIEW_HOURS
+from billing.reviews import MAX_REVIEW_HOURS, review_hours_for
 from models.account import Account
 from models.base import Base, CreatedAt, JsonList, JsonObject, PrimaryKey, is_currency, one_of
 
@@ -90,6 +90,20 @@ class Client(Base):
     def zone(self, account: Account) -> ZoneInfo:
         """The zone whose midnights bound this client's periods."""
         return ZoneInfo(self.time_zone or account.time_zone)
+
+    def hours_of_review(self, account: Account) -> int | None:
+        """How long its periods' drafts are reviewed; None where a person finalizes them."""
+        return review_hours_for(
+            account=account.review_hours, client=self.review_hours, by_person=self.review_by_person
+        )
+
+    def is_billing_paused(self, account: Account) -> bool:
+        """Whether nothing is drafted and finalized by itself, here or in all of the account."""
+        return self.billing_paused or account.billing_paused
+
+    def is_collection_paused(self, account: Account) -> bool:
+        """Whether no card is charged by itself, here or in all of the account."""
+        return self.collection_paused or account.collection_paused
 
 
 def clients_for_update(ids: Sequence[UUID]) -> Select[Client]:

@@ -14,6 +14,7 @@ from tasks.due_collections import collect_due
 from tasks.expiring import expire_due_credit
 from tasks.kinds import JobKind
 from tasks.pruning import prune
+from tasks.reviewing import finalize_due_reviews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,12 @@ SCHEDULES = (
         kind=start_due_runs,
         takes_fire_at=True,
         description="Bill every client whose period has ended",
+    ),
+    CronLine(
+        name="finalize-due-reviews",
+        cron="* * * * *",
+        kind=finalize_due_reviews,
+        description="Finalize drafts whose review is over",
     ),
     CronLine(
         name="collect-due",

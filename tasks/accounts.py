@@ -15,15 +15,18 @@ from billing.mails import DEFAULTS
 from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
 from models.client import clients_in_the_zone_of
+from tasks.automation import columns_of_account
 from tasks.cycles import complete_chains, move_to_zone
+from tasks.number_settings import NUMBER_SETTINGS, change_numbers
+from tasks.pauses import release_held
 from tasks.tax_rates import require_tax_rates
 from tasks.taxing import retax_drafts
-from tasks.number_settings import NUMBER_SETTINGS, change_numbers
 
 CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
-        "auto_collect", "dunning_days", "notifications", "tax_rates",
+        "auto_collect", "dunning_days", "notifications", "tax_rates", "review_hours",
+        "invoice_date", "paused",
     }
 )  # fmt: skip
 
@@ -55,8 +58,10 @@ def change_account(
 ) -> Account:
     """Change fields of an account. A new zone moves the open periods of clients without their own.
 
-    Of ``notifications`` only the switches that are given change; one given as None is the default
-    again. ``NUMBER_SETTINGS`` are changed as by ``change_numbers``.
+    Of ``notifications`` and ``paused`` only the switches that are given change; a mail's given as
+    None is the default again. What a pause has held is open again when it ends, but for clients
+    that are paused themselves. ``review_hours`` are None where a person finalizes drafts.
+    ``NUMBER_SETTINGS`` are changed as by ``change_numbers``.
 
     Raises:
         InvalidInput: A field's value is wrong.
@@ -84,6 +89,8 @@ def change_account(
     session.flush()
     if retaxes:
         retax_drafts(session, Client.account_id == account.id, Client.tax_rates.is_(None))
+    if changes.get("billing_paused") is False:
+        release_held(session, account_id=account.id)
     # Last: all that gives numbers for this account waits from here to the commit.
     change_numbers(session, account, numbers, now=now)
     return account
@@ -110,7 +117,7 @@ def _checked_all(switches: Mapping[str, bool], changes: Mapping[str, Any]) -> di
     checked = {field: _checked(field, value) for field, value in changes.items()}
     if "notifications" in checked:
         checked["notifications"] = switches_after(switches, checked["notifications"])
-    return checked
+    return columns_of_account(checked)
 
 
 def _is_dunning(days: Sequence[Any]) -> bool:

@@ -162,6 +162,27 @@ CHECKS = {
                (last_end < period_start OR last_at <> starts_at)
                AND last_reason IS DISTINCT FROM 'before_activation'))
     """,
+    # Whoever finalizes or deletes a draft settles its period.
+    "drafted_periods_have_drafts": """
+        SELECT periods.id::text,
+               concat('is ', state, ' with ', count(*) FILTER (WHERE status = 'draft'), ' drafts')
+          FROM billing_periods AS periods LEFT JOIN invoices ON period_id = periods.id
+         WHERE periods.account_id = :account
+         GROUP BY periods.id
+        HAVING (state = 'drafted') <> (count(*) FILTER (WHERE status = 'draft') > 0)
+    """,
+    # The scheduler opens again what no pause holds any more, every minute.
+    "held_periods_are_paused": """
+        SELECT periods.id::text,
+               concat('is held since ', decided_at, ', and billing is not paused: by client ',
+                      clients.billing_paused, ', by account ', accounts.billing_paused)
+          FROM billing_periods AS periods
+          JOIN clients ON clients.id = periods.client_id
+          JOIN accounts ON accounts.id = periods.account_id
+         WHERE periods.account_id = :account AND state = 'held'
+           AND NOT clients.billing_paused AND NOT accounts.billing_paused
+           AND decided_at < :now ::timestamptz - interval '1 hour'
+    """,
     "billed_periods_have_invoices": """
         SELECT periods.id::text, concat('is ', state, ' with ', count(invoices.id), ' invoices')
           FROM billing_periods AS periods LEFT JOIN invoices ON period_id = periods.id
@@ -311,15 +332,18 @@ CHECKS = {
                   AND jobs.state NOT IN ('succeeded', 'skipped', 'cancelled', 'dead')
                   AND args ->> 'mail_id' = mails.id::text)
     """,
-    # A run does not tell again of what was paid before its end: that had a receipt. Runs from before
+    # A run does not tell again of what was paid before its end: that had a receipt. What was reviewed
+    # is told of when it is finalized, without the run. Runs from before
     # there were mails told nobody: the first mail's id, by time like all ids, tells them apart.
     "runs_tell_of_their_invoices": """
         SELECT id::text, concat(number, ' was billed by run ', run_id, ' and is on none of its mails')
           FROM (SELECT invoices.id, number, run_id, total, status,
-                       COALESCE(by_run OR status = 'paid' AND amount_paid > 0, false) AS is_told,
+                       COALESCE(by_run OR by_review OR status = 'paid' AND amount_paid > 0, false)
+                       AS is_told,
                        bool_or(by_run) OVER (PARTITION BY run_id) AS run_tells
                   FROM invoices JOIN billing_runs AS runs ON runs.id = run_id
-                  LEFT JOIN (SELECT invoice_id, bool_or(subject_key LIKE 'run:%') AS by_run
+                  LEFT JOIN (SELECT invoice_id, bool_or(subject_key LIKE 'run:%') AS by_run,
+                                    bool_or(subject_key LIKE 'review:%') AS by_review
                                FROM mails CROSS JOIN unnest(invoice_ids) AS listed (invoice_id)
                               WHERE account_id = :account GROUP BY invoice_id) AS told
                     ON told.invoice_id = invoices.id

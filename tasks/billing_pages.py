@@ -23,6 +23,7 @@ from tasks.finalizing import finalize_invoices
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import Done, Outcome, described
 from tasks.periods import ClientPeriod, write_periods
+from tasks.reviewing import begin_reviews
 from tasks.run_conclusions import conclude_late_page
 
 _log = structlog.get_logger(__name__)
@@ -155,41 +156,47 @@ def _record_failure(
 def _bill(
     session: Session, account: Account, run: BillingRun, due: Sequence[_Due], now: datetime
 ) -> None:
-    """Draft, finalize, number and post a page, and record what became of every period."""
+    """Draft a page, finalize what nobody reviews, and record what became of every period."""
     if not due:
         return
     boundary = due[0].period.period_end
-    clients = [one.client.id for one in due]
+    held = {one.client.id for one in due if _is_held(one, account, run)}
+    by_id = {one.client.id: one.client for one in due if one.client.id not in held}
+    clients = list(by_id)
     drafts = draft_invoices(
         session,
-        [DraftFor(one.client.id, one.period.id, run.id) for one in due],
+        [DraftFor(one.client.id, one.period.id, run.id) for one in due if one.client.id in by_id],
         before=boundary,
     )
-    billed = {draft.client_id for draft in drafts}
+    waiting = begin_reviews(session, account, by_id, drafts, boundary=boundary, now=now)
     page = {"run": run.id, "clients": clients, "boundary": boundary, "now": now}
     elsewhere = set(
         session.scalars(_ON_MANUAL_DRAFTS, {"clients": clients, "before": boundary}).all()
     )
     starts = [one.period.period_start for one in due]
-    around = {row.client_id: row for row in session.execute(_AROUND, {**page, "starts": starts})}
+    everyone = {"clients": [one.client.id for one in due], "starts": starts, "boundary": boundary}
+    around = {row.client_id: row for row in session.execute(_AROUND, everyone)}
     missing = [
         period for one in due for period in _missing_around(one, account, around[one.client.id])
     ]
     write_periods(session, missing)
     session.execute(_SKIP_WAITING, page)
+    drafted = {draft.client_id: PeriodState.BILLED for draft in drafts}
+    drafted |= {draft.client_id: PeriodState.DRAFTED for draft in waiting}
+    decided = [
+        (PeriodState.HELD, PeriodReason.PAUSED)
+        if one.client.id in held
+        else _decided(one.period, drafted.get(one.client.id), elsewhere=one.client.id in elsewhere)
+        for one in due
+    ]
     session.execute(
         _DECIDE,
         {
             "run": run.id,
             "now": now,
             "periods": [one.period.id for one in due],
-            "states": [
-                PeriodState.BILLED if one.client.id in billed else PeriodState.EMPTY for one in due
-            ],
-            "reasons": [
-                PeriodReason.CHARGES_ON_MANUAL_DRAFT if one.client.id in elsewhere else None
-                for one in due
-            ],
+            "states": [state for state, _ in decided],
+            "reasons": [reason for _, reason in decided],
         },
     )
     # Last: once it has taken numbers, all that finalizes for this account waits for the commit,
@@ -197,10 +204,26 @@ def _bill(
     finalize_invoices(
         session,
         account,
-        [draft.invoice_id for draft in drafts],
+        [draft.invoice_id for draft in drafts if draft not in waiting],
         now=now,
         requested_by=f"billing_run:{run.id}",
     )
+
+
+def _is_held(one: _Due, account: Account, run: BillingRun) -> bool:
+    """Whether a pause holds the period: it does not hold what staff ask for this client alone."""
+    return run.client_id is None and one.client.is_billing_paused(account)
+
+
+def _decided(
+    period: BillingPeriod, drafted: PeriodState | None, *, elsewhere: bool
+) -> tuple[PeriodState, PeriodReason | None]:
+    """What became of a period; ``drafted`` if it has an invoice."""
+    if drafted is None and period.state == PeriodState.SKIPPED:
+        # Its charges have joined another invoice since its draft was deleted.
+        return PeriodState.SKIPPED, PeriodReason.DRAFT_DELETED
+    reason = PeriodReason.CHARGES_ON_MANUAL_DRAFT if elsewhere else None
+    return drafted or PeriodState.EMPTY, reason
 
 
 def _missing_around(one: _Due, account: Account, around: Row[Any]) -> Iterator[ClientPeriod]:

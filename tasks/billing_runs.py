@@ -18,6 +18,7 @@ from tasks.billing_pages import bill_page, is_transient
 from tasks.enqueueing import enqueue, enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome
+from tasks.pauses import release_held
 from tasks.previews import preview
 from tasks.run_conclusions import conclude_run, resume_run, run_for_update
 from tasks.run_reports import progress_of
@@ -141,6 +142,7 @@ def bill_due_periods(run: Run, session: Session, run_id: UUID) -> Outcome:
 def start_due_runs(run: Run, session: Session, fire_at: datetime) -> Outcome:
     """Start a run for every account with periods that fell due by ``fire_at``."""
     _close_abandoned_runs(session, run.now)
+    release_held(session)
     due = (
         select(
             BillingPeriod.account_id,

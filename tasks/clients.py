@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -18,6 +18,7 @@ from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
 from models.client import clients_for_update
 from tasks.accounts import switches_after
+from tasks.automation import columns_of_client
 from tasks.cycles import (
     complete_chains,
     forget_periods,
@@ -26,6 +27,7 @@ from tasks.cycles import (
     plan_cycle,
     resume_cycle,
 )
+from tasks.pauses import release_held
 from tasks.periods import ClientPeriod, write_periods
 from tasks.tax_rates import require_tax_rates
 from tasks.taxing import retax_drafts
@@ -39,6 +41,7 @@ class NewClient:
     """A client to be created; ``None`` falls back to the account's value, where it has one.
 
     So does each mail that ``notifications`` does not switch on or off, by the kind of mail.
+    ``review_hours`` of ``PERSON`` leave drafts to a person; ``paused`` has what is, by name.
     """
 
     name: str
@@ -53,6 +56,8 @@ class NewClient:
     time_zone: str | None = None
     net_days: int | None = None
     auto_collect: bool | None = None
+    review_hours: int | Literal["person"] | None = None
+    paused: Mapping[str, bool] = field(default_factory=dict)
     notifications: Mapping[str, bool | None] = field(default_factory=dict)
     billing_cycle: BillingCycle = BillingCycle.MANUAL
     anchor_day: int = 1
@@ -106,8 +111,8 @@ def change_client(
 ) -> Client:
     """Change the given fields of a client, under its lock.
 
-    Of ``notifications`` only the switches that are given change; one given as None is the
-    account's again.
+    Of ``notifications`` and ``paused`` only the switches that are given change; a mail's given as
+    None is the account's again. What a pause has held is open again when it ends.
 
     Raises:
         InvalidInput: A field's value is wrong.
@@ -139,6 +144,8 @@ def change_client(
     session.flush()
     if (client.tax_rates, client.tax_exempt) != taxed:
         retax_drafts(session, Client.id == client.id)
+    if changes.get("billing_paused") is False:
+        release_held(session, client_id=client.id)
     return client
 
 
@@ -174,7 +181,7 @@ def _checked_all(switches: Mapping[str, bool], changes: Mapping[str, Any]) -> di
     checked = {name: _checked(name, value) for name, value in changes.items()}
     if "notifications" in checked:
         checked["notifications"] = switches_after(switches, checked["notifications"])
-    return checked
+    return columns_of_client(checked)
 
 
 def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several types, by name

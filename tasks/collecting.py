@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from billing.collection import UNSETTLED, AttemptState, Origin
 from billing.errors import NotFound, RuleViolation
-from models import Account, BillingMethod, BillingRun, Invoice, PaymentAttempt
+from models import Account, BillingMethod, BillingRun, Client, Invoice, PaymentAttempt
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
@@ -40,7 +40,8 @@ def due_to_collect(now: datetime) -> Select[Invoice]:
     """The invoices whose automatic try is due.
 
     Those of a run wait for its end: until then, older ones of the same client may be added. Those
-    of a client with a charge that is not settled wait for that.
+    of a client with a charge that is not settled wait for that, and while collection is paused all
+    of them wait: each is tried once when it goes on.
     """
     unsettled = select(PaymentAttempt.id).where(
         PaymentAttempt.client_id == Invoice.client_id, PaymentAttempt.state.in_(UNSETTLED)
@@ -48,8 +49,12 @@ def due_to_collect(now: datetime) -> Select[Invoice]:
     return (
         select(Invoice)
         .outerjoin(BillingRun, BillingRun.id == Invoice.run_id)
+        .join(Client, Client.id == Invoice.client_id)
+        .join(Account, Account.id == Invoice.account_id)
         .where(
             Invoice.next_attempt_at <= now,
+            ~Client.collection_paused,
+            ~Account.collection_paused,
             or_(Invoice.run_id.is_(None), BillingRun.finished_at.is_not(None)),
             ~unsettled.exists(),
         )

@@ -1,6 +1,6 @@
 """Finalizing: numbers, frozen lines and parties, the entry in the books, and credit applied."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
 from billing.cycles import local_date
-from billing.dates import due_on, issued_on
+from billing.dates import InvoiceDate, due_on, issued_on
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus, events_when_finalized, transition
 from billing.number_formats import DocumentType
@@ -27,9 +27,10 @@ from models.client import clients_for_update
 from tasks.collecting import wake_collection
 from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.kinds import Run, job
-from tasks.mailing import announce_invoice
+from tasks.mailing import announce_invoice, announce_reviewed
 from tasks.numbering import number_documents
 from tasks.outcomes import Done, Outcome
+from tasks.period_outcomes import settle_period
 from tasks.posting import Entry, post
 from tasks.taxing import TaxedDraft, freeze_taxes, taxed_drafts
 
@@ -38,6 +39,7 @@ SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invo
        invoices.tax, invoices.total,
        periods.period_end AS boundary,
        COALESCE(clients.net_days, accounts.net_days) AS net_days,
+       accounts.invoice_date,
        invoices.period_id IS NOT NULL AND COALESCE(clients.auto_collect, accounts.auto_collect)
        AS auto_collect,
        EXISTS (SELECT FROM billing_methods AS method
@@ -58,7 +60,7 @@ SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invo
           AND cycle.issued_on IS NOT NULL
         ORDER BY cycle.id DESC LIMIT 1) AS last ON true
  WHERE invoices.account_id = :account AND invoices.id = ANY(:ids)
- ORDER BY invoices.client_id, invoices.currency, invoices.id
+ ORDER BY invoices.client_id, periods.period_end, invoices.currency, invoices.id
    FOR UPDATE OF invoices
 """)
 
@@ -83,7 +85,7 @@ UPDATE invoices
        issued_on = final.issued_on,
        due_on = final.due_on, credit_applied = final.credit_applied, finalized_at = :now,
        paid_at = CASE WHEN final.status = 'paid' THEN :now ::timestamptz END,
-       auto_collect = final.auto_collect,
+       review_ends_at = NULL, auto_collect = final.auto_collect,
        -- Not before an older one that was declined is tried again.
        next_attempt_at = CASE WHEN final.status = 'open' AND final.charges_card THEN GREATEST(
            :now ::timestamptz,
@@ -164,7 +166,7 @@ def finalize_invoices(
     today = local_date(now, ZoneInfo(account.time_zone))
     drafts = session.execute(_LOCK, {"account": account.id, "ids": list(ids)}).all()
     taxed = taxed_drafts(session, [draft.id for draft in drafts])
-    finals = [_decide(draft, taxed.get(draft.id), today, collect=collect) for draft in drafts]
+    finals = list(_decide_all(drafts, taxed, today, collect=collect))
     for final in finals:
         require_total(final.total, expected_total)
     if not finals:
@@ -277,7 +279,27 @@ def _entry(account: Account, final: _Final, taxed: TaxedDraft | None) -> Entry:
     )
 
 
-def _decide(draft: Row[Any], taxed: TaxedDraft | None, today: date, *, collect: bool) -> _Final:
+def _decide_all(
+    drafts: Sequence[Row[Any]], taxed: Mapping[UUID, TaxedDraft], today: date, *, collect: bool
+) -> Iterator[_Final]:
+    """What finalizing decides for each, where a client's oldest boundary comes first."""
+    last_issued: dict[UUID, date] = {}
+    for draft in drafts:
+        last = last_issued.get(draft.client_id)
+        final = _decide(draft, taxed.get(draft.id), today, last, collect=collect)
+        if draft.boundary is not None:
+            last_issued[draft.client_id] = final.issued_on
+        yield final
+
+
+def _decide(
+    draft: Row[Any],
+    taxed: TaxedDraft | None,
+    today: date,
+    last_issued_here: date | None,
+    *,
+    collect: bool,
+) -> _Final:
     totals = draft if taxed is None else taxed.taxes
     status = InvoiceStatus(draft.status)
     for event in events_when_finalized(totals.total):
@@ -286,7 +308,8 @@ def _decide(draft: Row[Any], taxed: TaxedDraft | None, today: date, *, collect: 
         boundary=draft.boundary,
         finalized_on=today,
         oldest_boundary=draft.oldest_boundary,
-        last_issued_on=draft.last_issued_on,
+        last_issued_on=last_issued_here or draft.last_issued_on,
+        invoice_date=InvoiceDate(draft.invoice_date),
     )
     return _Final(
         id=draft.id,
@@ -328,14 +351,16 @@ def finalize_invoice(
     With ``expected_total``, in minor units, only if that is still what it comes to.
     """
     account = None if run.account_id is None else session.get(Account, run.account_id)
-    client_id = session.scalar(
-        select(Invoice.client_id).where(
+    found = session.execute(
+        select(Invoice.client_id, Invoice.period_id).where(
             Invoice.id == invoice_id, Invoice.account_id == run.account_id
         )
-    )
-    if account is None or client_id is None:
+    ).one_or_none()
+    if account is None or found is None:
         raise NotFound("invoice", str(invoice_id))
-    session.scalars(clients_for_update([client_id])).one()
+    client_id, period_id = found
+    client = session.scalars(clients_for_update([client_id])).one()
+    asked_by = f"job:{run.job_id}"
     finalized = finalize_invoices(
         session,
         account,
@@ -347,6 +372,10 @@ def finalize_invoice(
     )
     if finalized == 0:
         raise NotFound("invoice", str(invoice_id))
-    announce_invoice(session, account, invoice_id, requested_by=f"job:{run.job_id}")
-    wake_collection(session, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
+    if period_id is None:
+        announce_invoice(session, account, invoice_id, requested_by=asked_by)
+    else:
+        settle_period(session, period_id, run.now)
+        announce_reviewed(session, account, client, [invoice_id], requested_by=asked_by)
+    wake_collection(session, [client_id], now=run.now, requested_by=asked_by)
     return Done({"invoice": str(invoice_id)})

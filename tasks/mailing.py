@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from billing.card_amounts import minimum_charge, to_stripe
+from billing.collection import Origin
 from billing.errors import InvalidInput
 from billing.invoice_states import InvoiceStatus
 from billing.mails import MailKind, MailState, switched_on
@@ -17,7 +18,7 @@ from models import Account, BillingMethod, Client, Invoice, Mail, Payment, Payme
 from tasks.enqueueing import enqueue_for_each
 from tasks.sending import send_mail
 
-SWITCHED_OFF, NO_EMAIL = "switched_off", "no_email"
+SWITCHED_OFF, NO_EMAIL, PAUSED = "switched_off", "no_email", "paused"
 """Why a mail was not sent, on purpose."""
 
 _NOT_TOLD = frozenset({InvoiceStatus.DRAFT, InvoiceStatus.VOID})
@@ -28,7 +29,8 @@ class NewMail:
     """A mail to be written down.
 
     ``subject_key`` names what it is about: the same kind about the same thing goes to the same
-    address once. ``wanted_by_staff`` sends it again, whatever is switched off.
+    address once. ``wanted_by_staff`` sends it again, whatever is switched off; one that
+    ``is_paused`` is not sent, also later.
     """
 
     client: Client
@@ -39,6 +41,7 @@ class NewMail:
     attempt_id: UUID | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
     wanted_by_staff: bool = False
+    is_paused: bool = False
 
 
 def write_mails(
@@ -75,6 +78,8 @@ def _row(session: Session, account: Account, mail: NewMail, requested_by: str) -
     client = mail.client
     on = mail.wanted_by_staff or switched_on(mail.kind, account.notifications, client.notifications)
     reason = None if on and client.email else (NO_EMAIL if on else SWITCHED_OFF)
+    if mail.is_paused:
+        reason = reason or PAUSED
     return {
         "account_id": account.id,
         "client_id": client.id,
@@ -168,14 +173,49 @@ def announce_invoice(
 ) -> list[UUID]:
     """Tell a client of one invoice; the mails written down."""
     invoice = session.get_one(Invoice, invoice_id, populate_existing=True)
+    client = session.get_one(Client, invoice.client_id)
     mail = announcement(
-        session.get_one(Client, invoice.client_id),
+        client,
         [invoice],
-        session.get(BillingMethod, invoice.client_id),
+        card_charged_by_itself(session, account, client),
         subject_key=f"invoice:{invoice_id}",
         wanted_by_staff=wanted_by_staff,
     )
     return [] if mail is None else write_mails(session, account, [mail], requested_by=requested_by)
+
+
+def announce_reviewed(
+    session: Session,
+    account: Account,
+    client: Client,
+    invoice_ids: Sequence[UUID],
+    *,
+    requested_by: str,
+) -> None:
+    """Tell a client in one mail of these invoices of billing periods, finalized after a review."""
+    invoices = {
+        invoice.id: invoice
+        for invoice in session.scalars(
+            select(Invoice)
+            .where(Invoice.id.in_(invoice_ids))
+            .execution_options(populate_existing=True)
+        )
+    }
+    mail = announcement(
+        client,
+        [invoices[invoice_id] for invoice_id in invoice_ids],
+        card_charged_by_itself(session, account, client),
+        # Each is finalized once, so no other mail about a review begins with it.
+        subject_key=f"review:{invoice_ids[0]}",
+    )
+    write_mails(session, account, [] if mail is None else [mail], requested_by=requested_by)
+
+
+def card_charged_by_itself(
+    session: Session, account: Account, client: Client
+) -> BillingMethod | None:
+    """The card that pays without being asked; ``None`` while collection is paused."""
+    return None if client.is_collection_paused(account) else session.get(BillingMethod, client.id)
 
 
 def tell_receipt(
@@ -207,5 +247,7 @@ def tell_payment_failed(
         subject_key=f"attempt:{attempt.id}",
         invoice_ids=[] if attempt.invoice_id is None else [attempt.invoice_id],
         attempt_id=attempt.id,
+        # What staff or the client began goes on, and may need the client.
+        is_paused=attempt.origin == Origin.AUTOMATIC and client.is_collection_paused(account),
     )
     write_mails(session, account, [mail], requested_by=requested_by)

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -88,12 +88,18 @@ def _goes_on(session: Session, run: BillingRun) -> bool:
 
 
 def _told(session: Session, run: BillingRun) -> Mapping[UUID, UUID]:
-    """The invoices that mails of this run list, sent or not, and their clients."""
+    """The invoices that mails of this run list, sent or not, and their clients.
+
+    Or mails about reviews: a draft of the run that was finalized after it was told of then.
+    """
     listed = select(func.unnest(Mail.invoice_ids), Mail.client_id).where(
         Mail.account_id == run.account_id,
         # Ids follow time, and its mails were written after the run was.
         Mail.id > run.id,
-        Mail.subject_key.startswith(f"run:{run.id}:"),
+        or_(
+            Mail.subject_key.startswith(f"run:{run.id}:"),
+            Mail.subject_key.startswith("review:"),
+        ),
     )
     return dict(session.execute(listed).all())
 
@@ -119,6 +125,7 @@ def _announce(
     told_before: AbstractSet[UUID],
     requested_by: str,
 ) -> None:
+    account = session.get_one(Account, run.account_id)
     billed = select(Invoice.client_id).where(Invoice.run_id == run.id)
     clients = session.scalars(select(Client).where(Client.id.in_(billed)).order_by(Client.id)).all()
     methods = {
@@ -131,7 +138,7 @@ def _announce(
         announcement(
             client,
             invoices[client.id],
-            methods.get(client.id),
+            None if client.is_collection_paused(account) else methods.get(client.id),
             # A second mail of one run is about what its first could not tell.
             subject_key=f"run:{run.id}:{client.id}"
             + (f":{invoices[client.id][0].id}" if client.id in told_before else ""),
@@ -141,7 +148,7 @@ def _announce(
     ]
     write_mails(
         session,
-        session.get_one(Account, run.account_id),
+        account,
         [mail for mail in mails if mail is not None],
         requested_by=requested_by,
     )
