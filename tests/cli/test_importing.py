@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from cli import importing
 from models import Account, BillingPeriod, Charge, Client
 from tests.cli.conftest import Command
-from tests.worlds import a_charge, a_client
+from tests.worlds import a_charge, a_client, change
 
 pytestmark = pytest.mark.usefixtures("account")
 
@@ -45,6 +45,20 @@ def test_charges_are_recorded_and_clients_created(
     assert {one.billing_cycle for one in clients} == {"manual"}
     assert {one.billing_starts_on for one in clients} == {None}
     assert session.scalar(select(Charge.amount).where(Charge.external_ref == "r-2")) == 851
+
+
+def test_a_row_of_an_archived_client_is_bad(
+    command: Command, charges_file: File, engine: Engine, account: Account
+) -> None:
+    acme = a_client(engine, account, name="Acme Ltd", external_ref="acme")
+    change(engine, acme, archived=True)
+
+    answer = command("import", charges_file(MAY, OTHER), "--json")
+
+    assert answer.code == 1
+    [bad] = answer.document["bad"]
+    assert (bad["line"], bad["reason"].partition(":")[0]) == (2, "client")
+    assert counted(engine) == (1, 0, 0)
 
 
 def test_a_client_on_a_cycle_starts_in_the_month_of_its_first_charge_wherever_it_stands(
