@@ -33,6 +33,7 @@ from tasks.posting import Entry, post
 
 _LOCK = text("""
 SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invoices.total,
+       invoices.due_on AS chosen_due_on,
        periods.period_end AS boundary,
        COALESCE(clients.net_days, accounts.net_days) AS net_days,
        invoices.period_id IS NOT NULL AND COALESCE(clients.auto_collect, accounts.auto_collect)
@@ -250,7 +251,12 @@ def _decide(draft: Row[Any], today: date, *, collect: bool) -> _Final:
         currency=draft.currency,
         status=status,
         issued_on=issued,
-        due_on=due_on(issued_on=issued, finalized_on=today, net_days=draft.net_days),
+        due_on=due_on(
+            issued_on=issued,
+            finalized_on=today,
+            net_days=draft.net_days,
+            chosen=draft.chosen_due_on,
+        ),
         total=draft.total,
         auto_collect=draft.auto_collect or collect,
         has_card=draft.has_card,
