@@ -180,7 +180,7 @@ OneOrMany = Annotated[
             "model": ChargeReport | Page[ChargeReport],
             "description": "Every charge was recorded before, with the same content",
         },
-        **posts("client_not_found", "external_ref_taken"),
+        **posts("client_not_found", "client_archived", "external_ref_taken"),
     },
 )
 def record(body: OneOrMany, caller: Writer, session: Transaction, once: OnceOnly) -> Response:
@@ -318,6 +318,7 @@ def _recorded(answers: Sequence[Recorded | Refused], *, one: bool) -> list[Recor
     """
     wrong: list[FieldError] = []
     taken: list[FieldError] = []
+    archived: list[FieldError] = []
     recorded: list[Recorded] = []
     for index, answer in enumerate(answers):
         match answer:
@@ -326,11 +327,16 @@ def _recorded(answers: Sequence[Recorded | Refused], *, one: bool) -> list[Recor
             case Refused(InvalidInput() as error):
                 field = _field(index, error.field, one=one)
                 wrong.append(FieldError(field=field, message=error.message))
+            case Refused(RuleViolation(code="client_archived") as error):
+                field = _field(index, "client", one=one)
+                archived.append(FieldError(field=field, message=error.message))
             case Refused(RuleViolation() as error):
                 field = _field(index, "external_ref", one=one)
                 taken.append(FieldError(field=field, message=error.message))
     if wrong:
         raise Refusal("invalid", "Some values are wrong; nothing was recorded.", wrong)
+    if archived:
+        raise Refusal("client_archived", "A client is archived; nothing was recorded.", archived)
     if taken:
         raise Refusal(
             "external_ref_taken",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
@@ -100,13 +100,15 @@ class ClientChanges(TypedDict, total=False):
     review_hours: ClientReviewHours | None
     paused: Pauses
     notifications: Switches
+    archived: Flag
 
 
 class ClientReport(BaseModel):
     """A client. `currency`, `time_zone`, `net_days` and `auto_collect` are the account's where null.
 
     So are `review_hours` and each of the `notifications`. `paused` is this client's own; the
-    account's holds it as well. `billing_method` is the card, null where there is none.
+    account's holds it as well. `billing_method` is the card, null where there is none. Nothing new
+    is billed to an `archived` client.
     """
 
     model_config = ConfigDict(
@@ -131,6 +133,7 @@ class ClientReport(BaseModel):
                         "payment_failed": None,
                     },
                     "billing_method": METHOD_EXAMPLE,
+                    "archived": False,
                     "created_at": "2026-06-01T12:00:00Z",
                 }
             ]
@@ -155,12 +158,13 @@ class ClientReport(BaseModel):
     paused: PausesReport
     notifications: dict[MailKind, bool | None]
     billing_method: MethodReport | None
+    archived: bool
     created_at: datetime
 
     @classmethod
     def of(cls, client: Client, method: BillingMethod | None) -> "ClientReport":
         """The client as it is shown, with its card."""
-        told = {"review_hours", "paused", "notifications", "billing_method"}
+        told = {"review_hours", "paused", "notifications", "billing_method", "archived"}
         same = cls.model_fields.keys() - told
         return cls(
             **{name: getattr(client, name) for name in same},
@@ -168,6 +172,7 @@ class ClientReport(BaseModel):
             paused=PausesReport(billing=client.billing_paused, collection=client.collection_paused),
             notifications={kind: client.notifications.get(kind) for kind in DEFAULTS},
             billing_method=None if method is None else MethodReport.of(method),
+            archived=client.archived_at is not None,
         )
 
 
@@ -175,6 +180,7 @@ class ClientFilters(Paging):
     """Which clients to list."""
 
     external_ref: ShortText | None = None
+    archived: bool = Field(default=False, description="Those that are archived, or those not.")
 
 
 @router.post(
@@ -201,7 +207,10 @@ def list_clients(
     filters: Annotated[ClientFilters, Query()], caller: Reader, session: Transaction
 ) -> Page[ClientReport]:
     """Newest first."""
-    clients = select(Client).where(Client.account_id == caller.account_id)
+    clients = select(Client).where(
+        Client.account_id == caller.account_id,
+        Client.archived_at.is_not(None) if filters.archived else Client.archived_at.is_(None),
+    )
     if filters.external_ref is not None:
         clients = clients.where(Client.external_ref == filters.external_ref)
     found = newest_first(session, clients, Client.id, filters, read=UUID)
@@ -219,12 +228,23 @@ def show_client(client_id: UUID, caller: Reader, session: Transaction) -> Client
 @router.patch(
     "/v1/clients/{client_id}",
     summary="Change a client",
-    responses=writes("client_not_found", "external_ref_taken", "billing_already_started"),
+    responses=writes(
+        "client_not_found",
+        "client_archived",
+        "client_has_drafts",
+        "external_ref_taken",
+        "billing_already_started",
+    ),
 )
 def change(
     client_id: UUID, changes: ClientChanges, caller: Writer, session: Transaction
 ) -> ClientReport:
-    """A changed cycle or zone keeps the dates of the open billing period."""
+    """A changed cycle or zone keeps the dates of the open billing period.
+
+    An archived client leaves its cycle, and takes no new charges and drafts; all that it was
+    billed stays. One with a draft cannot be archived (`client_has_drafts`). Archived no more, it
+    is billed by hand until it is put on a cycle.
+    """
     account = session.get_one(Account, caller.account_id)
     client = change_client(session, account, client_id, changes, now=database_now(session))
     return ClientReport.of(client, session.get(BillingMethod, client_id))

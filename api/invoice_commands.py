@@ -35,6 +35,7 @@ from billing.outside_payments import OutsideMethod
 from models import Account, Charge, Client, Invoice
 from models.database import database_now
 from tasks.announcing import require_sendable, send_invoice
+from tasks.archiving import require_not_archived
 from tasks.charging import charge_invoice, require_billing_method
 from tasks.charging import require_open as require_unpaid
 from tasks.crediting import apply_invoice_credit, require_credit
@@ -143,7 +144,11 @@ class CreditApplication(BaseModel):
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "client_not_found", "charge_not_found", "charge_already_invoiced", "nothing_to_bill"
+        "client_not_found",
+        "client_archived",
+        "charge_not_found",
+        "charge_already_invoiced",
+        "nothing_to_bill",
     ),
 )
 def draft(
@@ -151,6 +156,7 @@ def draft(
 ) -> Response:
     """Charges in two currencies make two drafts; the job's result lists them."""
     client = client_of(session, caller, new.client)
+    require_not_archived(client)
     if new.charge_ids is not None:
         require_open_charges(session, client.id, new.charge_ids)
     elif _has_no_open_charges(session, client.id):

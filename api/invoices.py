@@ -70,6 +70,8 @@ _EXAMPLE: dict[str, Any] = {
     "voided_at": None,
     "reissued_at": None,
     "created_at": "2026-06-01T12:00:00Z",
+    "memo": "Thank you for a quick unloading.",
+    "po_number": "PO-7781",
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
     "links": {
@@ -170,6 +172,8 @@ class InvoiceSummary(BaseModel):
     voided_at: datetime | None
     reissued_at: datetime | None
     created_at: datetime
+    memo: str | None
+    po_number: str | None
     bill_from: dict[str, Any] | None
     bill_to: dict[str, Any] | None
     links: dict[str, str]
@@ -247,22 +251,7 @@ def list_invoices(
 )
 def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> InvoiceReport:
     """One invoice: its lines, what was paid and tried, what the client was told, what comes next."""
-    invoice = invoice_of(session, caller, invoice_id)
-    beside = _Beside.of(session, [invoice])
-    story = _story(session, invoice, beside)
-    return InvoiceReport(
-        **beside.fields(invoice),
-        lines=_lines(session, invoice),
-        payments=[PaymentReport.of(payment) for payment in story.payments],
-        attempts=[
-            AttemptReport.model_validate(attempt, from_attributes=True)
-            for attempt in story.attempts
-        ],
-        credit=[EntryReport.of(entry) for entry in story.credit],
-        mails=[MailReport.of(mail) for mail in story.mails],
-        next=next_of(story),
-        history=history_of(story),
-    )
+    return report_of(session, invoice_of(session, caller, invoice_id))
 
 
 @router.get(
@@ -279,6 +268,25 @@ def show_pdf(
     if invoice.status == InvoiceStatus.DRAFT:
         raise RuleViolation("invoice_not_finalized", "a draft has no document: finalize it first")
     return PdfAnswer(documents, invoice_document(session, invoice), filename(invoice))
+
+
+def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
+    """An invoice as it is shown, with its whole story."""
+    beside = _Beside.of(session, [invoice])
+    story = _story(session, invoice, beside)
+    return InvoiceReport(
+        **beside.fields(invoice),
+        lines=_lines(session, invoice),
+        payments=[PaymentReport.of(payment) for payment in story.payments],
+        attempts=[
+            AttemptReport.model_validate(attempt, from_attributes=True)
+            for attempt in story.attempts
+        ],
+        credit=[EntryReport.of(entry) for entry in story.credit],
+        mails=[MailReport.of(mail) for mail in story.mails],
+        next=next_of(story),
+        history=history_of(story),
+    )
 
 
 def invoice_of(session: Session, caller: Caller, invoice_id: UUID) -> Invoice:

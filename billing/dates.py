@@ -55,12 +55,18 @@ def issued_on(
     return boundary
 
 
-def due_on(*, issued_on: date, finalized_on: date, net_days: int) -> date:
+def due_on(
+    *, issued_on: date, finalized_on: date, net_days: int, chosen: date | None = None
+) -> date:
     """The last day to pay: ``net_days`` after the later of issue and finalizing.
+
+    A day that was ``chosen`` stands, unless the invoice is issued after it.
 
     Raises:
         InvalidInput: ``net_days`` is not 0 to ``MAX_NET_DAYS``.
     """
     if not 0 <= net_days <= MAX_NET_DAYS:
         raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
+    if chosen is not None and chosen >= issued_on:
+        return chosen
     return max(issued_on, finalized_on) + timedelta(days=net_days)

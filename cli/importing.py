@@ -17,8 +17,9 @@ from billing.errors import InvalidInput
 from cli.charge_files import BadRow, ChargeRow, read_rows
 from models import Account, Charge, Client
 from models.database import database_now
-from tasks.charges import Recorded, Refused, record_charges
+from tasks.charges import Recorded, Refused, created_among, record_charges
 from tasks.clients import LATEST_START_AHEAD, NewClient, create_clients
+from tasks.joining import join_drafts
 
 CHUNK = 1_000
 """Rows recorded by one statement."""
@@ -213,12 +214,14 @@ def _record(
 ) -> None:
     """The second reading: record what the first one found nothing against."""
     bad_lines = {one.line for one in report.bad}
+    created: list[UUID] = []
     done = 0
     for chunk in _chunks(read_rows(file)):
         rows = [row for row in chunk if isinstance(row, ChargeRow) and row.line not in bad_lines]
         answers = record_charges(
-            session, account_id, [row.charge(clients[row.client]) for row in rows]
+            session, account_id, [row.charge(clients[row.client]) for row in rows], join=False
         )
+        created += created_among(answers)
         for row, answer in zip(rows, answers, strict=True):
             match answer:
                 case Recorded(created=True):
@@ -229,11 +232,15 @@ def _record(
                     report.bad.append(BadRow(row.line, _reason(error)))
         done += len(chunk)
         on_progress("recording", done, report.rows)
+    # Last, and all at once: drafts are locked in one order, and for no longer than it takes.
+    join_drafts(session, created)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, InvalidInput):
         return str(error)
+    if getattr(error, "code", None) == "client_archived":
+        return f"client: {error}"
     return f"external_ref: {error}"
 
 

@@ -114,6 +114,29 @@ def clients_for_update(ids: Sequence[UUID]) -> Select[Client]:
     return _locked(Client.id.in_(ids))
 
 
+def client_alone(client_id: UUID) -> Select[Client]:
+    """A client, locked so that even recording a charge for it waits."""
+    return (
+        select(Client)
+        .where(Client.id == client_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def clients_to_charge(ids: Sequence[UUID]) -> Select[UUID, datetime | None]:
+    """Ids of clients, and since when each is archived: none is from here on to the commit.
+
+    It waits only for one that is being archived.
+    """
+    return (
+        select(Client.id, Client.archived_at)
+        .where(Client.id.in_(ids))
+        .order_by(Client.id)
+        .with_for_update(read=True, key_share=True)
+    )
+
+
 def clients_in_the_zone_of(account_id: UUID) -> Select[Client]:
     """The clients on a cycle whose boundaries follow the account's zone, locked in the same way.
 

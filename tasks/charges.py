@@ -1,6 +1,6 @@
 """Recording, editing and deleting charges."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -17,8 +17,10 @@ from billing.invoice_states import InvoiceStatus
 from billing.pricing import PricedLine, price_line
 from billing.texts import MAX_LONG, MAX_SHORT, require_text
 from models import Charge, Invoice
+from models.client import clients_for_update, clients_to_charge
 from models.invoice import invoices_for_update
 from tasks.drafting import refresh_totals
+from tasks.joining import join_drafts
 from tasks.tax_rates import known_tax_rates, require_tax_rates, wrong_tax_rates
 
 EARLIEST_DATE = date(1970, 1, 1)
@@ -79,11 +81,18 @@ RETURNING id, external_ref
 
 
 def record_charges(
-    session: Session, account_id: UUID, new: Sequence[NewCharge]
+    session: Session, account_id: UUID, new: Sequence[NewCharge], *, join: bool = True
 ) -> list[Recorded | Refused]:
     """Record charges; the same ``external_ref`` with the same content answers the existing one.
 
     Nothing is rolled back here: a caller that wants all or none looks for refusals.
+
+    Args:
+        session: The transaction to do it in.
+        account_id: Whose clients they are for.
+        new: The charges.
+        join: Put them on drafts in review; who records more in the same transaction does that
+            itself, once, when all are recorded (``join_drafts``).
 
     Returns:
         One answer for each of ``new``, in its order.
@@ -100,6 +109,7 @@ def record_charges(
             answers[index] = Refused(wrong)
         else:
             waiting[index] = one, line
+    answers |= _of_archived(session, account_id, waiting)
     while waiting:
         for index, recorded in _insert(session, account_id, waiting):
             answers[index] = recorded
@@ -111,7 +121,14 @@ def record_charges(
             if one.external_ref in existing:
                 answers[index] = _compare(one, line, existing[one.external_ref])
                 del waiting[index]
+    if join:
+        join_drafts(session, created_among(answers.values()))
     return [answers[index] for index in range(len(new))]
+
+
+def created_among(answers: Iterable[Recorded | Refused]) -> list[UUID]:
+    """The charges that were made, not found."""
+    return [one.charge_id for one in answers if isinstance(one, Recorded) and one.created]
 
 
 def edit_charge(
@@ -175,15 +192,18 @@ def delete_charge(session: Session, account_id: UUID, charge_id: UUID) -> None:
 
 
 def _lock(session: Session, account_id: UUID, charge_id: UUID) -> tuple[Charge, Invoice | None]:
-    """A charge that may be edited, and its draft, both locked: the invoice first, as all do."""
+    """A charge that may be edited, and its draft, both locked: their client first, as all do."""
     find = select(Charge).where(Charge.account_id == account_id, Charge.id == charge_id)
     while True:
         # A try that finds the charge moved lets go of what it locked, in the wrong order by then.
         with session.begin_nested() as locking:
-            seen = session.scalar(find.with_only_columns(Charge.invoice_id))
-            draft = (
-                None if seen is None else session.scalars(invoices_for_update([seen])).one_or_none()
-            )
+            seen = session.execute(
+                find.with_only_columns(Charge.client_id, Charge.invoice_id)
+            ).one_or_none()
+            draft = None
+            if seen is not None and seen.invoice_id is not None:
+                session.scalars(clients_for_update([seen.client_id])).one()
+                draft = session.scalars(invoices_for_update([seen.invoice_id])).one_or_none()
             charge = session.scalar(
                 find.with_for_update().execution_options(populate_existing=True)
             )
@@ -220,6 +240,30 @@ def _priced(new: NewCharge) -> PricedLine:
         unit_price=new.unit_price,
         amount=new.amount,
     )
+
+
+def _of_archived(
+    session: Session, account_id: UUID, waiting: dict[int, tuple[NewCharge, PricedLine]]
+) -> dict[int, Recorded | Refused]:
+    """The answers for charges of archived clients, taken out of ``waiting``: nothing is recorded."""
+    wanted = {one.client_id for one, _ in waiting.values()}
+    archived = {
+        row.id for row in session.execute(clients_to_charge(list(wanted))) if row.archived_at
+    }
+    if not archived:
+        return {}
+    apart = {index: both for index, both in waiting.items() if both[0].client_id in archived}
+    refs = [one.external_ref for one, _ in apart.values()]
+    existing = _by_external_ref(session, account_id, refs)
+    answers: dict[int, Recorded | Refused] = {}
+    for index, (one, line) in apart.items():
+        del waiting[index]
+        if one.external_ref in existing:
+            answers[index] = _compare(one, line, existing[one.external_ref])
+        else:
+            message = "the client is archived: nothing new is billed to it"
+            answers[index] = Refused(RuleViolation("client_archived", message))
+    return answers
 
 
 def _insert(

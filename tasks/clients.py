@@ -16,8 +16,9 @@ from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
-from models.client import clients_for_update
+from models.client import client_alone, clients_for_update
 from tasks.accounts import switches_after
+from tasks.archiving import with_archiving
 from tasks.automation import columns_of_client
 from tasks.cycles import (
     complete_chains,
@@ -112,19 +113,22 @@ def change_client(
     """Change the given fields of a client, under its lock.
 
     Of ``notifications`` and ``paused`` only the switches that are given change; a mail's given as
-    None is the account's again. What a pause has held is open again when it ends.
+    None is the account's again. What a pause has held is open again when it ends. ``archived``
+    takes it off its cycle.
 
     Raises:
         InvalidInput: A field's value is wrong.
         NotFound: The account has no such client.
         RuleViolation: ``external_ref_taken``, or ``billing_already_started`` where the start of
-            a cycle would move after periods of it were decided.
+            a cycle would move after periods of it were decided; ``client_has_drafts`` where it
+            cannot be archived, ``client_archived`` where it would go on a cycle all the same.
     """
     account = _with_its_zone(session, account.id)
-    client = session.scalars(clients_for_update([client_id])).one_or_none()
+    lock = client_alone(client_id) if changes.get("archived") else clients_for_update([client_id])
+    client = session.scalars(lock).one_or_none()
     if client is None or client.account_id != account.id:
         raise NotFound("client", str(client_id))
-    changes = _checked_all(client.notifications, changes)
+    changes = with_archiving(session, client, _checked_all(client.notifications, changes), now=now)
     if changes.get("external_ref") not in (None, client.external_ref):
         _require_free_refs(session, account.id, [changes["external_ref"]])
     require_tax_rates(session, account.id, changes.get("tax_rates"))

@@ -5,17 +5,21 @@ from dataclasses import dataclass, replace
 from datetime import date
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
+from billing.periods import PeriodState
 from models import Charge, Client, Invoice
 from models.client import clients_for_update
-from models.invoice import invoices_for_update
+from models.database import database_now
+from tasks.archiving import require_not_archived
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
+from tasks.period_outcomes import settle_period
 from tasks.taxing import tax_drafts
+from tasks.withdrawing import lock_invoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,18 @@ SELECT id, client_id, period_id, currency, total, charges
 """)
 
 
+_SUM = text("""
+UPDATE invoices SET subtotal = summed.amount, tax = 0, total = summed.amount
+  FROM (SELECT invoices.id, sum(charges.amount) AS amount
+          FROM invoices
+          JOIN charges ON charges.client_id = invoices.client_id
+                      AND charges.invoice_id = invoices.id
+         WHERE invoices.id = ANY(:ids)
+         GROUP BY invoices.id) AS summed
+ WHERE invoices.id = summed.id
+""")
+
+
 def draft_invoices(
     session: Session,
     wanted: Sequence[DraftFor],
@@ -115,6 +131,7 @@ def draft_invoice(
     client = session.scalars(find).one_or_none()
     if client is None:
         raise NotFound("client", str(client_id))
+    require_not_archived(client)
     if charge_ids is not None:
         require_open(session, client_id, charge_ids)
     drafts = draft_invoices(session, [DraftFor(client_id)], charge_ids=charge_ids)
@@ -125,11 +142,8 @@ def draft_invoice(
 
 @job(queue="billing", subject="invoice")
 def delete_draft(run: Run, session: Session, invoice_id: UUID) -> Outcome:
-    """Delete a draft; its charges are open again, and nothing else remembers it."""
-    find = invoices_for_update([invoice_id]).where(Invoice.account_id == run.account_id)
-    invoice = session.scalars(find).one_or_none()
-    if invoice is None:
-        raise NotFound("invoice", str(invoice_id))
+    """Delete a draft; its charges are open again. A billing period that it was for is skipped."""
+    invoice = lock_invoice(session, run, invoice_id)
     require_draft(InvoiceStatus(invoice.status))
     session.execute(
         update(Charge)
@@ -140,6 +154,8 @@ def delete_draft(run: Run, session: Session, invoice_id: UUID) -> Outcome:
     session.execute(
         delete(Invoice).where(Invoice.id == invoice_id).execution_options(synchronize_session=False)
     )
+    if invoice.period_id is not None:
+        settle_period(session, invoice.period_id, run.now)
     return Done({"deleted": str(invoice_id)})
 
 
@@ -179,17 +195,29 @@ def require_open(session: Session, client_id: UUID, charge_ids: Sequence[UUID]) 
 
 
 def refresh_totals(session: Session, invoice: Invoice) -> None:
-    """Sum and tax a draft's charges again; left without any, it is deleted. Hold its lock."""
-    total, count = session.execute(
-        select(func.coalesce(func.sum(Charge.amount), 0), func.count()).where(
-            Charge.client_id == invoice.client_id, Charge.invoice_id == invoice.id
-        )
-    ).one()
-    if count == 0:
-        session.delete(invoice)
-    else:
-        invoice.subtotal = invoice.total = int(total)
-        invoice.tax = 0
-        session.flush()
-        tax_drafts(session, [invoice.id])
+    """Sum and tax a draft's charges again. Hold its client's lock and its own.
+
+    A draft left without charges is deleted, and a billing period that it was for is empty.
+    """
+    left = session.scalar(
+        select(Charge.id)
+        .where(Charge.client_id == invoice.client_id, Charge.invoice_id == invoice.id)
+        .limit(1)
+    )
+    if left is not None:
+        sum_drafts(session, [invoice.id])
         session.refresh(invoice)
+        return
+    session.delete(invoice)
+    if invoice.period_id is not None:
+        settle_period(session, invoice.period_id, database_now(session), without=PeriodState.EMPTY)
+
+
+def sum_drafts(session: Session, invoice_ids: Sequence[UUID]) -> None:
+    """Write down what the charges of drafts of one account, all of which have some, come to.
+
+    Hold their locks.
+    """
+    session.flush()
+    session.execute(_SUM, {"ids": list(invoice_ids)})
+    tax_drafts(session, invoice_ids)

@@ -36,7 +36,7 @@ from tasks.taxing import TaxedDraft, freeze_taxes, taxed_drafts
 
 _LOCK = text("""
 SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invoices.subtotal,
-       invoices.tax, invoices.total,
+       invoices.tax, invoices.total, invoices.due_on AS chosen_due_on,
        periods.period_end AS boundary,
        COALESCE(clients.net_days, accounts.net_days) AS net_days,
        accounts.invoice_date,
@@ -317,7 +317,12 @@ def _decide(
         currency=draft.currency,
         status=status,
         issued_on=issued,
-        due_on=due_on(issued_on=issued, finalized_on=today, net_days=draft.net_days),
+        due_on=due_on(
+            issued_on=issued,
+            finalized_on=today,
+            net_days=draft.net_days,
+            chosen=draft.chosen_due_on,
+        ),
         subtotal=totals.subtotal,
         tax=totals.tax,
         auto_collect=draft.auto_collect or collect,

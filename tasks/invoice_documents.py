@@ -72,6 +72,7 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         issued=written_date(invoice.issued_on),
         due=None if is_credit_note or is_void else written_date(invoice.due_on),
         period=None if period is None else written_period(period),
+        reference=invoice.po_number,
         lines=tuple(_line(line, currency) for line in lines),
         subtotal=format_amount(invoice.subtotal, currency) if invoice.tax else None,
         taxes=(TaxTotal("Tax", format_amount(invoice.tax, currency)),) if invoice.tax else (),
@@ -79,8 +80,8 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         credit=None if is_void else _taken_off(invoice.credit_applied, currency),
         paid=None if is_void else _taken_off(invoice.amount_paid, currency),
         amount_due=format_amount(invoice.amount_due, currency),
-        notes=_notes(invoice, carried),
-        labels=Labels(credit=_credit_label(invoice, carried)),
+        notes=(*_paragraphs(invoice.memo), *_notes(invoice, carried)),
+        labels=Labels(reference="PO number", credit=_credit_label(invoice, carried)),
     )
 
 
@@ -172,6 +173,10 @@ def _credit_label(invoice: Invoice, carried: int) -> str:
         return "Credit applied"
     # Below zero a credit note gave the client credit, or an invoice took in an earlier debit.
     return "Added to your credit" if invoice.total < 0 else "Brought forward"
+
+
+def _paragraphs(memo: str | None) -> tuple[str, ...]:
+    return tuple(line for line in (memo or "").splitlines() if line.strip())
 
 
 def _notes(invoice: Invoice, carried: int) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 
 from billing.errors import RuleViolation
 from billing.invoice_states import InvoiceStatus
-from models import Invoice
+from models import Client, Invoice
+from tasks.archiving import require_not_archived
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
 from tasks.withdrawing import lock_invoice
@@ -33,7 +34,12 @@ def reissue_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
 
 
 def reissue_charges(session: Session, run: Run, invoice: Invoice) -> int:
-    """Open copies of a locked invoice's charges, with their dates and prices; how many."""
+    """Open copies of a locked invoice's charges, with their dates and prices; how many.
+
+    Raises:
+        RuleViolation: Its client is archived (``client_archived``).
+    """
+    require_not_archived(session.get_one(Client, invoice.client_id))
     invoice.reissued_at = run.now
     session.flush()
     wanted = {"client": invoice.client_id, "invoice": invoice.id}

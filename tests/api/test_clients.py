@@ -9,7 +9,7 @@ from tests.api.calls import problem
 FIELDS = {
     "id", "name", "email", "external_ref", "currency", "time_zone", "billing_cycle", "anchor_day",
     "billing_starts_on", "legal_name", "address", "tax_ids", "net_days", "auto_collect", "notifications",
-    "billing_method", "created_at",
+    "billing_method", "archived", "created_at",
 }  # fmt: skip
 
 

@@ -124,6 +124,25 @@ def test_a_client_always_has_net_days_from_seeing_the_invoice(
     assert min(due - issued, due - finalized_on) == timedelta(days=net_days)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "due"),
+    [
+        (None, date(2026, 12, 4)),
+        (date(2027, 3, 1), date(2027, 3, 1)),
+        # Before it is finalized, but not before it is issued.
+        (date(2026, 11, 5), date(2026, 11, 5)),
+        (date(2026, 11, 1), date(2026, 11, 1)),
+        (date(2026, 10, 31), date(2026, 12, 4)),
+    ],
+)
+def test_a_day_that_was_chosen_stands_unless_the_invoice_is_issued_after_it(
+    chosen: date | None, due: date
+) -> None:
+    assert due == due_on(
+        issued_on=date(2026, 11, 1), finalized_on=date(2026, 11, 20), net_days=14, chosen=chosen
+    )
+
+
 @pytest.mark.parametrize("net_days", [-1, 366])
 def test_absurd_net_days_are_refused(net_days: int) -> None:
     with pytest.raises(InvalidInput) as refused:

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from cli import importing
 from models import Account, BillingPeriod, Charge, Client
 from tests.cli.conftest import Command
-from tests.worlds import a_charge, a_client
+from tests.drafts import in_review
+from tests.worlds import a_charge, a_client, change, invoices_of
 
 pytestmark = pytest.mark.usefixtures("account")
 
@@ -45,6 +46,38 @@ def test_charges_are_recorded_and_clients_created(
     assert {one.billing_cycle for one in clients} == {"manual"}
     assert {one.billing_starts_on for one in clients} == {None}
     assert session.scalar(select(Charge.amount).where(Charge.external_ref == "r-2")) == 851
+
+
+def test_rows_of_a_period_in_review_join_its_draft(
+    command: Command,
+    charges_file: File,
+    engine: Engine,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    acme = a_client(engine, account, name="Acme Ltd", external_ref="acme")
+    a_charge(engine, acme, date(2026, 5, 1))
+    [draft] = in_review(engine, account, acme)
+    monkeypatch.setattr(importing, "CHUNK", 1)
+
+    assert command("import", charges_file(MAY, MARCH, OTHER)).code == 0
+
+    [after] = invoices_of(engine, acme)
+    assert (after.id, after.total) == (draft.id, 1000 + 3300 + 851)
+
+
+def test_a_row_of_an_archived_client_is_bad(
+    command: Command, charges_file: File, engine: Engine, account: Account
+) -> None:
+    acme = a_client(engine, account, name="Acme Ltd", external_ref="acme")
+    change(engine, acme, archived=True)
+
+    answer = command("import", charges_file(MAY, OTHER), "--json")
+
+    assert answer.code == 1
+    [bad] = answer.document["bad"]
+    assert (bad["line"], bad["reason"].partition(":")[0]) == (2, "client")
+    assert counted(engine) == (1, 0, 0)
 
 
 def test_a_client_on_a_cycle_starts_in_the_month_of_its_first_charge_wherever_it_stands(

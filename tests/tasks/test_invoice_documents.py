@@ -12,6 +12,7 @@ from gateways.documents import Party, TaxTotal
 from gateways.typst_documents import TypstDocuments
 from models import Account, BillingPeriod, Client, Invoice
 from tasks.accounts import change_account
+from tasks.draft_editing import edit_draft
 from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice
 from tasks.invoice_documents import filename, invoice_document, written_period
@@ -42,6 +43,32 @@ def finalized(engine: Engine, account: Account, client: Client) -> Invoice:
 def text_of(pdf: bytes) -> str:
     """What a reader can copy, without spaces and line breaks."""
     return "".join("".join(page.extract_text().split()) for page in PdfReader(BytesIO(pdf)).pages)
+
+
+def test_what_was_written_on_the_draft_is_on_the_document(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    a_charge(engine, client, MAY)
+    perform(engine, draft_invoice, account, client_id=client.id)
+    [draft] = invoices_of(engine, client)
+    written = {
+        "po_number": "PO-7781",
+        "memo": "Dock 4 is closed.\n\nUse dock 5. #let",
+        "due_on": date(2026, 8, 1),
+    }
+    edit_draft(session, account.id, draft.id, written, now=NOW)
+    session.commit()
+    perform(engine, finalize_invoice, account, invoice_id=draft.id)
+
+    document = invoice_document(session, invoices_of(engine, client)[0])
+
+    assert (document.reference, document.labels.reference) == ("PO-7781", "PO number")
+    assert document.notes == ("Dock 4 is closed.", "Use dock 5. #let")
+    assert document.due == "1 August 2026"
+    text = text_of(TypstDocuments().render_invoice_pdf(document))
+    for shown in ("PO-7781", "Dock4isclosed.", "Usedock5.#let", "1August2026"):
+        assert shown in text
 
 
 def unsaved(invoice: Invoice, **changes: Any) -> Invoice:
