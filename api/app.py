@@ -28,6 +28,7 @@ from api import (
     payments,
     queues,
     schedules,
+    tax_rates,
     webhooks,
 )
 from api.body_limit import BodyLimit
@@ -94,6 +95,7 @@ def create_app(
         billing_methods,
         billing_periods,
         credit,
+        tax_rates,
         charges,
         invoices,
         invoice_commands,

@@ -26,6 +26,7 @@ from api.fields import (
     ShortText,
     Switches,
     TaxIds,
+    TaxRateIds,
     ZoneName,
 )
 from api.idempotency import OnceOnly
@@ -67,6 +68,8 @@ class ClientCreation(BaseModel):
     legal_name: ShortText | None = None
     address: Address | None = None
     tax_ids: TaxIds = []
+    tax_rates: TaxRateIds | None = None
+    tax_exempt: Flag = False
     net_days: NetDays | None = None
     auto_collect: Flag | None = None
     notifications: Switches = {}
@@ -90,6 +93,8 @@ class ClientChanges(TypedDict, total=False):
     legal_name: ShortText | None
     address: Address | None
     tax_ids: TaxIds
+    tax_rates: TaxRateIds | None
+    tax_exempt: Flag
     net_days: NetDays | None
     auto_collect: Flag | None
     notifications: Switches
@@ -98,7 +103,7 @@ class ClientChanges(TypedDict, total=False):
 class ClientReport(BaseModel):
     """A client. `currency`, `time_zone`, `net_days` and `auto_collect` are the account's where null.
 
-    So is each of the `notifications`. `billing_method` is the card, null where there is none.
+    So are `tax_rates`; an empty list is none, and one that is `tax_exempt` bears no tax of any. So is each of the `notifications`. `billing_method` is the card, null where there is none.
     """
 
     model_config = ConfigDict(
@@ -113,6 +118,8 @@ class ClientReport(BaseModel):
                     "legal_name": None,
                     "address": None,
                     "tax_ids": [],
+                    "tax_rates": None,
+                    "tax_exempt": False,
                     "net_days": None,
                     "auto_collect": None,
                     "notifications": {
@@ -139,6 +146,8 @@ class ClientReport(BaseModel):
     legal_name: str | None
     address: AddressLines | None
     tax_ids: list[str]
+    tax_rates: list[UUID] | None
+    tax_exempt: bool
     net_days: int | None
     auto_collect: bool | None
     notifications: dict[MailKind, bool | None]

@@ -271,8 +271,10 @@ BREACHES = [
         (
             "lines_are_their_net_and_taxes",
             [
-                f"UPDATE invoice_lines SET {part} = {part} + 3 - position * 2"
-                f" WHERE invoice_id = {TAXED} AND position < 3"
+                (
+                    f"UPDATE invoice_lines SET {part} = {part} + 3 - position * 2"
+                    f" WHERE invoice_id = {TAXED} AND position < 3"
+                )
             ],
         )
         for part in ("net", "tax")
