@@ -24,6 +24,7 @@ from api.fields import (
     ShortText,
     Switches,
     TaxIds,
+    TaxRateIds,
     ZoneName,
 )
 from api.operations import reads, writes
@@ -51,6 +52,7 @@ class AccountChanges(TypedDict, total=False):
     legal_name: ShortText | None
     address: Address | None
     tax_ids: TaxIds
+    tax_rates: TaxRateIds
     time_zone: ZoneName
     currency: CurrencyCode
     net_days: NetDays
@@ -76,6 +78,7 @@ class AccountReport(BaseModel):
     """The business that bills. Names and address are frozen into each finalized invoice.
 
     `notifications` says of every mail whether clients get it who have no switch of their own;
+    `tax_rates` are borne by charges that have none of their own, nor their client;
     `auto_collect` whether invoices of their billing periods are charged without being asked;
     `review_hours` how long these stay drafts, null until a person finalizes them. `paused` holds
     billing periods and drafts, or charges of cards, for all clients.
@@ -95,6 +98,7 @@ class AccountReport(BaseModel):
                     "legal_name": "Bluebird Prep LLC",
                     "address": {"line1": "1 Dock Street", "city": "Reno", "country": "US"},
                     "tax_ids": [],
+                    "tax_rates": ["019ae8a3-5c00-7000-8000-000000000011"],
                     "time_zone": "America/Los_Angeles",
                     "currency": "usd",
                     "net_days": 14,
@@ -123,6 +127,7 @@ class AccountReport(BaseModel):
     legal_name: str | None
     address: AddressLines | None
     tax_ids: list[str]
+    tax_rates: list[UUID]
     time_zone: str
     currency: str
     net_days: int

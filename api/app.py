@@ -29,6 +29,7 @@ from api import (
     payments,
     queues,
     schedules,
+    tax_rates,
     webhooks,
 )
 from api.body_limit import BodyLimit
@@ -95,6 +96,7 @@ def create_app(
         billing_methods,
         billing_periods,
         credit,
+        tax_rates,
         charges,
         invoices,
         invoice_commands,

@@ -1,5 +1,7 @@
 """The books: their trial balance, and the audit. JSON, or CSV where Accept asks for it."""
 
+from uuid import UUID
+
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
@@ -14,13 +16,18 @@ router = APIRouter(tags=["books"])
 
 
 class BalanceReport(BaseModel):
-    """One ledger account in one currency, in minor units; `balance` is debits less credits."""
+    """One ledger account in one currency, in minor units; `balance` is debits less credits.
+
+    Tax is listed by rate: `tax_rate` is its id, `tax_rate_name` what it is called.
+    """
 
     account: str
     currency: str
     debits: int
     credits: int
     balance: int
+    tax_rate: UUID | None = None
+    tax_rate_name: str | None = None
 
 
 class TrialBalanceReport(BaseModel):
@@ -34,9 +41,11 @@ class TrialBalanceReport(BaseModel):
                         {
                             "account": "receivable",
                             "currency": "usd",
-                            "debits": 1100,
+                            "debits": 1320,
                             "credits": 0,
-                            "balance": 1100,
+                            "balance": 1320,
+                            "tax_rate": None,
+                            "tax_rate_name": None,
                         },
                         {
                             "account": "revenue",
@@ -44,6 +53,17 @@ class TrialBalanceReport(BaseModel):
                             "debits": 0,
                             "credits": 1100,
                             "balance": -1100,
+                            "tax_rate": None,
+                            "tax_rate_name": None,
+                        },
+                        {
+                            "account": "tax",
+                            "currency": "usd",
+                            "debits": 0,
+                            "credits": 220,
+                            "balance": -220,
+                            "tax_rate": "019ae8a3-5c00-7000-8000-000000000011",
+                            "tax_rate_name": "VAT",
                         },
                     ],
                     "balanced": True,
@@ -91,7 +111,8 @@ class AuditReport(BaseModel):
     responses={
         **or_csv(
             TrialBalanceReport,
-            "account,currency,debits,credits,balance\r\nreceivable,usd,1100,0,1100\r\n",
+            "account,currency,debits,credits,balance,tax_rate,tax_rate_name\r\n"
+            "receivable,usd,1100,0,1100,,\r\n",
         ),
         **reads(),
     },
@@ -107,6 +128,8 @@ def show_trial_balance(
             debits=balance.debits,
             credits=balance.credits,
             balance=balance.balance,
+            tax_rate=balance.tax_rate_id,
+            tax_rate_name=balance.tax_rate_name,
         )
         for balance in trial_balance(session, caller.account_id)
     ]

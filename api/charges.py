@@ -22,6 +22,7 @@ from api.fields import (
     IsoDate,
     Metadata,
     ShortText,
+    TaxRateIds,
     plain,
 )
 from api.idempotency import OnceOnly
@@ -73,6 +74,9 @@ class ChargeCreation(BaseModel):
         default=None, description="Unique in the account; with the same content, the same charge."
     )
     category: ShortText | None = None
+    tax_rates: TaxRateIds | None = Field(
+        default=None, description="The client's, else the account's, if left out; none if empty."
+    )
     metadata: Metadata = {}
 
 
@@ -99,6 +103,7 @@ class ChargeChanges(TypedDict, total=False):
     amount: Amount | None
     charged_on: IsoDate
     category: ShortText | None
+    tax_rates: TaxRateIds | None
     metadata: Metadata
 
 
@@ -113,6 +118,7 @@ class ChargeReport(BaseModel):
                     **_NEW,
                     "unit_price": "0.275",
                     "amount": 1100,
+                    "tax_rates": None,
                     "metadata": {},
                     "state": "open",
                     "invoice": None,
@@ -133,6 +139,7 @@ class ChargeReport(BaseModel):
     charged_on: date
     external_ref: str | None
     category: str | None
+    tax_rates: list[UUID] | None
     metadata: dict[str, Any]
     state: ChargeState
     invoice: UUID | None
@@ -301,6 +308,7 @@ def _with_defaults(
             amount=body.amount,
             external_ref=body.external_ref,
             category=body.category,
+            tax_rates=body.tax_rates,
             metadata=body.metadata,
             assumed=frozenset(
                 name for name in ("currency", "charged_on") if getattr(body, name) is None
@@ -380,6 +388,7 @@ def _report(charge: Charge, status: str | None) -> ChargeReport:
         charged_on=charge.charged_on,
         external_ref=charge.external_ref,
         category=charge.category,
+        tax_rates=charge.tax_rates,
         metadata=charge.details,
         state=state,
         invoice=charge.invoice_id,

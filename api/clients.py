@@ -28,6 +28,7 @@ from api.fields import (
     ShortText,
     Switches,
     TaxIds,
+    TaxRateIds,
     ZoneName,
 )
 from api.idempotency import OnceOnly
@@ -70,6 +71,8 @@ class ClientCreation(BaseModel):
     legal_name: ShortText | None = None
     address: Address | None = None
     tax_ids: TaxIds = []
+    tax_rates: TaxRateIds | None = None
+    tax_exempt: Flag = False
     net_days: NetDays | None = None
     auto_collect: Flag | None = None
     review_hours: ClientReviewHours | None = None
@@ -95,6 +98,8 @@ class ClientChanges(TypedDict, total=False):
     legal_name: ShortText | None
     address: Address | None
     tax_ids: TaxIds
+    tax_rates: TaxRateIds | None
+    tax_exempt: Flag
     net_days: NetDays | None
     auto_collect: Flag | None
     review_hours: ClientReviewHours | None
@@ -107,8 +112,9 @@ class ClientReport(BaseModel):
     """A client. `currency`, `time_zone`, `net_days` and `auto_collect` are the account's where null.
 
     So are `review_hours` and each of the `notifications`. `paused` is this client's own; the
-    account's holds it as well. `billing_method` is the card, null where there is none. Nothing new
-    is billed to an `archived` client.
+    account's holds it as well. So are `tax_rates`; an empty list is none, and a client that is
+    `tax_exempt` bears no tax of any. `billing_method` is the card, null where there is none.
+    Nothing new is billed to an `archived` client.
     """
 
     model_config = ConfigDict(
@@ -123,6 +129,8 @@ class ClientReport(BaseModel):
                     "legal_name": None,
                     "address": None,
                     "tax_ids": [],
+                    "tax_rates": None,
+                    "tax_exempt": False,
                     "net_days": None,
                     "auto_collect": None,
                     "review_hours": None,
@@ -152,6 +160,8 @@ class ClientReport(BaseModel):
     legal_name: str | None
     address: AddressLines | None
     tax_ids: list[str]
+    tax_rates: list[UUID] | None
+    tax_exempt: bool
     net_days: int | None
     auto_collect: bool | None
     review_hours: int | Literal["person"] | None

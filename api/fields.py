@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +33,7 @@ from billing.reviews import MAX_REVIEW_HOURS
 from billing.texts import MAX_LONG, MAX_SHORT
 from tasks.accounts import MAX_DUNNING_DAYS, MAX_TRIES_AGAIN
 from tasks.automation import PERSON
+from tasks.tax_rates import MAX_TAX_RATES
 
 FORBID_UNKNOWN = ConfigDict(extra="forbid")
 MAX_METADATA = 50
@@ -239,6 +241,14 @@ Metadata = Annotated[
     Field(max_length=MAX_METADATA),
 ]
 TaxIds = Annotated[list[ShortText], Field(max_length=10)]
+TaxRateIds = Annotated[
+    list[UUID],
+    Field(
+        max_length=MAX_TAX_RATES,
+        json_schema_extra={"uniqueItems": True},
+        description="Ids of tax rates; those apply that are valid on the charge's date.",
+    ),
+]
 
 
 class Address(TypedDict, total=False):

@@ -15,7 +15,7 @@ from api.auth import Caller, Reader
 from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
 from api.documents import DocumentsOf, PdfAnswer
-from api.fields import plain
+from api.invoice_lines import LineReport, TaxReport, lines_and_taxes
 from api.invoice_stories import HistoryItem, NextReport, Story, history_of, next_of
 from api.mails import MAIL_EXAMPLE, MailReport
 from api.operations import Responses, reads
@@ -30,10 +30,8 @@ from billing.invoice_states import InvoiceStatus
 from models import (
     BillingMethod,
     BillingPeriod,
-    Charge,
     CreditEntry,
     Invoice,
-    InvoiceLine,
     Mail,
     Payment,
     PaymentAttempt,
@@ -56,11 +54,11 @@ _EXAMPLE: dict[str, Any] = {
     "attempt_count": 1,
     "currency": "usd",
     "subtotal": 1100,
-    "tax": 0,
-    "total": 1100,
+    "tax": 220,
+    "total": 1320,
     "credit_applied": 0,
     "amount_paid": 0,
-    "amount_due": 1100,
+    "amount_due": 1320,
     "period_start": "2026-05-01",
     "period_end": "2026-06-01",
     "issued_on": "2026-06-01",
@@ -89,6 +87,18 @@ _EXAMPLE_STORY: dict[str, Any] = {
             "quantity": "40",
             "unit_price": "0.275",
             "amount": 1100,
+            "net": 1100,
+            "tax": 220,
+        }
+    ],
+    "taxes": [
+        {
+            "tax_rate": "019ae8a3-5c00-7000-8000-000000000011",
+            "name": "VAT",
+            "percent": "20",
+            "inclusive": False,
+            "net": 1100,
+            "tax": 220,
         }
     ],
     "payments": [PAYMENT_EXAMPLE],
@@ -98,7 +108,7 @@ _EXAMPLE_STORY: dict[str, Any] = {
             "ordinal": 1,
             "origin": "automatic",
             "state": "declined",
-            "amount": 1100,
+            "amount": 1320,
             "decline_code": "insufficient_funds",
             "decline_class": "soft",
             "message": "Your card has insufficient funds.",
@@ -120,7 +130,7 @@ _EXAMPLE_STORY: dict[str, Any] = {
         {
             "at": "2026-06-01T12:00:00Z",
             "what": "finalized",
-            "detail": "INV-000042: 11.00 USD, due on 2026-06-15",
+            "detail": "INV-000042: 13.20 USD, due on 2026-06-15",
         },
     ],
 }
@@ -179,17 +189,6 @@ class InvoiceSummary(BaseModel):
     links: dict[str, str]
 
 
-class LineReport(BaseModel):
-    """One charge on an invoice."""
-
-    charge: UUID
-    charged_on: date
-    description: str
-    quantity: str
-    unit_price: str | None
-    amount: int
-
-
 class AttemptReport(BaseModel):
     """One try of a card. Only those whose `origin` is `automatic` count for the schedule."""
 
@@ -209,13 +208,14 @@ class AttemptReport(BaseModel):
 class InvoiceReport(InvoiceSummary):
     """An invoice with all that is known of it, and what it waits for.
 
-    A draft's lines are its charges as they are now; later ones are frozen. `credit` are the
-    movements of the client's credit because of it.
+    A draft's lines are its charges as they are now, with the taxes of now; later ones are frozen.
+    `credit` are the movements of the client's credit because of it.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_EXAMPLE, **_EXAMPLE_STORY}]})
 
     lines: list[LineReport]
+    taxes: list[TaxReport]
     payments: list[PaymentReport]
     attempts: list[AttemptReport]
     credit: list[EntryReport]
@@ -274,9 +274,11 @@ def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
     """An invoice as it is shown, with its whole story."""
     beside = _Beside.of(session, [invoice])
     story = _story(session, invoice, beside)
+    lines, taxes = lines_and_taxes(session, invoice)
     return InvoiceReport(
         **beside.fields(invoice),
-        lines=_lines(session, invoice),
+        lines=lines,
+        taxes=taxes,
         payments=[PaymentReport.of(payment) for payment in story.payments],
         attempts=[
             AttemptReport.model_validate(attempt, from_attributes=True)
@@ -386,31 +388,4 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
             .where(Mail.client_id == invoice.client_id, Mail.invoice_ids.contains([invoice.id]))
             .order_by(Mail.id)
         ).all(),
-    )
-
-
-def _lines(session: Session, invoice: Invoice) -> list[LineReport]:
-    if invoice.status == InvoiceStatus.DRAFT:
-        charges = session.scalars(
-            select(Charge)
-            .where(Charge.client_id == invoice.client_id, Charge.invoice_id == invoice.id)
-            .order_by(Charge.charged_on, Charge.id)
-        )
-        return [_line(charge, charge.id) for charge in charges]
-    lines = session.scalars(
-        select(InvoiceLine)
-        .where(InvoiceLine.invoice_id == invoice.id)
-        .order_by(InvoiceLine.position)
-    )
-    return [_line(line, line.charge_id) for line in lines]
-
-
-def _line(line: Charge | InvoiceLine, charge_id: UUID) -> LineReport:
-    return LineReport(
-        charge=charge_id,
-        charged_on=line.charged_on,
-        description=line.description,
-        quantity=plain(line.quantity),
-        unit_price=None if line.unit_price is None else plain(line.unit_price),
-        amount=line.amount,
     )

@@ -41,6 +41,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "job_not_found": 404,
         "queue_not_found": 404,
         "schedule_not_found": 404,
+        "tax_rate_not_found": 404,
         "method_not_allowed": 405,
         "billing_already_started": 409,
         "charge_already_invoiced": 409,

@@ -109,10 +109,67 @@ CHECKS = {
     """,
     "lines_sum_to_totals": """
         SELECT invoices.id::text,
-               concat(number, ' says ', subtotal, ', its lines sum to ', COALESCE(sum(amount), 0))
+               concat(number, ' says ', subtotal, ' and tax of ', invoices.tax, ', its lines sum to ',
+                      COALESCE(sum(net), 0), ' and ', COALESCE(sum(lines.tax), 0))
           FROM invoices LEFT JOIN invoice_lines AS lines ON lines.invoice_id = invoices.id
          WHERE account_id = :account AND status <> 'draft'
-         GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> subtotal
+         GROUP BY invoices.id
+        HAVING (COALESCE(sum(net), 0), COALESCE(sum(lines.tax), 0)) <> (subtotal, invoices.tax)
+    """,
+    # An exempt client's price had the taxes in it taken out, and they are nowhere.
+    "lines_are_their_net_and_taxes": """
+        SELECT lines.invoice_id::text,
+               concat(number, ' line ', position, ' of ', amount, ' is ', net, ' and tax of ',
+                      lines.tax, ', its rates sum to ', COALESCE(borne.tax, 0), ', in its price ',
+                      COALESCE(borne.inclusive, 0))
+          FROM invoice_lines AS lines JOIN invoices ON invoices.id = lines.invoice_id
+          LEFT JOIN LATERAL (
+               SELECT sum(share::bigint) AS tax,
+                      sum(share::bigint) FILTER (WHERE inclusive) AS inclusive
+                 FROM jsonb_each_text(lines.taxes) AS share (rate_id, share)
+                 JOIN tax_rates ON tax_rates.id = rate_id::uuid AND account_id = :account
+               ) AS borne ON true
+         WHERE account_id = :account
+           AND (COALESCE(borne.tax, 0) <> lines.tax
+                OR net + COALESCE(borne.inclusive, 0) <> amount
+                   AND COALESCE(bill_to -> 'tax_exempt', 'false') = 'false')
+    """,
+    "taxes_sum_up_their_lines": """
+        SELECT invoice_id::text,
+               concat('says ', taxes.tax, ' of ', taxes.net, ', its lines say ', borne.tax, ' of ',
+                      borne.net, ' for tax rate ', tax_rate_id)
+          FROM (SELECT invoice_id, tax_rate_id, invoice_taxes.net, invoice_taxes.tax
+                  FROM invoice_taxes JOIN invoices ON invoices.id = invoice_id
+                 WHERE account_id = :account) AS taxes
+          FULL JOIN (
+               SELECT invoice_id, rate_id::uuid AS tax_rate_id, sum(net) AS net,
+                      sum(share::bigint) AS tax
+                 FROM invoice_lines JOIN invoices ON invoices.id = invoice_id
+                CROSS JOIN jsonb_each_text(taxes) AS share (rate_id, share)
+                WHERE account_id = :account
+                  AND COALESCE(bill_to -> 'tax_exempt', 'false') = 'false'
+                GROUP BY invoice_id, rate_id) AS borne USING (invoice_id, tax_rate_id)
+         WHERE (taxes.net, taxes.tax) IS DISTINCT FROM (borne.net, borne.tax)
+    """,
+    "ledger_agrees_with_taxes": """
+        SELECT invoice_id::text,
+               concat('owes tax of ', COALESCE(owed, 0), ' by its documents, in the books it is ',
+                      COALESCE(booked, 0), ' for tax rate ', tax_rate_id)
+          FROM (SELECT invoice_id, tax_rate_id, sum(tax) AS owed
+                  FROM (SELECT invoice_id, tax_rate_id, invoice_taxes.tax
+                          FROM invoice_taxes JOIN invoices ON invoices.id = invoice_id
+                         WHERE account_id = :account AND status <> 'void' UNION ALL
+                        SELECT invoice_id, rate_id::uuid, -share::bigint
+                          FROM credit_notes
+                         CROSS JOIN jsonb_each_text(taxes) AS share (rate_id, share)
+                         WHERE account_id = :account AND NOT voids) AS documents
+                 GROUP BY invoice_id, tax_rate_id) AS owed
+          FULL JOIN (
+               SELECT invoice_id, tax_rate_id, -sum(amount) AS booked
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account = 'tax'
+                GROUP BY invoice_id, tax_rate_id) AS booked USING (invoice_id, tax_rate_id)
+         WHERE COALESCE(owed, 0) <> COALESCE(booked, 0)
     """,
     "lines_match_charges": """
         SELECT invoice_id::text, concat('its lines differ from charge ', charge_id)
@@ -124,13 +181,20 @@ CHECKS = {
                       WHERE account_id = :account) AS lines USING (invoice_id, charge_id)
          WHERE charged IS DISTINCT FROM billed
     """,
+    # What a draft bears tax of is computed when it is finalized; here, that no other one has any.
     "draft_totals_match_charges": """
         SELECT invoices.id::text,
-               concat('says ', total, ', its charges sum to ', COALESCE(sum(amount), 0))
-          FROM invoices LEFT JOIN charges
+               concat('says ', subtotal, ' and tax of ', tax, ', its charges sum to ',
+                      COALESCE(sum(amount), 0))
+          FROM invoices JOIN clients ON clients.id = invoices.client_id
+          JOIN accounts ON accounts.id = invoices.account_id
+          LEFT JOIN charges
             ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
          WHERE invoices.account_id = :account AND status = 'draft'
-         GROUP BY invoices.id HAVING COALESCE(sum(amount), 0) <> total
+         GROUP BY invoices.id
+        HAVING (COALESCE(sum(amount), 0), 0) <> (subtotal, tax)
+           AND bool_and(COALESCE(charges.tax_rates, clients.tax_rates, accounts.tax_rates, '{}')
+                        = '{}')
     """,
     "numbers_are_gapless": """
         SELECT concat(document, ' ', NULLIF(year, 0)),

@@ -1,6 +1,7 @@
 """What the document of an invoice says: read from what finalizing froze, in English."""
 
 import re
+from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,7 +14,7 @@ from billing.currencies import decimals
 from billing.invoice_states import InvoiceStatus
 from billing.money import format_amount
 from gateways.documents import DocumentLine, InvoiceDocument, Labels, Party, TaxTotal
-from models import BillingPeriod, CreditEntry, Invoice, InvoiceLine
+from models import BillingPeriod, CreditEntry, Invoice, InvoiceLine, InvoiceTax
 
 # JSONB does not keep the order of an object's keys.
 _ADDRESS_ORDER = ("line1", "line2", "city", "state", "postal_code", "country")
@@ -62,7 +63,12 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         select(InvoiceLine)
         .where(InvoiceLine.invoice_id == invoice.id)
         .order_by(InvoiceLine.position)
-    )
+    ).all()
+    taxes = session.scalars(
+        select(InvoiceTax).where(InvoiceTax.invoice_id == invoice.id).order_by(InvoiceTax.position)
+    ).all()
+    is_exempt = bool(invoice.bill_to.get("tax_exempt"))
+    borne = _without_tax(lines, currency) if is_exempt else _borne(lines, taxes)
     return InvoiceDocument(
         title="Credit note" if is_credit_note else "Invoice",
         number=invoice.number,
@@ -73,14 +79,18 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         due=None if is_credit_note or is_void else written_date(invoice.due_on),
         period=None if period is None else written_period(period),
         reference=invoice.po_number,
-        lines=tuple(_line(line, currency) for line in lines),
-        subtotal=format_amount(invoice.subtotal, currency) if invoice.tax else None,
-        taxes=(TaxTotal("Tax", format_amount(invoice.tax, currency)),) if invoice.tax else (),
+        lines=tuple(_line(line, currency, borne.get(line.position)) for line in lines),
+        subtotal=format_amount(invoice.subtotal, currency) if taxes else None,
+        taxes=tuple(_tax(tax, currency) for tax in taxes),
         total=format_amount(invoice.total, currency),
         credit=None if is_void else _taken_off(invoice.credit_applied, currency),
         paid=None if is_void else _taken_off(invoice.amount_paid, currency),
         amount_due=format_amount(invoice.amount_due, currency),
-        notes=(*_paragraphs(invoice.memo), *_notes(invoice, carried)),
+        notes=(
+            *_paragraphs(invoice.memo),
+            *_notes(invoice, carried),
+            *(["Exempt from tax."] if is_exempt else []),
+        ),
         labels=Labels(reference="PO number", credit=_credit_label(invoice, carried)),
     )
 
@@ -130,7 +140,39 @@ def _address(lines: dict[str, str]) -> tuple[str, ...]:
     return tuple(lines[key] for key in keys if lines[key])
 
 
-def _line(line: InvoiceLine, currency: str) -> DocumentLine:
+def _borne(lines: Sequence[InvoiceLine], taxes: Sequence[InvoiceTax]) -> dict[int, str]:
+    """What a line says of its taxes, by its position; nothing where all of them bear the same."""
+    names = {str(tax.tax_rate_id): _rate(tax) for tax in taxes}
+    said = {
+        line.position: ", ".join(name for rate, name in names.items() if rate in line.taxes)
+        for line in lines
+    }
+    if len(set(said.values())) == 1:
+        return {}
+    return {position: rates or "No tax" for position, rates in said.items()}
+
+
+def _without_tax(lines: Sequence[InvoiceLine], currency: str) -> dict[int, str]:
+    """What a line of an exempt client comes to, by its position, where its price had tax in it."""
+    return {
+        line.position: f"{format_amount(line.net, currency)} without tax"
+        for line in lines
+        if line.net != line.amount
+    }
+
+
+def _rate(tax: InvoiceTax) -> str:
+    return f"{tax.name} {_plain(tax.percent)}%" + (", in the price" if tax.inclusive else "")
+
+
+def _tax(tax: InvoiceTax, currency: str) -> TaxTotal:
+    label = f"{tax.name} {_plain(tax.percent)}% of {format_amount(tax.net, currency)}"
+    return TaxTotal(
+        f"{label}, in the prices" if tax.inclusive else label, format_amount(tax.tax, currency)
+    )
+
+
+def _line(line: InvoiceLine, currency: str, note: str | None) -> DocumentLine:
     price = line.unit_price
     return DocumentLine(
         date=written_date(line.charged_on),
@@ -139,6 +181,7 @@ def _line(line: InvoiceLine, currency: str) -> DocumentLine:
         # None where the charge's amount was given outright.
         unit_price="" if price is None else _plain(price, at_least=decimals(currency)),
         amount=format_amount(line.amount, currency),
+        note=note,
     )
 
 

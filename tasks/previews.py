@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import islice, takewhile
 from typing import Any
@@ -15,6 +16,7 @@ from billing.cycles import MAX_PERIODS_PER_RUN, BillingCycle, Cadence, Period
 from billing.periods import periods_between
 from models import Account, BillingPeriod, BillingRun, Charge, Client
 from models.billing_period import UNDECIDED_STATES
+from tasks.taxing import RATES, TAXED_ON, TaxPart, rates_by_id, tax_parts
 
 
 def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
 
     Returns:
         ``invoices``: a list, oldest boundary first, of client, name, period_start, period_end,
-        currency, charges and total (minor units); ``totals``: how many periods were looked at,
+        currency, charges and total (minor units, with tax); ``totals``: how many periods were looked at,
         how many of them are empty, and by currency the invoices and their total.
     """
     account = session.get_one(Account, run.account_id)
@@ -32,10 +34,13 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
     if run.client_id is not None:
         clients = clients.where(Client.id == run.client_id)
     names: dict[UUID, str] = {}
+    exempt: set[UUID] = set()
     due: list[tuple[Period, UUID]] = []
     undecided = _undecided(session, run)
     for client in session.scalars(clients):
         names[client.id] = client.name
+        if client.tax_exempt:
+            exempt.add(client.id)
         zone = client.zone(account)
         due += [
             (period, client.id)
@@ -43,13 +48,20 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
         ]
     due.sort(key=lambda one: (one[0].end, one[1]))
     charges = _open_charges(session, run)
+    rates = rates_by_id(
+        session,
+        {rate for parts in charges.values() for one in parts for rate in one.part.rate_ids},
+    )
     invoices: list[dict[str, Any]] = []
     empty = 0
     totals: dict[str, dict[str, int]] = defaultdict(lambda: {"invoices": 0, "total": 0})
     for period, client_id in due:
         taken = _take(charges[client_id], period.end)
         empty += not taken
-        for currency, (count, total) in sorted(taken.items()):
+        for currency, of_currency in sorted(taken.items()):
+            total = tax_parts(
+                [one.part for one in of_currency], rates=rates, is_exempt=client_id in exempt
+            ).total
             totals[currency]["invoices"] += 1
             totals[currency]["total"] += total
             invoices.append(
@@ -59,7 +71,7 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
                     "period_start": period.start.isoformat(),
                     "period_end": period.end.isoformat(),
                     "currency": currency,
-                    "charges": count,
+                    "charges": sum(one.count for one in of_currency),
                     "total": total,
                 }
             )
@@ -69,7 +81,16 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
     }
 
 
-_Charges = list[tuple[date, str, int, int]]
+@dataclass(frozen=True, slots=True)
+class _Charges:
+    """Charges of one date and currency that bear the same rates: how many, and their sum."""
+
+    charged_on: date
+    currency: str
+    count: int
+    part: TaxPart
+
+
 _Undecided = tuple[BillingPeriod, date | None]
 
 
@@ -94,9 +115,9 @@ def _undecided(session: Session, run: BillingRun) -> dict[UUID, list[_Undecided]
     return periods
 
 
-def _open_charges(session: Session, run: BillingRun) -> dict[UUID, _Charges]:
-    """By client: date, currency, how many, and their sum."""
-    charges: dict[UUID, _Charges] = defaultdict(list)
+def _open_charges(session: Session, run: BillingRun) -> dict[UUID, list[_Charges]]:
+    """By client."""
+    charges: dict[UUID, list[_Charges]] = defaultdict(list)
     rows = session.execute(
         select(
             Charge.client_id,
@@ -104,12 +125,17 @@ def _open_charges(session: Session, run: BillingRun) -> dict[UUID, _Charges]:
             Charge.currency,
             func.count(),
             func.sum(Charge.amount),
+            RATES,
+            TAXED_ON,
         )
+        .join(Client, Client.id == Charge.client_id)
+        .join(Account, Account.id == Charge.account_id)
         .where(*_whose(Charge, run), Charge.invoice_id.is_(None))
-        .group_by(Charge.client_id, Charge.charged_on, Charge.currency)
+        .group_by(Charge.client_id, Charge.charged_on, Charge.currency, RATES, TAXED_ON)
     )
-    for client_id, charged_on, currency, count, total in rows:
-        charges[client_id].append((charged_on, currency, count, int(total)))
+    for client_id, charged_on, currency, count, total, rate_ids, day in rows:
+        part = TaxPart(int(total), rate_ids, day)
+        charges[client_id].append(_Charges(charged_on, currency, count, part))
     return charges
 
 
@@ -161,12 +187,11 @@ def _is_due(period: Period, ends_at: datetime, run: BillingRun) -> bool:
     return run.as_of_at is not None and ends_at <= run.as_of_at
 
 
-def _take(charges: _Charges, before: date) -> dict[str, tuple[int, int]]:
-    """Remove the charges dated before a day; by currency, how many they were and their sum."""
-    taken: dict[str, tuple[int, int]] = {}
-    for charged_on, currency, count, total in charges:
-        if charged_on < before:
-            already = taken.get(currency, (0, 0))
-            taken[currency] = already[0] + count, already[1] + total
-    charges[:] = [charge for charge in charges if charge[0] >= before]
+def _take(charges: list[_Charges], before: date) -> dict[str, list[_Charges]]:
+    """Remove the charges dated before a day; these, by currency."""
+    taken: dict[str, list[_Charges]] = defaultdict(list)
+    for one in charges:
+        if one.charged_on < before:
+            taken[one.currency].append(one)
+    charges[:] = [one for one in charges if one.charged_on >= before]
     return taken

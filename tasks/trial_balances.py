@@ -6,17 +6,22 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models import LedgerEntry, LedgerPosting
+from models import LedgerEntry, LedgerPosting, TaxRateRow
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """One ledger account in one currency. Amounts are in minor units, both sides positive."""
+    """One ledger account in one currency. Amounts are in minor units, both sides positive.
+
+    Tax has an account for each rate, by its id and name.
+    """
 
     ledger_account: str
     currency: str
     debits: int
     credits: int
+    tax_rate_id: UUID | None = None
+    tax_rate_name: str | None = None
 
     @property
     def balance(self) -> int:
@@ -25,7 +30,7 @@ class Balance:
 
 
 def trial_balance(session: Session, account_id: UUID) -> list[Balance]:
-    """Every ledger account that was ever posted to, by currency and name.
+    """Every ledger account that was ever posted to, by currency and name; tax by its rates' age.
 
     In each currency all debits equal all credits, by the database's own check.
     """
@@ -36,13 +41,16 @@ def trial_balance(session: Session, account_id: UUID) -> list[Balance]:
             LedgerPosting.currency,
             func.coalesce(func.sum(amount).filter(amount > 0), 0),
             func.coalesce(-func.sum(amount).filter(amount < 0), 0),
+            TaxRateRow.id,
+            TaxRateRow.name,
         )
         .join(LedgerEntry, LedgerEntry.id == LedgerPosting.entry_id)
+        .outerjoin(TaxRateRow, TaxRateRow.id == LedgerPosting.tax_rate_id)
         .where(LedgerEntry.account_id == account_id)
-        .group_by(LedgerPosting.currency, LedgerPosting.ledger_account)
-        .order_by(LedgerPosting.currency, LedgerPosting.ledger_account)
+        .group_by(LedgerPosting.currency, LedgerPosting.ledger_account, TaxRateRow.id)
+        .order_by(LedgerPosting.currency, LedgerPosting.ledger_account, TaxRateRow.id)
     )
     return [
-        Balance(name, currency, int(debits), int(credited))
-        for name, currency, debits, credited in rows
+        Balance(name, currency, int(debits), int(credited), rate_id, rate)
+        for name, currency, debits, credited, rate_id, rate in rows
     ]

@@ -23,6 +23,7 @@ from tasks.enqueueing import enqueue
 from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
 from tasks.running import Runner
+from tasks.tax_rates import create_tax_rate
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
@@ -110,6 +111,29 @@ def charges(
     recorded = [answer for answer in answers if isinstance(answer, Recorded)]
     assert len(recorded) == len(new), answers
     return [answer.charge_id for answer in recorded]
+
+
+def a_rate(
+    engine: Engine,
+    account: Account,
+    percent: str = "20",
+    kind: str = "exclusive",
+    *,
+    name: str = "VAT",
+    valid_from: date = date(2020, 1, 1),
+    valid_to: date | None = None,
+) -> UUID:
+    """A committed tax rate, ``exclusive`` or ``inclusive``; nothing bears it yet."""
+    with Session(engine) as session, session.begin():
+        return create_tax_rate(
+            session,
+            account.id,
+            name=name,
+            percent=Decimal(percent),
+            inclusive=kind == "inclusive",
+            valid_from=valid_from,
+            valid_to=valid_to,
+        ).id
 
 
 def change(engine: Engine, client: Client, *, now: datetime = NOW, **changes: Any) -> Client:

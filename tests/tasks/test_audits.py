@@ -32,7 +32,18 @@ from tasks.running import Runner
 from tasks.sending import send_mail
 from tasks.voiding import void_invoice
 from tests.jobs import LEASE, change_job, dispatch, job_of, states
-from tests.worlds import NOW, a_charge, a_client, audited, bill, invoices_of, perform, work
+from tests.worlds import (
+    NOW,
+    a_charge,
+    a_client,
+    a_rate,
+    audited,
+    bill,
+    charges,
+    invoices_of,
+    perform,
+    work,
+)
 
 MAY = date(2026, 5, 1)
 
@@ -66,6 +77,7 @@ def books(engine: Engine, account: Account) -> None:
     bill(engine, account, now=NOW)
     move_credit_and_money(engine, account, without_card)
     charge_cards(engine, account, with_card)
+    bear_taxes(engine, account)
     send_mails(engine, account)
 
 
@@ -118,6 +130,17 @@ def charge_cards(engine: Engine, account: Account, client: Client) -> None:
     partly_paid = an_invoice(engine, account, client, "9.00")
     perform(engine, mark_invoice_paid, account, invoice_id=partly_paid.id, amount=100)
     perform(engine, void_invoice, account, invoice_id=partly_paid.id, settle="credit")
+
+
+def bear_taxes(engine: Engine, account: Account) -> None:
+    """Two lines with taxes on top, and one with a tax in its price."""
+    vat, city = a_rate(engine, account), a_rate(engine, account, "5", name="City")
+    included = a_rate(engine, account, "20", "inclusive", name="VAT, included")
+    client = a_client(engine, account, name="eve", tax_rates=[vat, city])
+    charges(engine, client, [(MAY, "1.11"), (MAY, "2.22")])
+    a_charge(engine, client, date(2026, 5, 2), "3.33", tax_rates=[included])
+    [draft] = perform(engine, draft_invoice, account, client_id=client.id).result["invoices"]  # type: ignore[union-attr]  # It is done.
+    perform(engine, finalize_invoice, account, invoice_id=UUID(draft))
 
 
 def send_mails(engine: Engine, account: Account) -> None:
@@ -176,6 +199,7 @@ def tamper(session: Session, *statements: str) -> None:
 
 
 OPEN = "(SELECT id FROM invoices WHERE number = 'INV-000002')"
+TAXED = "(SELECT invoice_id FROM invoice_taxes LIMIT 1)"
 TABLE = "entries_follow_the_postings_table"
 # An entry that lost what it is about is not what the table of postings says, either.
 BREACHES = [
@@ -236,7 +260,44 @@ BREACHES = [
         "lines_sum_to_totals",
         [
             f"UPDATE charges SET amount = amount + 1 WHERE invoice_id = {OPEN}",
-            f"UPDATE invoice_lines SET amount = amount + 1 WHERE invoice_id = {OPEN}",
+            f"UPDATE invoice_lines SET amount = amount + 1, net = net + 1 WHERE invoice_id = {OPEN}",
+        ],
+    ),
+    (
+        "lines_sum_to_totals",
+        [f"UPDATE invoices SET subtotal = subtotal - 1, tax = tax + 1 WHERE id = {TAXED}"],
+    ),
+    *(
+        (
+            "lines_are_their_net_and_taxes",
+            [
+                (
+                    f"UPDATE invoice_lines SET {part} = {part} + 3 - position * 2"
+                    f" WHERE invoice_id = {TAXED} AND position < 3"
+                )
+            ],
+        )
+        for part in ("net", "tax")
+    ),
+    ("taxes_sum_up_their_lines", ["UPDATE invoice_taxes SET net = net + 1 WHERE name = 'City'"]),
+    (
+        "taxes_sum_up_their_lines",
+        [
+            (
+                "UPDATE invoice_lines SET taxes = (SELECT jsonb_object_agg(rate_id, share::int"
+                " + CASE name WHEN 'City' THEN 1 ELSE -1 END) FROM jsonb_each_text(taxes)"
+                " AS share (rate_id, share) JOIN tax_rates ON id = rate_id::uuid)"
+                f" WHERE invoice_id = {TAXED} AND position = 1"
+            )
+        ],
+    ),
+    (
+        "ledger_agrees_with_taxes",
+        [
+            (
+                "UPDATE ledger_postings SET tax_rate_id = (SELECT id FROM tax_rates"
+                " WHERE name = 'City') WHERE ledger_account = 'tax'"
+            )
         ],
     ),
     ("lines_match_charges", [f"UPDATE charges SET amount = 1 WHERE invoice_id = {OPEN}"]),
@@ -255,6 +316,10 @@ BREACHES = [
     (
         "draft_totals_match_charges",
         ["UPDATE invoices SET subtotal = 1, total = 1 WHERE status = 'draft'"],
+    ),
+    (
+        "draft_totals_match_charges",
+        ["UPDATE invoices SET tax = 1, total = total + 1 WHERE status = 'draft'"],
     ),
     ("numbers_are_gapless", ["UPDATE number_series SET next_number = next_number + 1"]),
     ("numbers_are_gapless", ["UPDATE number_series SET next_number = next_number - 1"]),
