@@ -28,6 +28,7 @@ from api import (
     payments,
     queues,
     schedules,
+    statements,
     webhooks,
 )
 from api.body_limit import BodyLimit
@@ -107,6 +108,7 @@ def create_app(
         api_keys,
         aging,
         books,
+        statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
     for page in (webhooks, health, metrics, pages):
