@@ -22,6 +22,7 @@ from api import (
     invoice_commands,
     invoices,
     jobs,
+    ledger_entries,
     mails,
     metrics,
     pages,
@@ -108,6 +109,7 @@ def create_app(
         api_keys,
         aging,
         books,
+        ledger_entries,
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Reader
 from api.clients import client_of
 from api.csv_answers import as_csv, likes_best, or_csv, wants_csv
+from api.days import require_in_order
 from api.documents import PDF, DocumentsOf, PdfAnswer
 from api.fields import CurrencyCode, IsoDate
 from api.operations import Responses, reads
 from api.transactions import Transaction
 from billing.cycles import Period, local_date
-from billing.errors import InvalidInput
 from billing.statements import MovementKind, StatementLine
 from gateways.documents import DocumentRenderer
 from models import Account, Client
@@ -183,8 +183,7 @@ def days_of(first: date | None, last: date | None, *, today: date) -> Period:
         first = (last or today).replace(day=1)
     if last is None:
         last = (today.replace(day=1) + 31 * _DAY).replace(day=1) - _DAY
-    if last < first:
-        raise InvalidInput("to", f"must not be before from, {first}")
+    require_in_order(first, last)
     # The calendar has no day after its last.
     return Period(min(first, date.max - _DAY), min(last, date.max - _DAY) + _DAY)
 
