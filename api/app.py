@@ -23,12 +23,14 @@ from api import (
     invoice_commands,
     invoices,
     jobs,
+    ledger_entries,
     mails,
     metrics,
     pages,
     payments,
     queues,
     schedules,
+    statements,
     tax_rates,
     webhooks,
 )
@@ -111,6 +113,8 @@ def create_app(
         api_keys,
         aging,
         books,
+        ledger_entries,
+        statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
     for page in (webhooks, health, metrics, pages):

@@ -1,12 +1,14 @@
 """The books: their trial balance, and the audit. JSON, or CSV where Accept asks for it."""
 
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
 from api.auth import Reader
 from api.csv_answers import Accept, as_csv, or_csv, wants_csv
+from api.days import Days, require_in_order
 from api.operations import reads
 from api.transactions import Transaction
 from tasks.audits import RULES, audit
@@ -118,9 +120,16 @@ class AuditReport(BaseModel):
     },
 )
 def show_trial_balance(
-    caller: Reader, session: Transaction, accept: Accept = "application/json"
+    days: Annotated[Days, Query()],
+    caller: Reader,
+    session: Transaction,
+    accept: Accept = "application/json",
 ) -> TrialBalanceReport | Response:
-    """All postings ever made, summed."""
+    """All postings ever made, summed; with `to`, what stood on each account at that day's end.
+
+    With `from`, only what was moved since.
+    """
+    require_in_order(days.first, days.to)
     balances = [
         BalanceReport(
             account=balance.ledger_account,
@@ -131,7 +140,7 @@ def show_trial_balance(
             tax_rate=balance.tax_rate_id,
             tax_rate_name=balance.tax_rate_name,
         )
-        for balance in trial_balance(session, caller.account_id)
+        for balance in trial_balance(session, caller.account_id, first=days.first, last=days.to)
     ]
     if wants_csv(accept):
         return as_csv(BalanceReport, balances)

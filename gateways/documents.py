@@ -117,9 +117,83 @@ class InvoiceDocument:
     labels: Labels = field(default_factory=Labels)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementLabels:
+    """The words of a statement, in English unless said otherwise."""
+
+    period: str = "Period"
+    issued: str = "Issued"
+    due: str = "Due"
+    issued_by: str = "From"
+    sent_to: str = "For"
+    tax_id: str = "Tax ID"
+    date: str = "Date"
+    kind: str = "What"
+    reference: str = "Reference"
+    amount: str = "Amount"
+    balance: str = "Balance"
+    opening_balance: str = "Opening balance"
+    closing_balance: str = "Closing balance"
+    open_items: str = "Open at the end of the period"
+    credit: str = "Credit in hand"
+    page: str = "Page {page} of {pages}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementEntry:
+    """Something that changed the balance, and the balance after it."""
+
+    date: str
+    kind: str
+    reference: str
+    amount: str
+    balance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenItemEntry:
+    """An invoice with something due at the end."""
+
+    number: str
+    issued: str
+    due: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementDocument:
+    """What a client's statement shows, in one currency.
+
+    Attributes:
+        issued_on: The date of the file itself; ``issued`` is what people read.
+        period: The days it is about ("1 - 31 October 2026").
+        credit: What the client has in hand, as it changes what it owes; left out where it is nothing.
+    """
+
+    title: str = "Statement"
+    issuer: Party
+    client: Party
+    issued_on: date
+    issued: str
+    period: str
+    opening_balance: str
+    lines: tuple[StatementEntry, ...] = ()
+    closing_balance: str
+    open_items: tuple[OpenItemEntry, ...] = ()
+    credit: str | None = None
+    notes: tuple[str, ...] = ()
+    language: str = "en"
+    paper: Literal["a4", "us-letter"] = "a4"
+    labels: StatementLabels = field(default_factory=StatementLabels)
+
+
 class DocumentRenderer(Protocol):
     """Makes files. Safe to use from many threads."""
 
     def render_invoice_pdf(self, document: InvoiceDocument) -> bytes:
         """The PDF of an invoice: the same bytes for an equal document."""
+        ...
+
+    def render_statement_pdf(self, document: StatementDocument) -> bytes:
+        """The PDF of a client's statement: the same bytes for an equal document."""
         ...

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import typst
 
-from gateways.documents import InvoiceDocument
+from gateways.documents import InvoiceDocument, StatementDocument
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 INVOICE = TEMPLATES / "invoice" / "invoice.typ"
+STATEMENT = TEMPLATES / "statement" / "statement.typ"
 FONTS = TEMPLATES / "fonts"
 
 
@@ -31,22 +32,30 @@ class TypstDocuments:
 
     def render_invoice_pdf(self, document: InvoiceDocument) -> bytes:
         """The PDF of an invoice; see ``DocumentRenderer``."""
+        return self._render(INVOICE, document)
+
+    def render_statement_pdf(self, document: StatementDocument) -> bytes:
+        """The PDF of a client's statement; see ``DocumentRenderer``."""
+        return self._render(STATEMENT, document)
+
+    def _render(self, template: Path, document: InvoiceDocument | StatementDocument) -> bytes:
         data = json.dumps(asdict(document), default=str, sort_keys=True)
         issued_at = datetime.combine(document.issued_on, time(), UTC)
         try:
-            return self._compile(data, issued_at, archival=True)
+            return self._compile(template, data, issued_at, archival=True)
         except typst.TypstError as error:
             if "could not be displayed" not in str(error):
                 raise
-            return self._compile(data, issued_at, archival=False)
+            return self._compile(template, data, issued_at, archival=False)
 
-    def _compile(self, data: str, issued_at: datetime, *, archival: bool) -> bytes:
+    def _compile(self, template: Path, data: str, issued_at: datetime, *, archival: bool) -> bytes:
         # A compiler keeps what it has read for the next time, and is not safe to share.
-        if not hasattr(self._of_this_thread, "compiler"):
-            self._of_this_thread.compiler = typst.Compiler(
-                INVOICE, root=TEMPLATES, font_paths=self._fonts
-            )
-        compiler: typst.Compiler = self._of_this_thread.compiler
+        compilers: dict[Path, typst.Compiler] = self._of_this_thread.__dict__.setdefault(
+            "compilers", {}
+        )
+        if template not in compilers:
+            compilers[template] = typst.Compiler(template, root=TEMPLATES, font_paths=self._fonts)
+        compiler = compilers[template]
         pdf = compiler.compile(
             format="pdf",
             sys_inputs={"document": data},

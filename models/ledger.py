@@ -42,6 +42,8 @@ class LedgerEntry(Base):
         Index("uq_ledger_entries_refund_id_event", "refund_id", "event", unique=True),
         Index("ix_ledger_entries_grant_id", "grant_id"),
         Index("ix_ledger_entries_account_id_effective_on", "account_id", "effective_on"),
+        Index("ix_ledger_entries_account_id_id", "account_id", "id"),
+        Index("ix_ledger_entries_client_id_id", "client_id", "id"),
         CheckConstraint(one_of("event", LedgerEvent), name="event"),
         CheckConstraint(is_currency(), name="currency"),
     )

@@ -72,8 +72,8 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
     return InvoiceDocument(
         title="Credit note" if is_credit_note else "Invoice",
         number=invoice.number,
-        issuer=_party(invoice.bill_from),
-        client=_party(invoice.bill_to),
+        issuer=written_party(invoice.bill_from),
+        client=written_party(invoice.bill_to),
         issued_on=invoice.issued_on,
         issued=written_date(invoice.issued_on),
         due=None if is_credit_note or is_void else written_date(invoice.due_on),
@@ -111,7 +111,11 @@ def written_period(period: BillingPeriod) -> str:
 
     ``1 - 31 May 2026``, ``16 May - 15 June 2026``, ``16 December 2025 - 15 January 2026``.
     """
-    first, last = period.period_start, period.period_end - timedelta(days=1)
+    return written_days(period.period_start, period.period_end - timedelta(days=1))
+
+
+def written_days(first: date, last: date) -> str:
+    """The days from the first to the last for people, as ``written_period`` says them."""
     if first == last:
         return written_date(last)
     if first.year != last.year:
@@ -123,7 +127,8 @@ def written_period(period: BillingPeriod) -> str:
     return f"{start} - {written_date(last)}"
 
 
-def _party(frozen: dict[str, Any]) -> Party:
+def written_party(frozen: dict[str, Any]) -> Party:
+    """A business or a client, as it was frozen for its documents."""
     name, legal_name = frozen["name"], frozen["legal_name"]
     return Party(
         name=name,

@@ -1,6 +1,7 @@
 """The trial balance: what stands on each account of the books."""
 
 from dataclasses import dataclass
+from datetime import date
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -29,13 +30,17 @@ class Balance:
         return self.debits - self.credits
 
 
-def trial_balance(session: Session, account_id: UUID) -> list[Balance]:
-    """Every ledger account that was ever posted to, by currency and name; tax by its rates' age.
+def trial_balance(
+    session: Session, account_id: UUID, *, first: date | None = None, last: date | None = None
+) -> list[Balance]:
+    """Every ledger account that was posted to on these days, by currency and name; tax by rate.
 
-    In each currency all debits equal all credits, by the database's own check.
+    Days are effective ones, and both are in it. Without the first it is what stands on each account
+    at the end of the last. In each currency all debits equal all credits, by the database's own
+    check.
     """
     amount = LedgerPosting.amount
-    rows = session.execute(
+    postings = (
         select(
             LedgerPosting.ledger_account,
             LedgerPosting.currency,
@@ -50,7 +55,11 @@ def trial_balance(session: Session, account_id: UUID) -> list[Balance]:
         .group_by(LedgerPosting.currency, LedgerPosting.ledger_account, TaxRateRow.id)
         .order_by(LedgerPosting.currency, LedgerPosting.ledger_account, TaxRateRow.id)
     )
+    if first is not None:
+        postings = postings.where(LedgerEntry.effective_on >= first)
+    if last is not None:
+        postings = postings.where(LedgerEntry.effective_on <= last)
     return [
         Balance(name, currency, int(debits), int(credited), rate_id, rate)
-        for name, currency, debits, credited, rate_id, rate in rows
+        for name, currency, debits, credited, rate_id, rate in session.execute(postings)
     ]

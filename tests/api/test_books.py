@@ -5,6 +5,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
 from tasks.audits import RULES
+from tests.api.calls import problem
 
 
 def test_the_trial_balance_balances(api: TestClient, invoice: dict[str, Any]) -> None:
@@ -32,6 +33,16 @@ def test_the_trial_balance_comes_as_csv_too(api: TestClient) -> None:
         "receivable,usd,1100,0,1100",
         "revenue,usd,0,1100,-1100",
     ]
+
+
+def test_the_trial_balance_is_of_the_days_that_are_asked_for(
+    api: TestClient, invoice: dict[str, Any]
+) -> None:
+    url, day = "/v1/ledger/trial-balance", invoice["issued_on"]
+
+    assert api.get(url, params={"to": "2020-12-31"}).json() == {"data": [], "balanced": True}
+    assert api.get(url, params={"from": day, "to": day}).json() == api.get(url).json()
+    problem(api.get(f"{url}?from=2026-06-02&to=2026-06-01"), 422, "invalid", "to")
 
 
 @pytest.mark.usefixtures("invoice")

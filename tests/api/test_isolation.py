@@ -114,6 +114,8 @@ def test_keys_books_and_references_are_an_accounts_own(
     assert stranger.get("/v1/account").json()["name"] == "Rival Prep"
     assert stranger.get("/v1/ledger/trial-balance").json()["data"] == []
     assert api.get("/v1/ledger/trial-balance").json()["data"] != []
+    assert stranger.get("/v1/ledger/entries").json()["data"] == []
+    assert api.get("/v1/ledger/entries").json()["data"] != []
 
 
 def test_numbers_are_an_accounts_own(

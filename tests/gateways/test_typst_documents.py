@@ -6,7 +6,15 @@ from io import BytesIO
 import pytest
 from pypdf import PdfReader
 
-from gateways.documents import DocumentLine, InvoiceDocument, Party, TaxTotal
+from gateways.documents import (
+    DocumentLine,
+    InvoiceDocument,
+    OpenItemEntry,
+    Party,
+    StatementDocument,
+    StatementEntry,
+    TaxTotal,
+)
 from gateways.typst_documents import TypstDocuments
 
 LINE = DocumentLine(
@@ -165,3 +173,74 @@ def test_currencies_without_and_with_three_decimals_are_shown_as_they_come(
             replace(INVOICE, lines=(line,), total=amount, amount_due=amount)
         )
         assert is_archival(pdf)
+
+
+ENTRY = StatementEntry(
+    date="1 June 2026",
+    kind="Invoice",
+    reference="INV-2026-0042",
+    amount="$335.58",
+    balance="$335.58",
+)
+STATEMENT = StatementDocument(
+    issuer=Party(name="Bluebird Prep", address=("1200 Dock Street",), tax_id="93-1234567"),
+    client=Party(name="Maple & Oak Goods"),
+    issued_on=date(2026, 7, 1),
+    issued="1 July 2026",
+    period="1 - 30 June 2026",
+    opening_balance="$0.00",
+    lines=(ENTRY,),
+    closing_balance="$335.58",
+    open_items=(
+        OpenItemEntry(
+            number="INV-2026-0042", issued="1 June 2026", due="15 June 2026", amount="$345.58"
+        ),
+    ),
+    credit="-$10.00",
+    notes=("Thank you.",),
+)
+
+
+def test_a_statement_is_an_archival_pdf_of_one_page(documents: TypstDocuments) -> None:
+    pdf = documents.render_statement_pdf(STATEMENT)
+    assert is_archival(pdf)
+    assert pages(pdf) == 1
+    text = text_of(pdf)
+    for shown in (
+        "Statement",
+        "1-30June2026",
+        "BluebirdPrep",
+        "TaxID93-1234567",
+        "Maple&OakGoods",
+        "Openingbalance$0.00",
+        "1June2026InvoiceINV-2026-0042$335.58$335.58",
+        "Closingbalance$335.58",
+        "INV-2026-00421June202615June2026$345.58",
+        "Creditinhand-$10.00",
+        "Thankyou.",
+        "Page1of1",
+    ):
+        assert shown in text
+    assert documents.render_statement_pdf(replace(STATEMENT)) == pdf
+    # An invoice set in between by the same thread changes nothing.
+    documents.render_invoice_pdf(INVOICE)
+    assert documents.render_statement_pdf(STATEMENT) == pdf
+
+
+def test_a_statement_may_have_many_lines_or_none(documents: TypstDocuments) -> None:
+    many = documents.render_statement_pdf(replace(STATEMENT, lines=(ENTRY,) * 120))
+    assert pages(many) >= 3
+    assert text_of(many).count("Reference") >= pages(many)
+    none = replace(STATEMENT, lines=(), open_items=(), credit=None, notes=(), paper="us-letter")
+    assert pages(documents.render_statement_pdf(none)) == 1
+
+
+@pytest.mark.parametrize("text", ['#read("/etc/passwd")', "*bold* $x$ @ref", "X" * 400, "中文"])
+def test_any_text_of_a_statement_is_set_as_text(documents: TypstDocuments, text: str) -> None:
+    document = replace(
+        STATEMENT,
+        client=Party(name=text, address=(text,)),
+        lines=(replace(ENTRY, reference=text),),
+        notes=(text,),
+    )
+    assert is_archival(documents.render_statement_pdf(document))

@@ -1,4 +1,5 @@
-from datetime import date
+from datetime import date, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, select
@@ -12,7 +13,8 @@ from tasks.finalizing import finalize_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.trial_balances import Balance, trial_balance
 from tasks.voiding import void_invoice
-from tests.worlds import a_charge, a_client, perform, work
+from tests.money import an_invoice
+from tests.worlds import NOW, a_charge, a_client, perform, work
 
 
 def billed(engine: Engine, account: Account, price: str, currency: str) -> UUID:
@@ -104,3 +106,21 @@ def test_credit_and_money_from_outside_stand_on_accounts_of_their_own(
         Balance("revenue", "usd", 0, 1000),
     ]
     assert sum(one.balance for one in balances) == 0
+
+
+def test_a_balance_is_of_the_days_that_are_asked_for(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    client = a_client(engine, account)
+    invoice = an_invoice(engine, account, client)
+    days = [NOW.date() + timedelta(days=day) for day in range(3)]
+    some: dict[str, Any] = {"invoice_id": invoice.id, "amount": 400, "paid_on": days[1]}
+    perform(engine, mark_invoice_paid, account, **some, now=NOW + timedelta(days=2))
+
+    at_first = trial_balance(session, account.id, last=days[0])
+    moved = trial_balance(session, account.id, first=days[1], last=days[1])
+
+    assert at_first == [Balance("receivable", "usd", 1000, 0), Balance("revenue", "usd", 0, 1000)]
+    assert moved == [Balance("outside", "usd", 400, 0), Balance("receivable", "usd", 0, 400)]
+    assert trial_balance(session, account.id, first=days[2]) == []
+    assert trial_balance(session, account.id, last=days[1]) == trial_balance(session, account.id)

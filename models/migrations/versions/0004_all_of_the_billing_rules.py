@@ -618,6 +618,12 @@ def upgrade() -> None:
     op.add_column("ledger_entries", sa.Column("grant_id", sa.Uuid(), nullable=True))
     op.create_index("ix_ledger_entries_grant_id", "ledger_entries", ["grant_id"], unique=False)
     op.create_index(
+        "ix_ledger_entries_account_id_id", "ledger_entries", ["account_id", "id"], unique=False
+    )
+    op.create_index(
+        "ix_ledger_entries_client_id_id", "ledger_entries", ["client_id", "id"], unique=False
+    )
+    op.create_index(
         "uq_ledger_entries_credit_note_id", "ledger_entries", ["credit_note_id"], unique=True
     )
     op.create_index(
