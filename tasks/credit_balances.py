@@ -16,6 +16,7 @@ from billing.postings import LedgerEvent, postings_for_applying_credit
 from models import Account, CreditBalance, Invoice
 from models.credit import balances_for_update
 from models.payment_attempt import is_open_for
+from models.refund import is_being_refunded
 from tasks.posting import Entry, post
 
 
@@ -31,6 +32,8 @@ class CreditMove:
     requested_by: str
     invoice_id: UUID | None = None
     payment_id: UUID | None = None
+    credit_note_id: UUID | None = None
+    refund_id: UUID | None = None
     note: str | None = None
 
 
@@ -39,9 +42,10 @@ _MOVE = text("""
 WITH moves AS (
     SELECT * FROM unnest(:accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
                          :kinds ::text[], :amounts ::bigint[], :invoices ::uuid[],
-                         :payments ::uuid[], :notes ::text[], :requesters ::text[])
-        AS moves (account_id, client_id, currency, kind, amount, invoice_id, payment_id, note,
-                  requested_by)
+                         :payments ::uuid[], :credit_notes ::uuid[], :refunds ::uuid[],
+                         :notes ::text[], :requesters ::text[])
+        AS moves (account_id, client_id, currency, kind, amount, invoice_id, payment_id,
+                  credit_note_id, refund_id, note, requested_by)
 ), balances AS (
     INSERT INTO credit_balances (account_id, client_id, currency, balance)
     SELECT account_id, client_id, currency, sum(amount) FROM moves
@@ -50,9 +54,10 @@ WITH moves AS (
         DO UPDATE SET balance = credit_balances.balance + EXCLUDED.balance
     RETURNING client_id, currency
 )
-INSERT INTO credit_entries (client_id, currency, kind, amount, invoice_id, payment_id, note,
-                            requested_by)
-SELECT client_id, currency, kind, amount, invoice_id, payment_id, note, requested_by
+INSERT INTO credit_entries (client_id, currency, kind, amount, invoice_id, payment_id,
+                            credit_note_id, refund_id, note, requested_by)
+SELECT client_id, currency, kind, amount, invoice_id, payment_id, credit_note_id, refund_id, note,
+       requested_by
   FROM moves JOIN balances USING (client_id, currency)
 """)
 
@@ -90,6 +95,8 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
             "amounts": [move.amount for move in moves],
             "invoices": [move.invoice_id for move in moves],
             "payments": [move.payment_id for move in moves],
+            "credit_notes": [move.credit_note_id for move in moves],
+            "refunds": [move.refund_id for move in moves],
             "notes": [move.note for move in moves],
             "requesters": [move.requested_by for move in moves],
         },
@@ -111,7 +118,7 @@ def apply_credit(
     """Let open invoices use their clients' credit, oldest due first.
 
     The caller holds the clients' locks: a deposit and a finalization then see each other. An
-    invoice with a charge under way is left alone.
+    invoice with a charge or a refund under way is left alone.
 
     Args:
         session: The transaction to do it in.
@@ -171,6 +178,7 @@ def _candidates(
             tuple_(Invoice.client_id, Invoice.currency).in_(keys),
             Invoice.status == InvoiceStatus.OPEN,
             ~is_open_for(Invoice.id),
+            ~is_being_refunded(Invoice.id),
         )
         .order_by(Invoice.due_on, Invoice.id)
         .with_for_update()

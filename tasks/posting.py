@@ -22,6 +22,8 @@ class Entry:
     postings: tuple[Posting, ...]
     invoice_id: UUID | None = None
     payment_id: UUID | None = None
+    credit_note_id: UUID | None = None
+    refund_id: UUID | None = None
 
 
 # One statement: the database checks the balance of every entry that a statement touches.
@@ -29,18 +31,21 @@ _POST = text("""
 WITH wanted AS (
     SELECT uuid7() AS id, wanted.*
       FROM unnest(:numbers ::int[], :accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
-                  :dates ::date[], :invoices ::uuid[], :payments ::uuid[])
-           AS wanted (number, account_id, client_id, currency, effective_on, invoice_id, payment_id)
+                  :dates ::date[], :invoices ::uuid[], :payments ::uuid[], :notes ::uuid[],
+                  :refunds ::uuid[])
+           AS wanted (number, account_id, client_id, currency, effective_on, invoice_id, payment_id,
+                      credit_note_id, refund_id)
 ), entries AS (
     INSERT INTO ledger_entries (id, account_id, client_id, currency, effective_on, invoice_id,
-                                payment_id, event)
-    SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id, :event
+                                payment_id, credit_note_id, refund_id, event)
+    SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id,
+           credit_note_id, refund_id, :event
       FROM wanted
 )
-INSERT INTO ledger_postings (entry_id, ledger_account, currency, amount)
-SELECT wanted.id, side.ledger_account, wanted.currency, side.amount
-  FROM unnest(:sides ::int[], :ledger_accounts ::text[], :amounts ::bigint[])
-       AS side (number, ledger_account, amount)
+INSERT INTO ledger_postings (entry_id, ledger_account, tax_rate_id, currency, amount)
+SELECT wanted.id, side.ledger_account, side.tax_rate_id, wanted.currency, side.amount
+  FROM unnest(:sides ::int[], :ledger_accounts ::text[], :tax_rates ::uuid[], :amounts ::bigint[])
+       AS side (number, ledger_account, tax_rate_id, amount)
   JOIN wanted USING (number)
 """)
 
@@ -66,8 +71,11 @@ def post(session: Session, event: LedgerEvent, entries: Sequence[Entry]) -> None
             "dates": [entry.effective_on for entry in entries],
             "invoices": [entry.invoice_id for entry in entries],
             "payments": [entry.payment_id for entry in entries],
+            "notes": [entry.credit_note_id for entry in entries],
+            "refunds": [entry.refund_id for entry in entries],
             "sides": [number for number, _ in sides],
             "ledger_accounts": [side.account.value for _, side in sides],
+            "tax_rates": [side.tax_rate_id for _, side in sides],
             "amounts": [side.amount for _, side in sides],
         },
     )
