@@ -102,8 +102,53 @@ class CardReport:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+class RefundStatus(StrEnum):
+    """How a refund stands; those that have, or may yet have, moved money come first."""
+
+    # The bank may give it back all the same: it is failed then.
+    SUCCEEDED = "succeeded"
+    # Under way to a bank account, or for the client to claim.
+    PROCESSING = "processing"
+    # Nothing moved, or it came back.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardRefund:
+    """What to give back of a payment, to where it came from.
+
+    Attributes:
+        payment_intent: Stripe's id of the payment.
+        amount: In our minor units.
+        idempotency_key: One for all calls that mean this refund, and not empty.
+        metadata: Comes back in every report and event; holds at least "refund", which no other
+            refund has.
+    """
+
+    payment_intent: str
+    amount: int
+    currency: str
+    idempotency_key: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundReport:
+    """How a refund stands.
+
+    Attributes:
+        refund: Stripe's id of it.
+        message: Why it failed, for people.
+    """
+
+    refund: str
+    status: RefundStatus
+    message: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
 class CardGateway(Protocol):
-    """Charges cards and bank accounts. Safe to use from many threads."""
+    """Charges cards and bank accounts, and refunds them. Safe to use from many threads."""
 
     def charge(self, order: CardCharge) -> CardReport:
         """Charge, once however often it is called with the same idempotency key.
@@ -144,5 +189,37 @@ class CardGateway(Protocol):
             CardsUnavailable: It may be cancelled or not; doing it again harms nothing.
             ChargeOutcomeUnknown: It is in a state that says neither paid nor not.
             ChargeRefused: There is no such payment (any more).
+        """
+        ...
+
+    def refund(self, order: CardRefund) -> RefundReport:
+        """Give money back, once however often it is called with the same idempotency key.
+
+        Under a key used before, the report is how the refund stood then.
+
+        Raises:
+            CardsUnavailable: This call moved nothing; make it again later.
+            ChargeOutcomeUnknown: The money may be on its way back.
+            ChargeRefused: It cannot be refunded like this, and nothing moved.
+        """
+        ...
+
+    def look_up_refund(self, order: CardRefund) -> RefundReport | None:
+        """How the refund stands, found by its ``metadata["refund"]``; ``None`` if there is none.
+
+        A call of ``refund`` that is still under way may yet make one.
+
+        Raises:
+            CardsUnavailable: It could not be asked; asking again harms nothing.
+            ChargeOutcomeUnknown: There is one, in a state that nobody knows here.
+        """
+        ...
+
+    def retrieve_refund(self, refund: str) -> RefundReport:
+        """How a refund stands, by Stripe's id.
+
+        Raises:
+            CardsUnavailable: It could not be asked; asking again harms nothing.
+            ChargeOutcomeUnknown: It is in a state that nobody knows here.
         """
         ...

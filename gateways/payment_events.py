@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from gateways.cards import CardReport
+from gateways.cards import CardReport, RefundReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class PaymentEvent:
         report: How the payment stood at that time, in an event that says it: a payment intent's
             success, failure, processing, need for action or cancellation. Otherwise ``None``, also
             where the payment is in none of the states of ``CardStatus``.
+        refund: How a refund stood, in an event that says that.
         payload: The whole event, as it came.
     """
 
@@ -28,6 +29,7 @@ class PaymentEvent:
     created_at: datetime
     report: CardReport | None
     payload: Mapping[str, Any]
+    refund: RefundReport | None = None
 
 
 class PaymentEvents(Protocol):

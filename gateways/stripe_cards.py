@@ -19,11 +19,14 @@ from billing.declines import DeclineClass, decline_class
 from billing.errors import DuecourseError, InvalidInput
 from gateways.cards import (
     CardCharge,
+    CardRefund,
     CardReport,
     CardStatus,
     CardsUnavailable,
     ChargeOutcomeUnknown,
     ChargeRefused,
+    RefundReport,
+    RefundStatus,
 )
 
 CONNECT_SECONDS = 5.0
@@ -43,6 +46,14 @@ _STATUSES = {
     "processing": CardStatus.PROCESSING,
     "requires_action": CardStatus.NEEDS_ACTION,
     "canceled": CardStatus.CANCELED,
+}
+_REFUND_STATUSES = {
+    "succeeded": RefundStatus.SUCCEEDED,
+    "pending": RefundStatus.PROCESSING,
+    # The client has to say where to: Stripe has mailed it.
+    "requires_action": RefundStatus.PROCESSING,
+    "failed": RefundStatus.FAILED,
+    "canceled": RefundStatus.FAILED,
 }
 # A key that was revoked or has not the right: put right by someone, nothing was charged.
 _NOT_ADMITTED = frozenset({401, 403})
@@ -107,12 +118,7 @@ class StripeCards:
 
     def charge(self, order: CardCharge) -> CardReport:
         """Charge with nobody present; see ``CardGateway``."""
-        if not order.idempotency_key:
-            raise ValueError("a charge needs an idempotency key: the SDK would make up another one")
-        try:
-            amount = to_stripe(order.amount, order.currency)
-        except InvalidInput as error:
-            raise ChargeRefused(f"invalid_{error.field}", error.message) from error
+        amount = _sendable(order)
         tries = self._connections.tries
         tries.in_doubt = False
         try:
@@ -180,6 +186,93 @@ class StripeCards:
                 if error.code != "payment_intent_unexpected_state":
                     raise
         return self.retrieve(payment_intent)
+
+    def refund(self, order: CardRefund) -> RefundReport:
+        """Give money back to where it came from; see ``CardGateway``."""
+        amount = _sendable(order)
+        tries = self._connections.tries
+        tries.in_doubt = False
+        try:
+            created = self._client.v1.refunds.create(
+                {
+                    "payment_intent": order.payment_intent,
+                    "amount": amount,
+                    "metadata": dict(order.metadata),
+                },
+                {"idempotency_key": order.idempotency_key},
+            )
+            return _refund(created.to_dict())
+        except stripe.StripeError as error:
+            if tries.in_doubt:
+                raise _unknown(error) from error
+            raise _failure(error) from error
+        except _UNREADABLE as error:
+            raise ChargeOutcomeUnknown(
+                f"stripe: an answer that cannot be read: {error!r}"
+            ) from error
+
+    def look_up_refund(self, order: CardRefund) -> RefundReport | None:
+        """How a refund stands, if there is one; see ``CardGateway``."""
+        wanted = order.metadata["refund"]
+        with _asking():
+            listed = self._client.v1.refunds.list(
+                {"payment_intent": order.payment_intent, "limit": PAGE}
+            )
+            refunds = (refund.to_dict() for refund in listed.auto_paging_iter())
+            reports = [
+                _refund(refund)
+                for refund in refunds
+                if (refund.get("metadata") or {}).get("refund") == wanted
+            ]
+        return min(
+            reports, key=lambda report: list(RefundStatus).index(report.status), default=None
+        )
+
+    def retrieve_refund(self, refund: str) -> RefundReport:
+        """How a refund stands; see ``CardGateway``."""
+        with _asking():
+            return _refund(self._client.v1.refunds.retrieve(refund).to_dict())
+
+
+def refund_report(refund: Mapping[str, Any]) -> RefundReport | None:
+    """How a refund of Stripe's stands, if it is in a state that is known here.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: It is no refund.
+    """
+    if refund["object"] != "refund":
+        raise ValueError(f"{refund['object']} is no refund")
+    status = _REFUND_STATUSES.get(refund["status"])
+    if status is None:
+        return None
+    return RefundReport(
+        refund=str(refund["id"]),
+        status=status,
+        message=refund.get("failure_reason") if status is RefundStatus.FAILED else None,
+        metadata=dict(refund.get("metadata") or {}),
+    )
+
+
+def _refund(refund: Mapping[str, Any]) -> RefundReport:
+    report = refund_report(refund)
+    if report is None:
+        raise ChargeOutcomeUnknown(f"stripe: {refund['id']} is {refund['status']}")
+    return report
+
+
+def _sendable(order: CardCharge | CardRefund) -> int:
+    """What an order asks for, as Stripe counts it.
+
+    Raises:
+        ChargeRefused: Stripe cannot be sent such an amount.
+        ValueError: It has no key.
+    """
+    if not order.idempotency_key:
+        raise ValueError("a call needs an idempotency key: the SDK would make up another one")
+    try:
+        return to_stripe(order.amount, order.currency)
+    except InvalidInput as error:
+        raise ChargeRefused(f"invalid_{error.field}", error.message) from error
 
 
 def card_report(intent: Mapping[str, Any]) -> CardReport | None:

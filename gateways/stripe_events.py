@@ -7,9 +7,9 @@ from typing import Any
 
 import stripe
 
-from gateways.cards import CardReport
+from gateways.cards import CardReport, RefundReport
 from gateways.payment_events import PaymentEvent
-from gateways.stripe_cards import card_report
+from gateways.stripe_cards import card_report, refund_report
 from gateways.webhooks import MalformedEvents, UntrustedEvents
 
 TOLERANCE = timedelta(minutes=5)
@@ -20,6 +20,11 @@ REPORTING = frozenset(
     for ending in ("succeeded", "payment_failed", "processing", "requires_action", "canceled")
 )
 """The types of event that tell what became of a charge; others are kept, and left alone."""
+
+REFUNDS_TOLD = frozenset(
+    {"refund.created", "refund.updated", "refund.failed", "charge.refund.updated"}
+)
+"""The types of event that tell what became of a refund; one thing may be told by several."""
 
 
 class StripeEvents:
@@ -72,6 +77,7 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
             created_at=datetime.fromtimestamp(payload["created"], UTC),
             report=_report(payload),
             payload=payload,
+            refund=_refund(payload),
         )
     except (
         AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError,
@@ -81,6 +87,11 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
 
 def _report(payload: Mapping[str, Any]) -> CardReport | None:
     return card_report(payload["data"]["object"]) if payload["type"] in REPORTING else None
+
+
+def _refund(payload: Mapping[str, Any]) -> RefundReport | None:
+    is_told = payload["type"] in REFUNDS_TOLD
+    return refund_report(payload["data"]["object"]) if is_told else None
 
 
 def _signed_at(signature: str) -> datetime:

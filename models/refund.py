@@ -4,15 +4,21 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     CheckConstraint,
+    ColumnElement,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Integer,
     Select,
     UniqueConstraint,
+    or_,
     select,
+    text,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from billing.credit_notes import Destination
 from billing.refunds import UNSETTLED_REFUNDS, RefundState, settle_refund
@@ -25,7 +31,9 @@ class Refund(Base):
     """Money given back of a payment, or unused credit paid out where it is of no ``invoice_id``.
 
     What Stripe is asked for is frozen here, so that asking again asks the same under the same
-    ``idempotency_key``. ``makes_note`` says that its invoice stays settled by a credit note.
+    ``idempotency_key``. ``makes_note`` says that its invoice stays settled by a credit note, which
+    takes ``note_amount`` of it and names the lines at ``note_positions``. ``succeeded_at`` is when
+    the money went, also where the bank gave it back later.
     """
 
     __tablename__ = "refunds"
@@ -57,6 +65,9 @@ class Refund(Base):
             name="card",
         ),
         CheckConstraint(
+            "note_amount IS NULL OR makes_note AND note_amount >= amount", name="note_amount"
+        ),
+        CheckConstraint(
             f"(next_ask_at IS NOT NULL) = (state IN ({_UNSETTLED_SQL}))", name="next_ask"
         ),
     )
@@ -71,6 +82,8 @@ class Refund(Base):
     amount: Mapped[MinorUnits]
     destination: Mapped[str]
     makes_note: Mapped[bool]
+    note_amount: Mapped[int | None] = mapped_column(BigInteger)
+    note_positions: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
     state: Mapped[str] = mapped_column(server_default=RefundState.PENDING)
     reason: Mapped[str | None]
     reference: Mapped[str | None]
@@ -83,7 +96,13 @@ class Refund(Base):
     next_ask_at: Mapped[datetime | None]
     requested_by: Mapped[str]
     created_at: Mapped[CreatedAt]
+    succeeded_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
+
+    @property
+    def came_back(self) -> bool:
+        """Whether the bank gave it back after it had succeeded."""
+        return self.state == RefundState.FAILED and self.succeeded_at is not None
 
     def move(self, to: RefundState, at: datetime, *, ask_at: datetime | None = None) -> None:
         """Go to a state the table allows; the only writer of it. Hold the row's lock.
@@ -95,6 +114,8 @@ class Refund(Base):
         self.next_ask_at = ask_at if to in UNSETTLED_REFUNDS else None
         if to not in UNSETTLED_REFUNDS:
             self.settled_at = at
+        if to == RefundState.SUCCEEDED:
+            self.succeeded_at = at
 
 
 def refund_for_update(refund_id: UUID) -> Select[Refund]:
@@ -105,3 +126,24 @@ def refund_for_update(refund_id: UUID) -> Select[Refund]:
         .with_for_update()
         .execution_options(populate_existing=True)
     )
+
+
+def unsettled_refund_of(invoice_id: UUID) -> Select[Refund]:
+    """The refund of an invoice whose outcome is still out; there is one at most."""
+    return select(Refund).where(
+        Refund.invoice_id == invoice_id, Refund.state.in_(UNSETTLED_REFUNDS)
+    )
+
+
+def is_being_refunded(invoice_id: InstrumentedAttribute[UUID]) -> ColumnElement[bool]:
+    """Whether money of an invoice may be on its way back."""
+    return (
+        select(Refund.id)
+        .where(Refund.invoice_id == invoice_id, Refund.state.in_(UNSETTLED_REFUNDS))
+        .exists()
+    )
+
+
+def went_or_may_go() -> ColumnElement[bool]:
+    """Whether a refund's money is not there any more, as far as anybody can count on."""
+    return or_(Refund.succeeded_at.is_not(None), Refund.state.in_(UNSETTLED_REFUNDS))

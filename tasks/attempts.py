@@ -35,7 +35,15 @@ from gateways.cards import (
     ChargeOutcomeUnknown,
     ChargeRefused,
 )
-from models import Account, BillingMethod, Client, Invoice, PaymentAttempt, PaymentSource
+from models import (
+    Account,
+    BillingMethod,
+    Client,
+    Invoice,
+    PaymentAttempt,
+    PaymentSource,
+    Refund,
+)
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import attempt_for_update
@@ -284,7 +292,7 @@ def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: 
     return ended(session, attempt)
 
 
-def until_available(attempt: PaymentAttempt, reason: CardsUnavailable) -> Snooze:
+def until_available(attempt: PaymentAttempt | Refund, reason: CardsUnavailable) -> Snooze:
     """Wait for Stripe as long as it says, else longer each time."""
     if reason.retry_after:
         return Snooze(min(reason.retry_after, LONGEST_WAIT), reason)

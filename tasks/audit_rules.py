@@ -378,6 +378,117 @@ CHECKS = {
          WHERE invoices.account_id = :account AND next_attempt_at IS NOT NULL
            AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL)
     """,
+    "amounts_credited_equal_their_notes": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', amount_credited, ', its credit notes sum to ',
+                      COALESCE(noted, 0), ' of ', total)
+          FROM invoices LEFT JOIN (
+               SELECT invoice_id, sum(amount) FILTER (WHERE NOT voids) AS noted
+                 FROM credit_notes WHERE account_id = :account GROUP BY invoice_id) AS notes
+            ON invoice_id = invoices.id
+         WHERE account_id = :account
+           AND (COALESCE(noted, 0) <> amount_credited OR amount_credited > GREATEST(total, 0))
+    """,
+    "amounts_refunded_equal_what_went_back": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', amount_refunded, ', its notes returned ',
+                      COALESCE(noted, 0), ', and without a note went back ', COALESCE(sent, 0))
+          FROM invoices
+          LEFT JOIN (SELECT invoice_id, sum(returned) AS noted
+                       FROM credit_notes WHERE account_id = :account GROUP BY invoice_id) AS notes
+            ON notes.invoice_id = invoices.id
+          LEFT JOIN (SELECT invoice_id, sum(amount) AS sent
+                       FROM refunds WHERE account_id = :account AND NOT makes_note
+                        AND succeeded_at IS NOT NULL GROUP BY invoice_id) AS refunds
+            ON refunds.invoice_id = invoices.id
+         WHERE account_id = :account
+           AND COALESCE(noted, 0) + COALESCE(sent, 0) <> amount_refunded
+    """,
+    "credit_notes_are_posted_once": """
+        SELECT notes.id::text, concat(number, ' has ', count(entries.id), ' entries')
+          FROM credit_notes AS notes LEFT JOIN ledger_entries AS entries
+            ON credit_note_id = notes.id AND entries.event = 'credit_note'
+         WHERE notes.account_id = :account
+         GROUP BY notes.id HAVING count(entries.id) <> (NOT voids)::int
+    """,
+    "credit_notes_return_what_they_say": """
+        SELECT notes.id::text,
+               concat(number, ' returned ', returned, ' to ', COALESCE(returned_to, 'nobody'),
+                      ', as credit ', COALESCE(credited, 0), ', and by refunds ',
+                      COALESCE(sent, 0))
+          FROM credit_notes AS notes
+          LEFT JOIN (SELECT credit_note_id, sum(credit_entries.amount) AS credited
+                       FROM credit_entries JOIN credit_notes ON credit_notes.id = credit_note_id
+                      WHERE account_id = :account GROUP BY credit_note_id) AS entries
+            ON entries.credit_note_id = notes.id
+          LEFT JOIN (SELECT credit_note_id, sum(amount) FILTER (WHERE destination <> 'credit') AS sent
+                       FROM refunds
+                      WHERE account_id = :account AND succeeded_at IS NOT NULL
+                      GROUP BY credit_note_id) AS refunds
+            ON refunds.credit_note_id = notes.id
+         WHERE account_id = :account
+           AND (COALESCE(credited, 0) <> returned * (returned_to = 'credit' AND returned > 0)::int
+                OR COALESCE(sent, 0) <> returned * (returned_to <> 'credit' AND returned > 0)::int)
+    """,
+    # What a bank gave back was booked out, and in again. Unused credit is booked out before its
+    # card is asked, so a refusal of that is booked in again as well.
+    "refunds_are_posted_once": """
+        SELECT refunds.id::text,
+               concat('is ', state, ', went ', succeeded_at, ', and has ', went, ' and ', came_back,
+                      ' entries')
+          FROM refunds CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE event IN ('refund', 'credit_refund', 'credit_note'))
+                      AS went,
+                      count(*) FILTER (WHERE event = 'refund_failed') AS came_back
+                 FROM ledger_entries AS entries
+                WHERE entries.account_id = :account
+                  AND (refund_id = refunds.id OR entries.credit_note_id = refunds.credit_note_id)
+               ) AS booked
+         WHERE account_id = :account
+           AND (went <> (succeeded_at IS NOT NULL OR invoice_id IS NULL)::int
+                OR came_back
+                   <> (state = 'failed' AND (succeeded_at IS NOT NULL OR invoice_id IS NULL))::int
+                OR state = 'succeeded' AND succeeded_at IS NULL)
+    """,
+    "what_refunds_leave_as_credit_is_credit": """
+        SELECT refunds.id::text,
+               concat('is ', state, ' of ', refunds.amount, ' to ', destination, ', became credit: ',
+                      COALESCE(sum(entries.amount), 0))
+          FROM refunds LEFT JOIN credit_entries AS entries
+            ON entries.client_id = refunds.client_id AND entries.refund_id = refunds.id
+           AND kind IN ('refund', 'refund_failed')
+         WHERE account_id = :account
+         GROUP BY refunds.id
+        HAVING COALESCE(sum(entries.amount), 0) <> refunds.amount * (
+               state = 'succeeded' AND destination = 'credit' AND NOT makes_note
+               OR state = 'failed' AND (succeeded_at IS NOT NULL OR refunds.invoice_id IS NULL))::int
+    """,
+    "refunds_stay_within_their_payments": """
+        SELECT payments.id::text,
+               concat('paid ', applied, ' of ', payments.amount, ', refunded are ', of_invoice,
+                      ', at the card ', at_card)
+          FROM payments CROSS JOIN LATERAL (
+               SELECT COALESCE(sum(amount) FILTER (
+                          WHERE refunds.invoice_id IS NOT NULL
+                            AND (succeeded_at IS NOT NULL OR state <> 'failed')), 0) AS of_invoice,
+                      COALESCE(sum(amount) FILTER (
+                          WHERE destination = 'card' AND state <> 'failed'), 0) AS at_card,
+                      COALESCE(bool_or(refunds.invoice_id <> payments.invoice_id
+                                       OR destination = 'card' AND source <> 'card'), false)
+                      AS is_anothers
+                 FROM refunds WHERE payment_id = payments.id) AS given_back
+         WHERE account_id = :account
+           AND (of_invoice > applied OR at_card > payments.amount OR is_anothers)
+    """,
+    "refunds_are_answered_in_time": """
+        SELECT id::text,
+               concat('is ', state, ', first asked ', first_asked_at, ', to be asked again ',
+                      next_ask_at)
+          FROM refunds
+         WHERE account_id = :account AND state IN ('pending', 'processing', 'unknown')
+           AND (next_ask_at < :now ::timestamptz - interval '3 days' OR state <> 'processing'
+                AND COALESCE(first_asked_at, created_at) < :now ::timestamptz - interval '3 days')
+    """,
     "sent_mails_have_their_receipts": """
         SELECT id::text, concat('a mail is ', state, ' and says nothing of how or when')
           FROM mails

@@ -15,6 +15,7 @@ from models import Account, BillingMethod, BillingRun, Client, Invoice, PaymentA
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
+from models.refund import is_being_refunded
 from tasks.attempts import (
     as_result,
     ask_for,
@@ -40,8 +41,9 @@ def due_to_collect(now: datetime) -> Select[Invoice]:
     """The invoices whose automatic try is due.
 
     Those of a run wait for its end: until then, older ones of the same client may be added. Those
-    of a client with a charge that is not settled wait for that, and while collection is paused all
-    of them wait: each is tried once when it goes on.
+    of a client with a charge that is not settled wait for that, and one that is being refunded
+    waits until that is settled. While collection is paused all of them wait: each is tried once
+    when it goes on.
     """
     unsettled = select(PaymentAttempt.id).where(
         PaymentAttempt.client_id == Invoice.client_id, PaymentAttempt.state.in_(UNSETTLED)
@@ -57,6 +59,7 @@ def due_to_collect(now: datetime) -> Select[Invoice]:
             ~Account.collection_paused,
             or_(Invoice.run_id.is_(None), BillingRun.finished_at.is_not(None)),
             ~unsettled.exists(),
+            ~is_being_refunded(Invoice.id),
         )
     )
 

@@ -30,6 +30,7 @@ from billing.postings import (
 from models import Account, CreditBalance, Invoice
 from models.credit import balances_for_update
 from models.payment_attempt import is_open_for
+from models.refund import is_being_refunded
 from tasks.grants import Spending, empty_grants, expired_grants, may_expire, spend_grants
 from tasks.posting import Entry, post
 
@@ -46,6 +47,7 @@ class CreditMove:
     requested_by: str
     invoice_id: UUID | None = None
     payment_id: UUID | None = None
+    credit_note_id: UUID | None = None
     refund_id: UUID | None = None
     grant_id: UUID | None = None
     note: str | None = None
@@ -68,10 +70,10 @@ _MOVE = text("""
 WITH moves AS (
     SELECT * FROM unnest(:accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
                          :kinds ::text[], :amounts ::bigint[], :invoices ::uuid[],
-                         :payments ::uuid[], :refunds ::uuid[], :grants ::uuid[],
-                         :notes ::text[], :requesters ::text[])
+                         :payments ::uuid[], :credit_notes ::uuid[], :refunds ::uuid[],
+                         :grants ::uuid[], :notes ::text[], :requesters ::text[])
         AS moves (account_id, client_id, currency, kind, amount, invoice_id, payment_id,
-                  refund_id, grant_id, note, requested_by)
+                  credit_note_id, refund_id, grant_id, note, requested_by)
 ), balances AS (
     INSERT INTO credit_balances (account_id, client_id, currency, balance)
     SELECT account_id, client_id, currency, sum(amount) FROM moves
@@ -81,9 +83,9 @@ WITH moves AS (
     RETURNING client_id, currency, balance
 ), entries AS (
     INSERT INTO credit_entries (client_id, currency, kind, amount, invoice_id, payment_id,
-                                refund_id, grant_id, note, requested_by)
-    SELECT client_id, currency, kind, amount, invoice_id, payment_id, refund_id, grant_id, note,
-           requested_by
+                                credit_note_id, refund_id, grant_id, note, requested_by)
+    SELECT client_id, currency, kind, amount, invoice_id, payment_id, credit_note_id, refund_id,
+           grant_id, note, requested_by
       FROM moves JOIN balances USING (client_id, currency)
 )
 SELECT id, client_id, currency, remaining, expires_on, balance
@@ -127,6 +129,7 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
             "amounts": [move.amount for move in moves],
             "invoices": [move.invoice_id for move in moves],
             "payments": [move.payment_id for move in moves],
+            "credit_notes": [move.credit_note_id for move in moves],
             "refunds": [move.refund_id for move in moves],
             "grants": [move.grant_id for move in moves],
             "notes": [move.note for move in moves],
@@ -235,8 +238,8 @@ def apply_credit(
     """Let open invoices use their clients' credit, oldest due first.
 
     The caller holds the clients' locks: a deposit and a finalization then see each other. An
-    invoice with a charge under way is left alone. What has expired pays nothing: that is written
-    down first.
+    invoice with a charge or a refund under way is left alone. What has expired pays nothing: that
+    is written down first.
 
     Args:
         session: The transaction to do it in.
@@ -308,6 +311,7 @@ def _candidates(
             tuple_(Invoice.client_id, Invoice.currency).in_(keys),
             Invoice.status == InvoiceStatus.OPEN,
             ~is_open_for(Invoice.id),
+            ~is_being_refunded(Invoice.id),
         )
         .order_by(Invoice.due_on, Invoice.id)
         .with_for_update()

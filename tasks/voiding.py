@@ -15,6 +15,7 @@ from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.postings import LedgerEvent, postings_for_voiding
 from models import Account, Invoice
 from tasks.credit_balances import CreditMove, apply_credit
+from tasks.credit_notes import write_void_note
 from tasks.credit_returns import return_credit
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
@@ -67,7 +68,7 @@ def void_invoice(
                 postings=postings_for_voiding(
                     invoice.total,
                     invoice.credit_applied,
-                    invoice.amount_paid,
+                    _kept(invoice),
                     taxes_of(session, invoice_id),
                 ),
             )
@@ -80,8 +81,13 @@ def void_invoice(
     done: dict[str, Any] = {"invoice": str(invoice_id), "credit_returned": invoice.credit_applied}
     if expired:
         done["credit_expired"] = expired
-    if invoice.amount_paid:
-        done["kept_as_credit"] = invoice.amount_paid
+    if _kept(invoice):
+        done["kept_as_credit"] = _kept(invoice)
+    if account.void_makes_credit_note:
+        note = write_void_note(
+            session, account, invoice, now=run.now, requested_by=run.requested_by
+        )
+        done["credit_note"] = None if note is None else str(note.id)
     if reissue:
         # What it gave back waits for the copies, which are what it was meant for.
         done["charges"] = reissue_charges(session, run, invoice)
@@ -102,22 +108,31 @@ def require_voidable(invoice: Invoice, settle: VoidSettlement | None = None) -> 
 
     Raises:
         IllegalTransition: It is not open (``invoice_not_open``).
-        RuleViolation: Money was received for it, and ``settle`` does not say what becomes of
-            that (``invoice_partly_paid``).
+        RuleViolation: It has credit notes (``invoice_credited``); or money was received for it, and
+            ``settle`` does not say what becomes of that (``invoice_partly_paid``).
     """
     transition(InvoiceStatus(invoice.status), InvoiceEvent.VOID)
-    if invoice.amount_paid and settle is None:
+    if invoice.amount_credited:
+        raise RuleViolation(
+            "invoice_credited", "this invoice has credit notes: credit the rest instead"
+        )
+    if _kept(invoice) and settle is None:
         raise RuleViolation(
             "invoice_partly_paid",
             "money was received for this invoice already; settle: credit keeps it for the client",
         )
 
 
+def _kept(invoice: Invoice) -> int:
+    """Money that was received for an invoice and not given back."""
+    return invoice.amount_paid - invoice.amount_refunded
+
+
 def _given_back(invoice: Invoice, requested_by: str) -> Iterator[CreditMove]:
     """What the client has in hand again: credit that was used, and money that was paid."""
     for kind, amount in (
         (CreditEntryKind.RETURNED, invoice.credit_applied),
-        (CreditEntryKind.SETTLED, invoice.amount_paid),
+        (CreditEntryKind.SETTLED, _kept(invoice)),
     ):
         if amount:
             yield CreditMove(

@@ -12,17 +12,18 @@ from sqlalchemy.orm import Session
 
 from billing.errors import NotFound
 from billing.mails import MailState, state_after
-from gateways.cards import CardReport
+from gateways.cards import CardReport, RefundReport
 from gateways.mail_events import MailEvent
 from gateways.payment_events import PaymentEvent
 from gateways.stripe_events import event_from
-from models import Mail, PaymentAttempt, WebhookEvent
+from models import Mail, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
 from tasks.attempts import settle_attempt
 from tasks.collecting import wake_collection
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import JobKind, Run, job
 from tasks.outcomes import Done, Outcome, Skip
+from tasks.refunds import settle_refund
 
 STRIPE, SENDGRID = "stripe", "sendgrid"
 
@@ -98,12 +99,15 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 @job(queue="payments")
 def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
-    """Write down what an event says of one of our charges; the rest is kept, and left alone."""
+    """Write down what an event says of one of our charges or refunds; the rest is left alone."""
     event = _lock(session, event_id)
     if event.handled_at is not None:
         return Skip("event_handled", "the event was handled before")
     event.handled_at = run.now
-    report = event_from(event.payload).report
+    told = event_from(event.payload)
+    if told.refund is not None:
+        return _handle_refund(run, session, event, told.refund)
+    report = told.report
     attempt_id = None if report is None else _attempt_told_of(session, report)
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"
@@ -126,6 +130,31 @@ def _attempt_told_of(session: Session, report: CardReport) -> UUID | None:
     return session.scalar(
         select(PaymentAttempt.id).where(or_(known, PaymentAttempt.id == named)).limit(1)
     )
+
+
+def _handle_refund(
+    run: Run, session: Session, event: WebhookEvent, report: RefundReport
+) -> Outcome:
+    refund_id = _refund_told_of(session, report)
+    if refund_id is None:
+        event.outcome = "not_ours"
+        return Done({"event": event.event_id, "outcome": event.outcome})
+    refund = settle_refund(
+        session, refund_id, report, now=run.now, requested_by=f"{STRIPE}:{event.event_id}"
+    )
+    event.account_id, event.outcome = refund.account_id, refund.state
+    wake_collection(session, [refund.client_id], now=run.now, requested_by=f"job:{run.job_id}")
+    return Done({"event": event.event_id, "refund": str(refund.id), "outcome": event.outcome})
+
+
+def _refund_told_of(session: Session, report: RefundReport) -> UUID | None:
+    """The refund that a report is about: its answer may not have been written down yet."""
+    known = Refund.stripe_refund == report.refund
+    try:
+        named = UUID(report.metadata.get("refund", ""))
+    except ValueError:
+        return session.scalar(select(Refund.id).where(known))
+    return session.scalar(select(Refund.id).where(or_(known, Refund.id == named)).limit(1))
 
 
 @job(queue="mail")

@@ -12,6 +12,7 @@ from models import Account, Client, Invoice, Job, PaymentAttempt
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
+from models.refund import unsettled_refund_of
 from tasks.attempts import as_result, lock_attempt, withdraw
 from tasks.calls import Step
 from tasks.enqueueing import enqueue
@@ -47,8 +48,15 @@ def require_no_payment_in_flight(session: Session, invoice_id: UUID) -> PaymentA
         Its attempt that waits for the client, if there is one: it has to be withdrawn first.
 
     Raises:
-        RuleViolation: A charge is not settled (``payment_in_flight``).
+        RuleViolation: A charge is not settled (``payment_in_flight``), or a refund
+            (``refund_in_flight``).
     """
+    refund = session.scalars(unsettled_refund_of(invoice_id)).one_or_none()
+    if refund is not None:
+        raise RuleViolation(
+            "refund_in_flight",
+            f"a refund of this invoice is {refund.state}: wait until it is settled",
+        )
     attempt = session.scalars(open_attempts_of([invoice_id])).one_or_none()
     if attempt is not None and attempt.state in UNSETTLED:
         raise RuleViolation(
@@ -64,7 +72,8 @@ def withdraw_first(session: Session, run: Run, invoice: Invoice) -> AwaitChildre
     The job that asks is run again once that is done.
 
     Raises:
-        RuleViolation: A charge is not settled, or cannot be withdrawn (``payment_in_flight``).
+        RuleViolation: A charge is not settled, or cannot be withdrawn (``payment_in_flight``); or a
+            refund is not (``refund_in_flight``).
     """
     attempt = require_no_payment_in_flight(session, invoice.id)
     if attempt is None:

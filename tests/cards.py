@@ -13,7 +13,14 @@ from stripe import RequestsClient, StripeClient
 
 from billing.card_amounts import from_stripe
 from billing.invoice_states import InvoiceStatus
-from gateways.cards import CardCharge, CardGateway, CardReport, ChargeRefused
+from gateways.cards import (
+    CardCharge,
+    CardGateway,
+    CardRefund,
+    CardReport,
+    ChargeRefused,
+    RefundReport,
+)
 from gateways.sandbox.stripe.application import DATABASE
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -53,7 +60,7 @@ class Killed(BaseException):
 
 
 class WatchedCards:
-    """The real card gateway, with something done right before a charge or right after it."""
+    """The real card gateway, with something done right before a charge or refund, or right after it."""
 
     def __init__(
         self,
@@ -82,6 +89,20 @@ class WatchedCards:
 
     def cancel(self, payment_intent: str) -> CardReport:
         return self._cards.cancel(payment_intent)
+
+    def refund(self, order: CardRefund) -> RefundReport:
+        if self._before:
+            self._before()
+        report = self._cards.refund(order)
+        if self._after:
+            self._after()
+        return report
+
+    def look_up_refund(self, order: CardRefund) -> RefundReport | None:
+        return self._cards.look_up_refund(order)
+
+    def retrieve_refund(self, refund: str) -> RefundReport:
+        return self._cards.retrieve_refund(refund)
 
 
 def watched(vendors: Gateways, **when: Callable[[], None]) -> Gateways:

@@ -414,6 +414,13 @@ def upgrade() -> None:
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.Column("destination", sa.Text(), nullable=False),
         sa.Column("makes_note", sa.Boolean(), nullable=False),
+        sa.Column("note_amount", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "note_positions",
+            sa.ARRAY(sa.Integer()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
         sa.Column("state", sa.Text(), server_default="pending", nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("reference", sa.Text(), nullable=True),
@@ -431,7 +438,12 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
+        sa.Column("succeeded_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "note_amount IS NULL OR makes_note AND note_amount >= amount",
+            name=op.f("ck_refunds_note_amount"),
+        ),
         sa.CheckConstraint(
             "(next_ask_at IS NOT NULL) = (state IN ('pending', 'processing', 'unknown'))",
             name=op.f("ck_refunds_next_ask"),
