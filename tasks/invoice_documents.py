@@ -167,7 +167,7 @@ def _without_tax(lines: Sequence[InvoiceLine], currency: str) -> dict[int, str]:
 
 
 def _rate(tax: InvoiceTax) -> str:
-    return f"{tax.name} {_plain(tax.percent)}%" + (", in the price" if tax.inclusive else "")
+    return f"{tax.name} {_plain(tax.percent)}%" + (" in the price" if tax.inclusive else "")
 
 
 def _tax(tax: InvoiceTax, currency: str) -> TaxTotal:

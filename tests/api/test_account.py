@@ -96,6 +96,8 @@ def test_a_wrong_word_about_collection_or_mails_is_named(
         {"currency": None},
         {"net_days": 366},
         {"tax_ids": "GB1"},
+        {"tax_rates": None},
+        {"tax_rates": ["019ae8a3-5c00-7000-8000-000000000099"]},
         {"review_hours": 0},
         {"books_closed_through": "2026-01-01"},
     ],

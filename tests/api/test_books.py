@@ -12,12 +12,13 @@ def test_the_trial_balance_balances(api: TestClient, invoice: dict[str, Any]) ->
     answer = api.get("/v1/ledger/trial-balance").json()
 
     total = invoice["total"]
+    of_no_rate = {"tax_rate": None, "tax_rate_name": None}
     assert answer == {
         "data": [
             {"account": "receivable", "currency": "usd", "debits": total, "credits": 0,
-             "balance": total},
+             "balance": total, **of_no_rate},
             {"account": "revenue", "currency": "usd", "debits": 0, "credits": total,
-             "balance": -total},
+             "balance": -total, **of_no_rate},
         ],
         "balanced": True,
     }  # fmt: skip
@@ -29,9 +30,9 @@ def test_the_trial_balance_comes_as_csv_too(api: TestClient) -> None:
 
     assert answer.headers["content-type"].startswith("text/csv")
     assert answer.text.splitlines() == [
-        "account,currency,debits,credits,balance",
-        "receivable,usd,1100,0,1100",
-        "revenue,usd,0,1100,-1100",
+        "account,currency,debits,credits,balance,tax_rate,tax_rate_name",
+        "receivable,usd,1100,0,1100,,",
+        "revenue,usd,0,1100,-1100,,",
     ]
 
 

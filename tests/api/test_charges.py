@@ -8,6 +8,8 @@ from sqlalchemy import Engine, text
 
 from tests.api.calls import a_charge, a_draft, problem
 
+UNKNOWN = "019ae8a3-5c00-7000-8000-000000000099"
+
 
 def new(of: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"client": of["id"], "description": "Poly bagging", "unit_price": "1.25", **fields}
@@ -37,6 +39,7 @@ def test_a_charge_is_priced_and_shown_with_plain_decimals(
         "quantity": "3",
         "unit_price": "0.25",
         "amount": 75,
+        "tax_rates": None,
         "state": "open",
         "invoice": None,
         "copy_of": None,
@@ -97,7 +100,11 @@ def test_currency_defaults_to_the_accounts_where_the_client_has_none(
         ({"metadata": {"a": {"b": 1}}}, "metadata.a"),
         ({"metadata": {"a": 1.5}}, "metadata.a"),
         ({"client": "merchant-17"}, "client"),
-        ({"tax_rates": []}, "tax_rates"),
+        ({"tax_rates": {}}, "tax_rates"),
+        ({"tax_rates": [UNKNOWN]}, "tax_rates"),
+        ({"tax_rates": [UNKNOWN] * 11}, "tax_rates"),
+        ({"tax_rates": ["VAT"]}, "tax_rates[0]"),
+        ({"taxes": []}, "taxes"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(

@@ -8,8 +8,9 @@ from tests.api.calls import problem
 
 FIELDS = {
     "id", "name", "email", "external_ref", "currency", "time_zone", "billing_cycle", "anchor_day",
-    "billing_starts_on", "legal_name", "address", "tax_ids", "net_days", "auto_collect", "notifications",
-    "billing_method", "archived", "created_at",
+    "billing_starts_on", "legal_name", "address", "tax_ids", "tax_rates", "tax_exempt", "net_days",
+    "auto_collect", "review_hours", "paused", "notifications", "billing_method", "archived",
+    "created_at",
 }  # fmt: skip
 
 
@@ -86,6 +87,7 @@ def test_a_cycle_and_its_anchor_fit_together_also_when_one_of_them_changes(
         ({"name": "A", "billing_starts_on": "1969-12-31"}, ["billing_starts_on"]),
         ({"name": "A", "address": {"planet": "Mars"}}, ["address.planet"]),
         ({"name": "A", "tax_ids": ["x", ""]}, ["tax_ids[1]"]),
+        ({"name": "A", "tax_rates": ["x"], "tax_exempt": 1}, ["tax_rates[0]", "tax_exempt"]),
         ({"name": "A", "auto_collect": "no"}, ["auto_collect"]),
         ({"name": "A", "notifications": None}, ["notifications"]),
         ({"name": "A", "notifications": {"receipt": "on"}}, ["notifications.receipt"]),
@@ -100,7 +102,7 @@ def test_every_wrong_field_is_named(
 
 @pytest.mark.parametrize(
     "field",
-    ["review_hours", "paused", "tax_rates", "auto_top_up", "billing_method", "id"],
+    ["review_hours", "paused", "auto_top_up", "billing_method", "id"],
 )
 def test_a_field_of_no_client_is_refused_and_never_ignored(api: TestClient, field: str) -> None:
     body = problem(api.post("/v1/clients", json={"name": "A", field: True}), 422, "invalid", field)
@@ -145,7 +147,7 @@ def test_a_clients_own_switches_are_set_one_by_one_and_left_to_the_account_again
     assert api.patch(url, json={"auto_collect": None}).json()["auto_collect"] is None
 
 
-@pytest.mark.parametrize("field", ["name", "billing_cycle", "anchor_day", "tax_ids"])
+@pytest.mark.parametrize("field", ["name", "billing_cycle", "anchor_day", "tax_ids", "tax_exempt"])
 def test_what_every_client_has_cannot_be_cleared(
     api: TestClient, ada: dict[str, Any], field: str
 ) -> None:

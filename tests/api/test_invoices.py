@@ -23,7 +23,7 @@ SUMMARY = {
     "amount_paid", "amount_due", "period_start", "period_end", "issued_on", "due_on",
     "finalized_at", "paid_at", "voided_at", "reissued_at", "created_at", "bill_from", "bill_to", "links",
 }  # fmt: skip
-STORY = {"lines", "payments", "attempts", "credit", "mails", "next", "history"}
+STORY = {"lines", "taxes", "payments", "attempts", "credit", "mails", "next", "history"}
 
 
 def whats(invoice: dict[str, Any]) -> list[str]:
@@ -50,7 +50,10 @@ def test_a_draft_shows_its_charges_in_the_order_of_their_dates(
         "quantity": "40",
         "unit_price": "0.275",
         "amount": 1100,
+        "net": 1100,
+        "tax": 0,
     }
+    assert draft["taxes"] == []
     assert draft["links"] == {
         "self": f"/v1/invoices/{draft['id']}",
         "client": f"/v1/clients/{ada['id']}",

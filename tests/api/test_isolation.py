@@ -17,7 +17,9 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
     card = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
     api.put(f"/v1/clients/{invoice['client']}/billing-method", json=card)
     job = done(engine, api, api.post("/v1/billing-runs", json={}))
+    rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
+        "rate": api.post("/v1/tax-rates", json=rate).json()["id"],
         "client": invoice["client"],
         "charge": charge["id"],
         "invoice": invoice["id"],
@@ -53,6 +55,8 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         ("POST", "/v1/jobs/{job}/retry", "job_not_found"),
         ("POST", "/v1/jobs/{job}/cancel", "job_not_found"),
         ("DELETE", "/v1/api-keys/{key}", "api_key_not_found"),
+        ("GET", "/v1/tax-rates/{rate}", "tax_rate_not_found"),
+        ("PATCH", "/v1/tax-rates/{rate}", "tax_rate_not_found"),
     ],
 )
 def test_what_belongs_to_another_account_is_not_found(
@@ -81,6 +85,14 @@ def test_what_belongs_to_another_account_cannot_be_used(
     problem(
         stranger.post("/v1/billing-runs", json={"client": mine["client"]}), 404, "client_not_found"
     )
+    taxed = {"tax_rates": [mine["rate"]]}
+    for answer in (
+        stranger.post("/v1/clients", json={"name": "Theirs", **taxed}),
+        stranger.patch(f"/v1/clients/{theirs['id']}", json=taxed),
+        stranger.patch("/v1/account", json=taxed),
+        stranger.post("/v1/charges", json={**charge, "client": theirs["id"], **taxed}),
+    ):
+        problem(answer, 422, "invalid", "tax_rates")
     for answer in (
         stranger.post(f"{credit}/deposits", json={**money, "source": "outside"}),
         stranger.post(f"{credit}/adjustments", json={**money, "note": "x"}),
@@ -89,7 +101,9 @@ def test_what_belongs_to_another_account_cannot_be_used(
         problem(answer, 404, "client_not_found")
 
 
-@pytest.mark.parametrize("path", ["clients", "charges", "invoices", "jobs", "payments", "mails"])
+@pytest.mark.parametrize(
+    "path", ["clients", "charges", "invoices", "jobs", "payments", "mails", "tax-rates"]
+)
 def test_lists_hold_nothing_of_another_account(
     api: TestClient, stranger: TestClient, mine: dict[str, str], path: str
 ) -> None:

@@ -120,7 +120,9 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
     a_charge(api, {"id": invoice["client"]}, currency="gbp")
     draft = a_draft(engine, api, invoice["client"])
     key = api.post("/v1/api-keys", json={"scopes": ["read"]}).json()
+    rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
+        "tax_rate_id": api.post("/v1/tax-rates", json=rate).json()["id"],
         "client_id": client["id"],
         "charge_id": charge["id"],
         "invoice_id": draft["id"],

@@ -22,6 +22,7 @@ from tests.worlds import (
     NOW,
     a_charge,
     a_client,
+    a_rate,
     change,
     charges,
     invoices_of,
@@ -197,15 +198,65 @@ def test_what_was_too_little_for_a_card_is_said_to_come_with_the_next_invoice(
 def test_tax_stands_between_the_subtotal_and_the_total(
     engine: Engine, session: Session, account: Account
 ) -> None:
-    client = a_client(engine, account)
+    client = a_client(
+        engine, account, tax_rates=[a_rate(engine, account, "8.25", name="Sales tax")]
+    )
     a_charge(engine, client, MAY, "100.00")
     invoice = finalized(engine, account, client)
 
-    document = invoice_document(session, unsaved(invoice, tax=825, total=10825))
+    document = invoice_document(session, invoice)
 
     assert document.subtotal == "100.00 USD"
-    assert document.taxes == (TaxTotal("Tax", "8.25 USD"),)
+    assert document.taxes == (TaxTotal("Sales tax 8.25% of 100.00 USD", "8.25 USD"),)
     assert document.total == "108.25 USD"
+    assert [line.note for line in document.lines] == [None]
+    assert "Salestax8.25%of100.00USD8.25USD" in text_of(
+        TypstDocuments().render_invoice_pdf(document)
+    )
+
+
+def test_lines_say_what_they_bear_where_they_differ(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    vat, included = a_rate(engine, account), a_rate(engine, account, "5.5", "inclusive", name="GST")
+    client = a_client(engine, account, tax_rates=[vat])
+    for price, rates in (("10.00", [vat]), ("10.55", [vat, included]), ("1.00", [])):
+        a_charge(engine, client, MAY, price, tax_rates=rates)
+    invoice = finalized(engine, account, client)
+
+    document = invoice_document(session, invoice)
+
+    assert [(line.amount, line.note) for line in document.lines] == [
+        ("10.00 USD", "VAT 20%"),
+        ("10.55 USD", "VAT 20%, GST 5.5% in the price"),
+        ("1.00 USD", "No tax"),
+    ]
+    assert (document.subtotal, document.total) == ("21.00 USD", "25.55 USD")
+    assert document.taxes == (
+        TaxTotal("VAT 20% of 20.00 USD", "4.00 USD"),
+        TaxTotal("GST 5.5% of 10.00 USD, in the prices", "0.55 USD"),
+    )
+    text = text_of(TypstDocuments().render_invoice_pdf(document))
+    assert "GST5.5%intheprice" in text
+    assert "GST5.5%of10.00USD,intheprices" in text
+
+
+def test_an_exempt_clients_document_says_so(
+    engine: Engine, session: Session, account: Account
+) -> None:
+    rates = [a_rate(engine, account, "20", "inclusive")]
+    client = a_client(engine, account, tax_exempt=True, tax_ids=["DE 7"], tax_rates=rates)
+    a_charge(engine, client, MAY, "12.00")
+    a_charge(engine, client, MAY, "1.00", tax_rates=[])
+    invoice = finalized(engine, account, client)
+    change(engine, client, tax_exempt=False)
+
+    document = invoice_document(session, invoice)
+
+    assert document.notes == ("Exempt from tax.",)
+    assert document.client.tax_id == "DE 7"
+    assert [line.note for line in document.lines] == ["10.00 USD without tax", None]
+    assert (document.subtotal, document.taxes, document.total) == (None, (), "11.00 USD")
 
 
 def test_a_void_invoice_says_so_and_asks_for_nothing(

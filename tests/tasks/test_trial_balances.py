@@ -13,8 +13,8 @@ from tasks.finalizing import finalize_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.trial_balances import Balance, trial_balance
 from tasks.voiding import void_invoice
-from tests.money import an_invoice
-from tests.worlds import NOW, a_charge, a_client, perform, work
+from tests.money import an_invoice, done
+from tests.worlds import NOW, a_charge, a_client, a_rate, perform, work
 
 
 def billed(engine: Engine, account: Account, price: str, currency: str) -> UUID:
@@ -62,6 +62,23 @@ def test_both_sides_are_summed_by_account_and_currency(
     ]
     for currency in ("usd", "gbp"):
         assert sum(one.balance for one in balances if one.currency == currency) == 0
+
+
+def test_tax_is_summed_by_rate(engine: Engine, session: Session, account: Account) -> None:
+    vat, city = a_rate(engine, account), a_rate(engine, account, "5", name="City")
+    client = a_client(engine, account, tax_rates=[vat, city])
+    for price in ("10.00", "-2.00"):
+        a_charge(engine, client, date(2026, 5, 1), price)
+        [draft] = done(engine, draft_invoice, account, client_id=client.id)["invoices"]
+        perform(engine, finalize_invoice, account, invoice_id=UUID(draft))
+
+    balances = trial_balance(session, account.id)
+
+    assert balances[-2:] == [
+        Balance("tax", "usd", 40, 200, vat, "VAT"),
+        Balance("tax", "usd", 10, 50, city, "City"),
+    ]
+    assert sum(one.balance for one in balances) == 0
 
 
 def test_a_void_invoice_leaves_both_its_sides(
