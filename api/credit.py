@@ -1,13 +1,15 @@
 """Credit: what clients have in hand, every movement of it, and putting it to use."""
 
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.auth import Caller, Reader, Writer
@@ -27,9 +29,11 @@ from api.paging import Paging, newest_first
 from api.shapes import JobReport
 from api.transactions import Transaction
 from billing.credit import CreditEntryKind
-from models import CreditBalance, CreditEntry
+from models import Account, Client, CreditBalance, CreditEntry, CreditGrant
+from models.database import database_now
 from tasks.crediting import adjust_credit, apply_client_credit, deposit_credit, require_covered
 from tasks.enqueueing import enqueue
+from tasks.grants import in_hand
 from tasks.kinds import JobKind
 
 router = APIRouter(tags=["credit"])
@@ -41,6 +45,8 @@ ENTRY_EXAMPLE: dict[str, Any] = {
     "amount": 50000,
     "invoice": None,
     "payment": "019ae8a3-5c00-7000-8000-00000000000b",
+    "grant": None,
+    "refund": None,
     "note": "Paid in ahead for June",
     "created_at": "2026-05-28T15:10:00Z",
 }
@@ -104,11 +110,39 @@ class CreditUse(BaseModel):
     amount: PositiveAmount | None = None
 
 
+class ExpiringReport(BaseModel):
+    """Promotional credit that cannot be used any more from `expires_on` on, in the client's zone."""
+
+    amount: int
+    expires_on: date
+
+
 class BalanceReport(BaseModel):
-    """What a client has in hand in one currency; below zero it is added to the next invoice."""
+    """What a client has in hand in one currency; below zero it is added to the next invoice.
+
+    `promotional` is the part that it was granted: used first, and never paid out. What of that
+    expires is listed by date, soonest first.
+    """
 
     currency: str
     balance: int
+    promotional: int
+    expiring: list[ExpiringReport]
+
+    @classmethod
+    def of(cls, balance: CreditBalance, parts: Iterable[tuple[date | None, int]]) -> Self:
+        """The balance with its promotional ``parts``, of which each has its date or none."""
+        parts = list(parts)
+        return cls(
+            currency=balance.currency,
+            balance=balance.balance,
+            promotional=sum(amount for _, amount in parts),
+            expiring=[
+                ExpiringReport(amount=amount, expires_on=expires_on)
+                for expires_on, amount in parts
+                if expires_on is not None
+            ],
+        )
 
 
 class EntryReport(BaseModel):
@@ -122,17 +156,21 @@ class EntryReport(BaseModel):
     amount: int
     invoice: UUID | None
     payment: UUID | None
+    grant: UUID | None
+    refund: UUID | None
     note: str | None
     created_at: datetime
 
     @classmethod
     def of(cls, entry: CreditEntry) -> "EntryReport":
         """The entry as it is shown."""
-        same = cls.model_fields.keys() - {"invoice", "payment"}
+        same = cls.model_fields.keys() - {"invoice", "payment", "grant", "refund"}
         return cls(
             **{name: getattr(entry, name) for name in same},
             invoice=entry.invoice_id,
             payment=entry.payment_id,
+            grant=entry.grant_id,
+            refund=entry.refund_id,
         )
 
 
@@ -143,7 +181,14 @@ class CreditReport(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "balances": [{"currency": "usd", "balance": 50000}],
+                    "balances": [
+                        {
+                            "currency": "usd",
+                            "balance": 60000,
+                            "promotional": 10000,
+                            "expiring": [{"amount": 4000, "expires_on": "2026-09-01"}],
+                        }
+                    ],
                     "entries": [ENTRY_EXAMPLE],
                     "next_cursor": None,
                 }
@@ -171,10 +216,11 @@ def show_credit(
         .where(CreditBalance.client_id == client.id)
         .order_by(CreditBalance.currency)
     )
+    parts = _promotional_parts(session, client.id)
     entries = select(CreditEntry).where(CreditEntry.client_id == client.id)
     found = newest_first(session, entries, CreditEntry.id, paging, read=UUID)
     return CreditReport(
-        balances=[BalanceReport(currency=one.currency, balance=one.balance) for one in balances],
+        balances=[BalanceReport.of(one, parts[one.currency]) for one in balances],
         entries=[EntryReport.of(entry) for entry in found.rows],
         next_cursor=found.next_cursor,
     )
@@ -231,9 +277,25 @@ def apply(
 
 
 def balance_now(session: Session, client_id: UUID, currency: str) -> int:
-    """What a client has in hand, in minor units; nothing is locked, so it may change at once."""
-    balance = session.get(CreditBalance, (client_id, currency))
-    return 0 if balance is None else balance.balance
+    """What a client can use, in minor units; nothing is locked, so it may change at once."""
+    client = session.get_one(Client, client_id)
+    account = session.get_one(Account, client.account_id)
+    return in_hand(session, account, client, currency, now=database_now(session)).balance
+
+
+def _promotional_parts(
+    session: Session, client_id: UUID
+) -> dict[str, list[tuple[date | None, int]]]:
+    """By currency, what remains of the grants of each date, soonest first."""
+    parts: dict[str, list[tuple[date | None, int]]] = defaultdict(list)
+    for currency, expires_on, amount in session.execute(
+        select(CreditGrant.currency, CreditGrant.expires_on, func.sum(CreditGrant.remaining))
+        .where(CreditGrant.client_id == client_id, CreditGrant.remaining > 0)
+        .group_by(CreditGrant.currency, CreditGrant.expires_on)
+        .order_by(CreditGrant.currency, CreditGrant.expires_on)
+    ):
+        parts[currency].append((expires_on, int(amount)))
+    return parts
 
 
 def _enqueue(

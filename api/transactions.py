@@ -29,10 +29,16 @@ async def turn(request: Request) -> AsyncIterator[None]:
 
 
 def transaction(
+    request: Request,
     engine: Annotated[Engine, Depends(engine_of)],
     _turn: Annotated[None, Depends(turn, scope="function")],
 ) -> Iterator[Session]:
-    """Commits after the operation's function returned and before its answer is sent."""
+    """Commits after the operation's function returned and before its answer is sent.
+
+    What is only read is read as of one instant, however many statements that takes.
+    """
+    if request.method == "GET":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
     with Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
 

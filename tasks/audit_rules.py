@@ -306,6 +306,112 @@ CHECKS = {
         HAVING COALESCE(sum(amount), 0)
                <> CASE status WHEN 'void' THEN amount_paid - amount_refunded ELSE 0 END
     """,
+    "grants_are_part_of_their_balance": """
+        SELECT client_id::text,
+               concat('the balance is ', balance, ', of which ', sum(remaining),
+                      ' are promotional ', currency)
+          FROM credit_grants JOIN credit_balances USING (account_id, client_id, currency)
+         WHERE account_id = :account
+         GROUP BY client_id, currency, balance HAVING sum(remaining) > GREATEST(balance, 0)
+    """,
+    "grants_agree_with_their_entries": """
+        SELECT grants.id::text,
+               concat('of ', grants.amount, ' granted as ', COALESCE(granted, 0), ', ', remaining,
+                      ' remain, ', COALESCE(used.amount, 0), ' are used and ',
+                      COALESCE(expired, 0), ' expired ', currency)
+          FROM credit_grants AS grants
+          LEFT JOIN (SELECT grant_id, sum(entries.amount) FILTER (WHERE kind = 'granted') AS granted,
+                            -sum(entries.amount) FILTER (WHERE kind = 'expired') AS expired
+                       FROM credit_grants JOIN credit_entries AS entries
+                         ON entries.client_id = credit_grants.client_id
+                        AND grant_id = credit_grants.id
+                      WHERE account_id = :account GROUP BY grant_id) AS entries
+            ON entries.grant_id = grants.id
+          LEFT JOIN (SELECT grant_id, sum(uses.amount) AS amount
+                       FROM credit_grant_uses AS uses JOIN credit_grants ON grant_id = id
+                      WHERE account_id = :account GROUP BY grant_id) AS used
+            ON used.grant_id = grants.id
+         WHERE grants.account_id = :account
+           AND (COALESCE(granted, 0) <> grants.amount
+                OR remaining + COALESCE(used.amount, 0) + COALESCE(expired, 0) > grants.amount)
+    """,
+    "grants_agree_with_ledger": """
+        SELECT grants.id::text,
+               concat('its entries sum to ', COALESCE(entries.amount, 0), ', in the books it is ',
+                      COALESCE(booked.amount, 0), ' ', currency)
+          FROM credit_grants AS grants
+          LEFT JOIN (SELECT grant_id, sum(entries.amount) AS amount
+                       FROM credit_grants JOIN credit_entries AS entries
+                         ON entries.client_id = credit_grants.client_id
+                        AND grant_id = credit_grants.id
+                      WHERE account_id = :account GROUP BY grant_id) AS entries
+            ON entries.grant_id = grants.id
+          LEFT JOIN (SELECT grant_id, sum(amount) AS amount
+                       FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                      WHERE entries.account_id = :account AND ledger_account = 'promotion'
+                      GROUP BY grant_id) AS booked
+            ON booked.grant_id = grants.id
+         WHERE grants.account_id = :account
+           AND COALESCE(entries.amount, 0) <> COALESCE(booked.amount, 0)
+    """,
+    # With a debit that it took in, an invoice may use more of grants than it says in all.
+    "invoices_use_grants_as_they_use_credit": """
+        SELECT invoices.id::text,
+               concat(number, ' is ', status, ' and uses ', credit_applied, ' of credit, of grants: ',
+                      used.amount)
+          FROM (SELECT invoice_id, sum(uses.amount) AS amount, bool_and(
+                       (grants.client_id, grants.currency)
+                       = (invoices.client_id, invoices.currency)) AS is_its_own
+                  FROM credit_grant_uses AS uses JOIN credit_grants AS grants ON grant_id = grants.id
+                  JOIN invoices ON invoices.id = invoice_id
+                 WHERE grants.account_id = :account GROUP BY invoice_id) AS used
+          JOIN invoices ON invoices.id = used.invoice_id
+          LEFT JOIN (SELECT invoice_id, sum(amount) AS amount FROM credit_entries
+                      WHERE kind = 'applied' AND amount > 0 GROUP BY invoice_id) AS debits
+            ON debits.invoice_id = invoices.id
+         WHERE status = 'void' OR NOT is_its_own
+            OR used.amount > credit_applied + COALESCE(debits.amount, 0)
+    """,
+    # What no invoice used and did not expire, a correction took, or it covered what was owed.
+    "what_grants_lack_was_spent": """
+        SELECT client_id::text,
+               concat(lacking.amount, ' of its grants were spent, and only ',
+                      COALESCE(spent.amount, 0), ' of its credit ', currency)
+          FROM (SELECT client_id, currency,
+                       sum(grants.amount - remaining - COALESCE(used.amount, 0)
+                           - COALESCE(expired.amount, 0)) AS amount
+                  FROM credit_grants AS grants
+                  LEFT JOIN (SELECT grant_id, sum(amount) AS amount FROM credit_grant_uses
+                              GROUP BY grant_id) AS used ON used.grant_id = grants.id
+                  LEFT JOIN (SELECT grant_id, -sum(amount) AS amount FROM credit_entries
+                              WHERE kind = 'expired' GROUP BY grant_id) AS expired
+                    ON expired.grant_id = grants.id
+                 WHERE account_id = :account GROUP BY client_id, currency) AS lacking
+          LEFT JOIN (SELECT client_id, currency, -sum(amount) AS amount
+                       FROM credit_entries JOIN credit_balances USING (client_id, currency)
+                      WHERE account_id = :account AND amount < 0
+                        AND kind NOT IN ('applied', 'expired', 'paid_out')
+                      GROUP BY client_id, currency) AS spent USING (client_id, currency)
+         WHERE lacking.amount > COALESCE(spent.amount, 0)
+    """,
+    # By any calendar: what it ends on begins and ends at the latest a day after it does in UTC.
+    "expired_grants_have_nothing_left": """
+        SELECT id::text, concat('expired on ', expires_on, ', and ', remaining, ' remain ', currency)
+          FROM credit_grants
+         WHERE account_id = :account AND remaining > 0
+           AND expires_on < (:now ::timestamptz AT TIME ZONE 'UTC')::date - 1
+    """,
+    "credit_paid_out_equals_its_refunds": """
+        SELECT refunds.id::text,
+               concat('is ', state, ' for ', refunds.amount, ', of credit were paid out: ',
+                      COALESCE(-sum(entries.amount), 0))
+          FROM refunds LEFT JOIN credit_entries AS entries
+            ON entries.client_id = refunds.client_id AND refund_id = refunds.id
+           AND kind = 'paid_out'
+         WHERE account_id = :account AND refunds.payment_id IS NULL AND refunds.invoice_id IS NULL
+         GROUP BY refunds.id
+        HAVING COALESCE(-sum(entries.amount), 0) <> refunds.amount * (state = 'succeeded')::int
+    """,
     "amounts_paid_equal_their_payments": """
         SELECT invoices.id::text,
                concat(number, ' says ', amount_paid, ', its payments sum to ',

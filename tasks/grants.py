@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, func, select, text, update
+from sqlalchemy import ColumnElement, Row, select, text, update
 from sqlalchemy.orm import Session
 
-from billing.credit_lots import CreditLot, LotKind, LotUse, spend, spent
+from billing.credit_lots import CreditLot, LotKind, LotUse, expiries, spend, spent
 from billing.cycles import local_date
 from models import Account, Client, CreditBalance, CreditGrant
 
@@ -29,6 +29,14 @@ class Spending:
     currency: str
     amount: int
     invoice_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InHand:
+    """A balance, and how much of it its client did not pay for; in minor units."""
+
+    balance: int
+    promotional: int
 
 
 _SPEND = text("""
@@ -173,16 +181,30 @@ def expired_grants(
             yield grant, grant.expires_on
 
 
-def promotional_part(session: Session, client_id: UUID, currency: str) -> int:
-    """How much of a balance its client did not pay for, in minor units."""
-    part = session.scalar(
-        select(func.sum(CreditGrant.remaining)).where(
-            CreditGrant.client_id == client_id,
+def in_hand(
+    session: Session, account: Account, client: Client, currency: str, *, now: datetime
+) -> InHand:
+    """What a client can use in one currency, also before what has expired is written down."""
+    balance = session.scalar(
+        select(CreditBalance.balance).where(
+            CreditBalance.client_id == client.id, CreditBalance.currency == currency
+        )
+    )
+    grants = session.scalars(
+        select(CreditGrant)
+        .where(
+            CreditGrant.client_id == client.id,
             CreditGrant.currency == currency,
             CreditGrant.remaining > 0,
         )
+        .execution_options(populate_existing=True)
+    ).all()
+    lots = [_lot(grant) for grant in grants]
+    expired = sum(use.amount for use in expiries(lots, local_date(now, client.zone(account))))
+    return InHand(
+        balance=(balance or 0) - expired,
+        promotional=sum(lot.remaining for lot in lots) - expired,
     )
-    return int(part or 0)
 
 
 def empty_grants(session: Session, ids: Sequence[UUID]) -> None:

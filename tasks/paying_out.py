@@ -16,7 +16,7 @@ from billing.refunds import RefundState
 from models import Refund
 from tasks.credit_balances import CreditMove, balance_of, move_credit, write_expiries
 from tasks.crediting import lock_client
-from tasks.grants import promotional_part
+from tasks.grants import InHand, in_hand
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
 from tasks.payments import require_some
@@ -37,13 +37,9 @@ def refund_credit(
     """Record that a client was paid, outside, what it has in hand and had paid in."""
     require_some(amount)
     currency = currency_code(currency)
-    account, _client = lock_client(session, run, client_id)
+    account, client = lock_client(session, run, client_id)
     write_expiries(session, account, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
-    require_paid_in(
-        balance_of(session, client_id, currency),
-        promotional_part(session, client_id, currency),
-        amount,
-    )
+    require_paid_in(in_hand(session, account, client, currency, now=run.now), amount)
     refund = Refund(
         id=session.scalars(select(func.uuid7())).one(),
         account_id=account.id,
@@ -100,15 +96,15 @@ def refund_credit(
     )
 
 
-def require_paid_in(balance: int, promotional: int, amount: int) -> None:
+def require_paid_in(in_hand: InHand, amount: int) -> None:
     """Check that a client has so much in hand that it paid in.
 
     Raises:
         RuleViolation: It has not (``insufficient_credit``).
     """
-    if amount > balance - promotional:
+    if amount > in_hand.balance - in_hand.promotional:
         raise RuleViolation(
             "insufficient_credit",
-            f"the balance is {balance}, of which {promotional} are promotional:"
+            f"the balance is {in_hand.balance}, of which {in_hand.promotional} are promotional:"
             f" {amount} cannot be paid out",
         )

@@ -1,10 +1,14 @@
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 
+from billing.credit import CreditEntryKind
+from models import Client
+from tasks.credit_balances import CreditMove, move_credit
 from tests.api.calls import an_invoice, deposit, done, problem
 
 
@@ -13,6 +17,11 @@ def credit_of(api: TestClient, client: dict[str, Any], query: str = "") -> dict[
     assert answer.status_code == 200, answer.text
     shown: dict[str, Any] = answer.json()
     return shown
+
+
+def paid_in(currency: str, amount: int) -> dict[str, Any]:
+    """A balance of which nothing was granted."""
+    return {"currency": currency, "balance": amount, "promotional": 0, "expiring": []}
 
 
 def test_a_new_client_has_no_credit(api: TestClient, ada: dict[str, Any]) -> None:
@@ -26,10 +35,11 @@ def test_a_deposit_is_in_hand_with_what_was_said_of_it(
 
     shown = credit_of(api, ada)
     assert (job["kind"], job["subject"]) == ("deposit_credit", {"type": "client", "id": ada["id"]})
-    assert shown["balances"] == [{"currency": "usd", "balance": 50_000}]
+    assert shown["balances"] == [paid_in("usd", 50_000)]
     (entry,) = shown["entries"]
     assert entry.keys() == {
-        "id", "currency", "kind", "amount", "invoice", "payment", "note", "created_at"
+        "id", "currency", "kind", "amount", "invoice", "payment", "grant", "refund", "note",
+        "created_at",
     }  # fmt: skip
     assert (entry["kind"], entry["amount"], entry["note"]) == ("deposit", 50_000, "For June")
     (payment,) = api.get(f"/v1/payments?client={ada['id']}").json()["data"]
@@ -60,8 +70,8 @@ def test_entries_come_newest_first_in_pages_whatever_their_currency(
 
     assert [entry["amount"] for entry in page["entries"] + rest["entries"]] == [3, 2, 1]
     assert page["balances"] == rest["balances"] == [
-        {"currency": "eur", "balance": 2},
-        {"currency": "usd", "balance": 4},
+        paid_in("eur", 2),
+        paid_in("usd", 4),
     ]  # fmt: skip
     assert rest["next_cursor"] is None
 
@@ -78,7 +88,7 @@ def test_a_balance_is_corrected_up_and_down_but_never_below_zero(
     done(engine, api, api.post(url, json=adjust(-200)))
 
     problem(api.post(url, json=adjust(-301)), 409, "insufficient_credit")
-    assert credit_of(api, ada)["balances"] == [{"currency": "usd", "balance": 300}]
+    assert credit_of(api, ada)["balances"] == [paid_in("usd", 300)]
     problem(api.post(url, json={**adjust(-1), "currency": "eur"}), 409, "insufficient_credit")
 
 
@@ -97,7 +107,7 @@ def test_credit_is_used_for_what_is_open_as_far_as_is_asked(
 
     job = done(engine, api, api.post(url))
     assert job["result"]["applied"] == {second["id"]: 500}
-    assert credit_of(api, ada)["balances"] == [{"currency": "usd", "balance": 0}]
+    assert credit_of(api, ada)["balances"] == [paid_in("usd", 0)]
 
 
 DEPOSIT = {"amount": 1, "currency": "usd", "source": "outside"}
@@ -139,8 +149,29 @@ def test_credit_of_an_unknown_client_is_not_found(api: TestClient) -> None:
     problem(api.post(f"{url}/apply"), 404, "client_not_found")
 
 
-@pytest.mark.parametrize("command", ["grants", "refunds"])
-def test_what_this_version_cannot_do_with_credit_is_not_there(
-    api: TestClient, ada: dict[str, Any], command: str
+def test_what_is_shown_is_of_one_instant(
+    engine: Engine, api: TestClient, ada: dict[str, Any]
 ) -> None:
-    problem(api.post(f"/v1/clients/{ada['id']}/credit/{command}", json={}), 404, "not_found")
+    deposit(engine, api, ada["id"], 500)
+    client_id = UUID(ada["id"])
+
+    def meanwhile(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "FROM credit_entries" in statement:
+            event.remove(engine, "before_cursor_execute", meanwhile)
+            with Session(engine) as session, session.begin():
+                more = CreditMove(
+                    account_id=session.get_one(Client, client_id).account_id,
+                    client_id=client_id,
+                    currency="usd",
+                    kind=CreditEntryKind.ADJUSTMENT,
+                    amount=30,
+                    requested_by="test",
+                )
+                move_credit(session, [more])
+
+    event.listen(engine, "before_cursor_execute", meanwhile)
+    shown = credit_of(api, ada)
+
+    assert not event.contains(engine, "before_cursor_execute", meanwhile)
+    assert (shown["balances"], len(shown["entries"])) == ([paid_in("usd", 500)], 1)
+    assert credit_of(api, ada)["balances"] == [paid_in("usd", 530)]

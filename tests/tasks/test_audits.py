@@ -24,10 +24,13 @@ from tasks.collecting import collect_client
 from tasks.crediting import adjust_credit, apply_invoice_credit, deposit_credit
 from tasks.drafting import draft_invoice
 from tasks.enqueueing import enqueue
+from tasks.expiring import expire_client_credit
 from tasks.finalizing import finalize_invoice
+from tasks.granting import grant_credit
 from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
+from tasks.paying_out import refund_credit
 from tasks.running import Runner
 from tasks.sending import send_mail
 from tasks.voiding import void_invoice
@@ -79,6 +82,7 @@ def books(engine: Engine, account: Account) -> None:
     charge_cards(engine, account, with_card)
     bear_taxes(engine, account)
     send_mails(engine, account)
+    grant_and_pay_out(engine, account)
 
 
 def move_credit_and_money(engine: Engine, account: Account, client: Client) -> None:
@@ -143,6 +147,20 @@ def bear_taxes(engine: Engine, account: Account) -> None:
     perform(engine, finalize_invoice, account, invoice_id=UUID(draft))
 
 
+def grant_and_pay_out(engine: Engine, account: Account) -> None:
+    """Of two grants one expires with something left; another invoice is void. Some is paid out."""
+    client = a_client(engine, account, name="cid")
+    of_client: dict[str, Any] = {"client_id": client.id, "currency": "usd"}
+    perform(engine, grant_credit, account, **of_client, amount=300, expires_on=date(2026, 6, 2))
+    an_invoice(engine, account, client, "2.50")
+    void = an_invoice(engine, account, client, "4.00")
+    perform(engine, void_invoice, account, invoice_id=void.id)
+    perform(engine, deposit_credit, account, **of_client, amount=500)
+    perform(engine, grant_credit, account, **of_client, amount=200)
+    perform(engine, refund_credit, account, **of_client, amount=120)
+    perform(engine, expire_client_credit, account, client_id=client.id, now=NOW + timedelta(days=1))
+
+
 def send_mails(engine: Engine, account: Account) -> None:
     """Of the run's two mails one is delivered and one accepted; the others wait."""
     with Session(engine) as session:
@@ -200,6 +218,7 @@ def tamper(session: Session, *statements: str) -> None:
 
 OPEN = "(SELECT id FROM invoices WHERE number = 'INV-000002')"
 TAXED = "(SELECT invoice_id FROM invoice_taxes LIMIT 1)"
+LASTING = "(SELECT id FROM credit_grants WHERE expires_on IS NULL)"
 TABLE = "entries_follow_the_postings_table"
 # An entry that lost what it is about is not what the table of postings says, either.
 BREACHES = [
@@ -388,6 +407,69 @@ BREACHES = [
         [
             f"UPDATE credit_entries SET kind = 'settled', invoice_id = {OPEN} WHERE kind = 'overpayment'"
         ],
+    ),
+    # As much as was paid in was granted instead, and corrected away again.
+    (
+        "grants_are_part_of_their_balance",
+        [
+            "UPDATE credit_grants SET amount = 600, remaining = 600 WHERE expires_on IS NULL",
+            f"UPDATE credit_entries SET amount = 600 WHERE grant_id = {LASTING}",
+            (
+                "INSERT INTO credit_entries (client_id, currency, kind, amount, requested_by)"
+                " SELECT client_id, currency, 'adjustment', -400, 'test' FROM credit_grants"
+                " WHERE expires_on IS NULL"
+            ),
+            (
+                "INSERT INTO ledger_postings (entry_id, ledger_account, currency, amount)"
+                " SELECT id, side, currency, amount FROM ledger_entries, (VALUES ('promotion', 400),"
+                f" ('adjustment', -400)) AS sides (side, amount) WHERE grant_id = {LASTING}"
+            ),
+        ],
+    ),
+    *(
+        ("grants_agree_with_their_entries", statements)
+        for statements in (
+            ["UPDATE credit_grants SET amount = amount + 1, remaining = remaining + 1"],
+            ["UPDATE credit_grants SET remaining = remaining + 1 WHERE expires_on IS NOT NULL"],
+        )
+    ),
+    (
+        "grants_agree_with_ledger",
+        ["UPDATE ledger_entries SET grant_id = NULL WHERE event = 'expiry'"],
+    ),
+    (
+        "grants_agree_with_ledger",
+        ["UPDATE ledger_entries SET grant_id = NULL WHERE event = 'grant'"],
+    ),
+    (
+        "invoices_use_grants_as_they_use_credit",
+        [
+            (
+                "UPDATE credit_grant_uses SET invoice_id = (SELECT invoice_id FROM credit_entries"
+                " WHERE kind = 'returned' AND amount = 50)"
+            )
+        ],
+    ),
+    (
+        "invoices_use_grants_as_they_use_credit",
+        [f"UPDATE credit_grant_uses SET invoice_id = {OPEN}"],
+    ),
+    (
+        "what_grants_lack_was_spent",
+        ["UPDATE credit_grants SET remaining = remaining - 1 WHERE expires_on IS NULL"],
+    ),
+    ("what_grants_lack_was_spent", ["UPDATE credit_grant_uses SET amount = amount - 1"]),
+    (
+        "expired_grants_have_nothing_left",
+        ["UPDATE credit_grants SET expires_on = '2026-05-30' WHERE expires_on IS NULL"],
+    ),
+    (
+        "credit_paid_out_equals_its_refunds",
+        ["UPDATE credit_entries SET refund_id = NULL WHERE kind = 'paid_out'"],
+    ),
+    (
+        "credit_paid_out_equals_its_refunds",
+        ["UPDATE refunds SET amount = amount + 1 WHERE payment_id IS NULL"],
     ),
     (
         "amounts_paid_equal_their_payments",

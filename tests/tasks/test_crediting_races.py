@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,10 +15,13 @@ from billing.errors import RuleViolation
 from models import Account, BillingRun, Client, Invoice
 from tasks.billing_pages import bill_page
 from tasks.crediting import adjust_credit, apply_client_credit, apply_invoice_credit, deposit_credit
+from tasks.expiring import expire_client_credit
 from tasks.finalizing import finalize_invoice
+from tasks.granting import grant_credit
 from tasks.kinds import JobKind, Run
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
+from tasks.paying_out import refund_credit
 from tasks.voiding import void_invoice
 from tests.jobs import wait_until_blocked
 from tests.money import (
@@ -28,22 +31,25 @@ from tests.money import (
     assert_no_money_is_lost,
     balances,
     deposit,
+    grant,
     losses,
     moves,
     owe,
     paid_how,
     payments_of,
+    remaining,
 )
 from tests.worlds import NOW, a_charge, a_client, together
 
 ROUNDS = 12
+TOMORROW = NOW.date() + timedelta(days=1)
 
 Act = Callable[[Session], Any]
 
 
-def act(account: Account, kind: JobKind, **arguments: Any) -> Act:
+def act(account: Account, kind: JobKind, *, now: datetime = NOW, **arguments: Any) -> Act:
     """A job's work, to be done in some transaction."""
-    run = Run(job_id=uuid4(), account_id=account.id, attempt=1, now=NOW, requested_by="test")
+    run = Run(job_id=uuid4(), account_id=account.id, attempt=1, now=now, requested_by="test")
     return partial(kind.body, run, **arguments)
 
 
@@ -385,6 +391,164 @@ def test_what_a_void_gives_back_and_what_is_deposited_meanwhile_are_both_there(
 
         assert all_done(outcomes)
         assert balances(engine, client) == {"usd": 500}
+
+
+# Grants
+
+
+def test_a_grant_is_never_left_unused_by_an_invoice_finalized_meanwhile(
+    engine: Engine, account: Account
+) -> None:
+    for round_, client in rounds(engine, account):
+        draft = a_draft(engine, account, client)
+        some = {"client_id": client.id, "amount": 1500, "currency": "usd", "expires_on": TOMORROW}
+
+        outcomes = meet(
+            engine,
+            round_,
+            act(account, grant_credit, **some),
+            act(account, finalize_invoice, invoice_id=draft.id),
+        )
+
+        assert all_done(outcomes)
+        assert paid_how(engine, client) == [("paid", 1000, 0, 0)]
+        assert (balances(engine, client), remaining(engine, client)) == ({"usd": 500}, [500])
+
+
+def test_a_grant_is_spent_once_by_two_invoices_finalized_at_once(
+    engine: Engine, account: Account
+) -> None:
+    for round_, client in rounds(engine, account):
+        grant(engine, account, client, 1300)
+        deposit(engine, account, client, 100)
+        drafts = [a_draft(engine, account, client) for _ in range(2)]
+        finalize = [act(account, finalize_invoice, invoice_id=one.id) for one in drafts]
+
+        assert all_done(meet(engine, round_, *finalize))
+
+        assert sorted(paid_how(engine, client)) == [("open", 400, 0, 600), ("paid", 1000, 0, 0)]
+        assert remaining(engine, client) == [0]
+
+
+def test_a_grant_expires_once_and_pays_nothing_then_whoever_comes_first(
+    engine: Engine, account: Account
+) -> None:
+    for round_, client in rounds(engine, account):
+        grant(engine, account, client, 1500, TOMORROW)
+        draft = a_draft(engine, account, client)
+        tomorrow = NOW + timedelta(days=1)
+
+        outcomes = meet(
+            engine,
+            round_,
+            act(account, expire_client_credit, client_id=client.id, now=tomorrow),
+            act(account, finalize_invoice, invoice_id=draft.id, now=tomorrow),
+        )
+
+        assert all_done(outcomes)
+        assert paid_how(engine, client) == [("open", 0, 0, 1000)]
+        assert moves(engine, client) == [("expired", -1500), ("granted", 1500)]
+
+
+def test_a_grant_expires_or_is_spent_where_its_last_moment_is_also_an_invoices(
+    engine: Engine, account: Account
+) -> None:
+    seen = set()
+    for round_, client in rounds(engine, account):
+        grant(engine, account, client, 1500, TOMORROW)
+        draft = a_draft(engine, account, client)
+
+        outcomes = meet(
+            engine,
+            round_,
+            act(account, expire_client_credit, client_id=client.id, now=NOW + timedelta(days=1)),
+            # It began before midnight, and may have waited for the other.
+            act(account, finalize_invoice, invoice_id=draft.id),
+        )
+
+        assert all_done(outcomes)
+        assert balances(engine, client) == {}
+        status = paid_how(engine, client)[0][0]
+        expired = dict(moves(engine, client))["expired"]
+        assert (status, expired) in {("open", -1500), ("paid", -500)}
+        seen.add(int(status == "paid"))
+    seen_both_ways(seen)
+
+
+def test_a_grant_expires_once_whether_a_void_gives_back_before_or_after(
+    engine: Engine, account: Account
+) -> None:
+    for round_, client in rounds(engine, account):
+        grant(engine, account, client, 900, TOMORROW)
+        invoice = an_invoice(engine, account, client, "10.00")
+        grant(engine, account, client, 50, TOMORROW, apply=False)
+        tomorrow = NOW + timedelta(days=1)
+
+        outcomes = meet(
+            engine,
+            round_,
+            act(account, expire_client_credit, client_id=client.id, now=tomorrow),
+            act(account, void_invoice, invoice_id=invoice.id, now=tomorrow),
+        )
+
+        assert all_done(outcomes)
+        assert balances(engine, client) == {}
+        assert moves(engine, client) == [
+            ("applied", -900),
+            ("expired", -900),
+            ("expired", -50),
+            ("granted", 50),
+            ("granted", 900),
+            ("returned", 900),
+        ]
+
+
+def test_two_voids_give_a_grant_its_part_back_once(engine: Engine, account: Account) -> None:
+    for round_, client in rounds(engine, account):
+        grant(engine, account, client, 900, TOMORROW)
+        invoice = an_invoice(engine, account, client, "10.00")
+        void = [act(account, void_invoice, invoice_id=invoice.id) for _ in range(2)]
+
+        the_one_refused(meet(engine, round_, *void), "invoice_not_open")
+
+        assert (balances(engine, client), remaining(engine, client)) == ({"usd": 900}, [900])
+
+
+def test_credit_is_either_paid_out_or_used(engine: Engine, account: Account) -> None:
+    seen = set()
+    for round_, client in rounds(engine, account):
+        deposit(engine, account, client, 600)
+        draft = a_draft(engine, account, client)
+        some = {"client_id": client.id, "amount": 600, "currency": "usd"}
+
+        refund, finalized = meet(
+            engine,
+            round_,
+            act(account, refund_credit, **some),
+            act(account, finalize_invoice, invoice_id=draft.id),
+        )
+
+        assert isinstance(finalized, Done)
+        used = 0 if isinstance(refund, Done) else 600
+        assert used == 0 or refund.code == "insufficient_credit"
+        assert paid_how(engine, client) == [("open", used, 0, 1000 - used)]
+        assert balances(engine, client) == {}
+        seen.add(int(used == 0))
+    seen_both_ways(seen)
+
+
+def test_credit_is_paid_out_once(engine: Engine, account: Account) -> None:
+    seen = set()
+    for round_, client in rounds(engine, account):
+        deposit(engine, account, client, 1000)
+        grant(engine, account, client, 500)
+        some = {"client_id": client.id, "amount": 600, "currency": "usd"}
+        refunds = [act(account, refund_credit, **some) for _ in range(2)]
+
+        seen.add(the_one_refused(meet(engine, round_, *refunds), "insufficient_credit"))
+
+        assert (balances(engine, client), remaining(engine, client)) == ({"usd": 900}, [500])
+    seen_both_ways(seen)
 
 
 def test_clients_of_one_account_wait_for_each_other_in_no_ring(
