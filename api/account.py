@@ -1,6 +1,6 @@
 """The caller's own account, and the defaults its clients inherit."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from api.fields import (
     CurrencyCode,
     Dunning,
     Flag,
+    IsoDate,
     Name,
     NetDays,
     ShortText,
@@ -50,6 +51,7 @@ class AccountChanges(TypedDict, total=False):
     auto_collect: Flag
     dunning: Dunning
     notifications: Switches
+    books_closed_through: IsoDate | None
 
 
 class DunningReport(BaseModel):
@@ -63,6 +65,7 @@ class AccountReport(BaseModel):
 
     `notifications` says of every mail whether clients get it who have no switch of their own;
     `auto_collect` whether invoices of their billing periods are charged without being asked.
+    Nothing is posted any more that counts for a day up to `books_closed_through`.
     """
 
     model_config = ConfigDict(
@@ -84,6 +87,7 @@ class AccountReport(BaseModel):
                         "receipt": True,
                         "payment_failed": False,
                     },
+                    "books_closed_through": "2026-05-31",
                     "created_at": "2026-01-05T17:00:00Z",
                 }
             ]
@@ -101,6 +105,7 @@ class AccountReport(BaseModel):
     auto_collect: bool
     dunning: DunningReport
     notifications: dict[MailKind, bool]
+    books_closed_through: date | None
     created_at: datetime
 
     @classmethod
@@ -120,9 +125,13 @@ def show_account(caller: Reader, session: Transaction) -> AccountReport:
     return AccountReport.of(session.get_one(Account, caller.account_id))
 
 
-@router.patch("/v1/account", summary="Change the account", responses=writes())
+@router.patch("/v1/account", summary="Change the account", responses=writes("books_closed"))
 def change(changes: AccountChanges, caller: Writer, session: Transaction) -> AccountReport:
-    """A new zone moves the end of the open period of every client without a zone of its own."""
+    """A new zone moves the end of the open period of every client without a zone of its own.
+
+    Books are closed through a day that is over, and later ones only: they are never opened again.
+    What bears a date in them counts for the first open day; a payment of such a day is refused.
+    """
     kept: dict[str, Any] = {**changes}
     if "dunning" in changes:
         kept["dunning_days"] = kept.pop("dunning")["days"]
