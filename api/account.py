@@ -1,6 +1,6 @@
 """The caller's own account, and the defaults its clients inherit."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from api.fields import (
     CurrencyCode,
     Dunning,
     Flag,
+    IsoDate,
     Name,
     NetDays,
     NextNumber,
@@ -66,6 +67,7 @@ class AccountChanges(TypedDict, total=False):
     credit_note_format: ShortText
     number_reset: NumberReset
     next_number: NextNumber
+    books_closed_through: IsoDate | None
 
 
 class DunningReport(BaseModel):
@@ -87,6 +89,7 @@ class AccountReport(BaseModel):
     zeros in front, stands for the sequence number, `{year}` and `{month}` for the date of issue;
     credit notes likewise in `credit_note_format`. With `number_reset` `yearly` they start again
     with each year, if it is in the format. `next_number` is the next sequence number of invoices.
+    Nothing is posted any more that counts for a day up to `books_closed_through`.
     """
 
     model_config = ConfigDict(
@@ -116,6 +119,7 @@ class AccountReport(BaseModel):
                     "credit_note_format": "CN-{seq:06}",
                     "number_reset": "yearly",
                     "next_number": 43,
+                    "books_closed_through": "2026-05-31",
                     "created_at": "2026-01-05T17:00:00Z",
                 }
             ]
@@ -141,6 +145,7 @@ class AccountReport(BaseModel):
     credit_note_format: str
     number_reset: NumberReset
     next_number: int
+    books_closed_through: date | None
     created_at: datetime
 
     @classmethod
@@ -167,7 +172,7 @@ def show_account(caller: Reader, session: Transaction) -> AccountReport:
 @router.patch(
     "/v1/account",
     summary="Change the account",
-    responses=writes("number_format_taken", "number_series_used"),
+    responses=writes("number_format_taken", "number_series_used", "books_closed"),
 )
 def change(changes: AccountChanges, caller: Writer, session: Transaction) -> AccountReport:
     """A new zone moves the end of the open period of every client without a zone of its own.
@@ -176,6 +181,9 @@ def change(changes: AccountChanges, caller: Writer, session: Transaction) -> Acc
     (`number_format_taken`), and a series that starts begins above those that look like its own.
     `next_number` can be set until its series, this year's if they start again, has begun
     (`number_series_used`).
+
+    Books are closed through a day that is over, and later ones only: they are never opened again.
+    What bears a date in them counts for the first open day; a payment of such a day is refused.
     """
     kept: dict[str, Any] = {**changes}
     if "dunning" in changes:

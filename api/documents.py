@@ -17,19 +17,6 @@ def documents_of(request: Request) -> DocumentRenderer:
     return documents
 
 
-PDF: Responses = {
-    200: {
-        "description": "The document",
-        "content": {
-            "application/pdf": {
-                "schema": {"type": "string", "format": "binary"},
-                "example": "%PDF-1.7 ...",
-            }
-        },
-    }
-}
-"""What the contract says of an operation that answers a PDF."""
-
 DocumentsOf = Annotated[DocumentRenderer, Depends(documents_of)]
 
 
@@ -51,14 +38,28 @@ class PdfAnswer(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pdf = await run_in_threadpool(self._set)
+        pdf = await run_in_threadpool(self._render)
         headers = {
             "Content-Disposition": f'inline; filename="{self._filename}"',
             "Cache-Control": "private, no-store",
         }
         await Response(pdf, headers=headers, media_type=self.media_type)(scope, receive, send)
 
-    def _set(self) -> bytes:
+    def _render(self) -> bytes:
         if isinstance(self._document, StatementDocument):
             return self._documents.render_statement_pdf(self._document)
         return self._documents.render_invoice_pdf(self._document)
+
+
+PDF: Responses = {
+    200: {
+        "description": "The document",
+        "content": {
+            "application/pdf": {
+                "schema": {"type": "string", "format": "binary"},
+                "example": "%PDF-1.7 ...",
+            }
+        },
+    }
+}
+"""What OpenAPI says of a document."""

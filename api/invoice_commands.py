@@ -38,6 +38,7 @@ from tasks.announcing import require_sendable, send_invoice
 from tasks.archiving import require_not_archived
 from tasks.charging import charge_invoice, require_billing_method
 from tasks.charging import require_open as require_unpaid
+from tasks.closing import require_open_books
 from tasks.crediting import apply_invoice_credit, require_credit
 from tasks.drafting import delete_draft, draft_invoice, require_draft
 from tasks.drafting import require_open as require_open_charges
@@ -286,7 +287,11 @@ def charge(
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "invoice_not_found", "invoice_not_open", "payment_in_flight", "amount_exceeds_due"
+        "invoice_not_found",
+        "invoice_not_open",
+        "payment_in_flight",
+        "amount_exceeds_due",
+        "books_closed",
     ),
 )
 def mark_paid(
@@ -308,6 +313,7 @@ def mark_paid(
         today=local_date(database_now(session), ZoneInfo(account.time_zone)),
         overpayment=told.overpayment,
     )
+    require_open_books(session, account.id, "paid_on", told.paid_on)
     require_no_payment_in_flight(session, invoice_id)
     return command.accepted(
         _enqueue(session, caller, mark_invoice_paid, invoice, **told.model_dump())

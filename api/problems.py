@@ -69,6 +69,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "total_changed": 409,
         "too_large": 413,
         "amount_exceeds_due": 422,
+        "books_closed": 422,
         "idempotency_key_reused": 422,
         "invalid": 422,
         "internal_error": 500,

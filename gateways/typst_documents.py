@@ -49,14 +49,7 @@ class TypstDocuments:
             return self._compile(template, data, issued_at, archival=False)
 
     def _compile(self, template: Path, data: str, issued_at: datetime, *, archival: bool) -> bytes:
-        # A compiler keeps what it has read for the next time, and is not safe to share.
-        compilers: dict[Path, typst.Compiler] = self._of_this_thread.__dict__.setdefault(
-            "compilers", {}
-        )
-        if template not in compilers:
-            compilers[template] = typst.Compiler(template, root=TEMPLATES, font_paths=self._fonts)
-        compiler = compilers[template]
-        pdf = compiler.compile(
+        pdf = self._compiler(template).compile(
             format="pdf",
             sys_inputs={"document": data},
             pdf_standards=["a-3b"] if archival else [],
@@ -65,3 +58,12 @@ class TypstDocuments:
         if not isinstance(pdf, bytes):
             raise TypeError("a PDF is one file")
         return pdf
+
+    def _compiler(self, template: Path) -> typst.Compiler:
+        """One of this thread's own: it keeps what it has read, and is not safe to share."""
+        if not hasattr(self._of_this_thread, "compilers"):
+            self._of_this_thread.compilers = {}
+        compilers: dict[Path, typst.Compiler] = self._of_this_thread.compilers
+        if template not in compilers:
+            compilers[template] = typst.Compiler(template, root=TEMPLATES, font_paths=self._fonts)
+        return compilers[template]

@@ -1,6 +1,6 @@
 """Accounts: the businesses that bill. Every other row belongs to one."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -54,4 +54,6 @@ class Account(Base):
     billing_paused: Mapped[bool] = mapped_column(server_default="false")
     collection_paused: Mapped[bool] = mapped_column(server_default="false")
     books_closed_through: Mapped[date | None]
+    # When it was last set: the database notes it (trigger ``accounts_close_books``).
+    books_closed_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]

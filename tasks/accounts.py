@@ -16,6 +16,7 @@ from billing.texts import MAX_SHORT, require_text
 from models import Account, Client
 from models.client import clients_in_the_zone_of
 from tasks.automation import columns_of_account
+from tasks.closing import close_books
 from tasks.cycles import complete_chains, move_to_zone
 from tasks.number_settings import NUMBER_SETTINGS, change_numbers
 from tasks.pauses import release_held
@@ -26,7 +27,7 @@ CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
         "auto_collect", "dunning_days", "notifications", "tax_rates", "review_hours",
-        "invoice_date", "paused",
+        "invoice_date", "paused", "books_closed_through",
     }
 )  # fmt: skip
 
@@ -38,7 +39,7 @@ MAX_DUNNING_DAYS = 365
 
 
 def create_account(session: Session, name: str, **fields: Any) -> Account:
-    """Create an account; ``fields`` are any of ``CHANGEABLE``.
+    """Create an account; ``fields`` are any of ``CHANGEABLE`` but for books that are closed.
 
     Raises:
         InvalidInput: A field's value is wrong.
@@ -82,10 +83,14 @@ def change_account(
     affected = session.scalars(clients_in_the_zone_of(account.id)).all() if moves else []
     if affected:
         complete_chains(session, account, affected, now=now)
+    closes = "books_closed_through" in changes
+    closed_through = changes.pop("books_closed_through", None)
     for field, value in changes.items():
         setattr(account, field, value)
     if affected:
         move_to_zone(session, account, affected, now=now)
+    if closes:
+        close_books(session, account, closed_through, now=now)
     session.flush()
     if retaxes:
         retax_drafts(session, Client.account_id == account.id, Client.tax_rates.is_(None))

@@ -1,5 +1,11 @@
 """What must be true of invoices, books, credit, payments and mails at any time, as queries."""
 
+from tasks.movements import movements_of
+
+_MOVEMENTS = movements_of(
+    "client_id IN (SELECT id FROM clients WHERE account_id = :account)"
+).replace(":zone", "'UTC'")
+
 # Each query returns a row (subject, found) for every place where its rule is broken, of the account
 # ``:account`` and as of ``:now``.
 CHECKS = {
@@ -274,6 +280,29 @@ CHECKS = {
                 WHERE entries.account_id = :account AND ledger_account = 'credit'
                 GROUP BY client_id, entries.currency) AS books USING (client_id, currency)
          WHERE COALESCE(balance, 0) <> COALESCE(booked, 0)
+    """,
+    "statements_agree_with_ledger": f"""
+        SELECT client_id::text,
+               concat('by its documents it owes ', COALESCE(moved, 0), ', in the books it is ',
+                      COALESCE(booked, 0), ' ', currency)
+          FROM (SELECT client_id, currency, sum(due - credit) AS moved
+                  FROM ({_MOVEMENTS}) AS movements
+                 GROUP BY client_id, currency) AS statements
+          FULL JOIN (
+               SELECT client_id, entries.currency, sum(amount) AS booked
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account IN ('receivable', 'credit')
+                GROUP BY client_id, entries.currency) AS books USING (client_id, currency)
+         WHERE COALESCE(moved, 0) <> COALESCE(booked, 0)
+    """,  # noqa: S608 - all of it is this code's own
+    "closed_books_stay_as_they_were": """
+        SELECT entries.id::text,
+               concat(event, ' of ', effective_on, ' was posted at ', posted_at,
+                      ', the books were closed through ', books_closed_through, ' at ',
+                      books_closed_at)
+          FROM ledger_entries AS entries JOIN accounts ON accounts.id = entries.account_id
+         WHERE accounts.id = :account AND effective_on <= books_closed_through
+           AND posted_at > books_closed_at
     """,
     "credit_applied_equals_its_entries": """
         SELECT invoices.id::text,

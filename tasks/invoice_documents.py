@@ -128,7 +128,7 @@ def written_days(first: date, last: date) -> str:
 
 
 def written_party(frozen: dict[str, Any]) -> Party:
-    """A business or a client, as it was frozen for its documents."""
+    """Who bills or is billed, as finalizing froze it."""
     name, legal_name = frozen["name"], frozen["legal_name"]
     return Party(
         name=name,

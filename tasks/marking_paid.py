@@ -14,6 +14,7 @@ from billing.outside_payments import OutsideMethod
 from billing.postings import LedgerEvent
 from models import Account, Client, Invoice, PaymentSource
 from tasks.charging import require_open
+from tasks.closing import require_open_books
 from tasks.kinds import Run, job
 from tasks.mailing import tell_receipt
 from tasks.outcomes import Done, Outcome
@@ -40,6 +41,7 @@ def mark_invoice_paid(
     today = local_date(run.now, ZoneInfo(account.time_zone))
     require_open(InvoiceStatus(invoice.status), "mark as paid")
     require_payable(invoice, amount, paid_on, today=today, overpayment=overpayment)
+    require_open_books(session, account.id, "paid_on", paid_on)
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
         return waits

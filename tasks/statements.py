@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from billing.cycles import Period
 from billing.statements import Movement, MovementKind, Statement, statement_of
 from models import Account, Client, Invoice
+from tasks.movements import movements_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,75 +33,10 @@ class ClientStatement:
     open_documents: tuple[OpenDocument, ...]
 
 
-# One statement sees one moment. Every document is read from its own row, and only what has none of
-# its own, a write-off or the settling of a refund, from the books. Days are those of :zone.
-_MOVEMENTS = text("""
-WITH mine AS (
-    SELECT * FROM invoices
-     WHERE client_id = :client AND currency = :currency AND status <> 'draft'
-), movements AS (
-    SELECT issued_on AS dated_on, 'invoice' AS kind, number AS reference, id AS invoice_id,
-           GREATEST(total, 0) AS due, GREATEST(-total, 0) AS credit,
-           finalized_at AS recorded_at, 1 AS turn, id
-      FROM mine
-    UNION ALL
-    -- Credit that pays an invoice, a debit that it takes in, a remainder that is carried from it.
-    SELECT (entries.created_at AT TIME ZONE :zone)::date, 'credit', number, mine.id,
-           amount, amount, entries.created_at, 2, entries.id
-      FROM credit_entries AS entries JOIN mine ON mine.id = invoice_id
-     WHERE kind IN ('applied', 'carried')
-    UNION ALL
-    -- Granted, corrected, expired. All else came with a document that is listed itself.
-    SELECT (created_at AT TIME ZONE :zone)::date, 'credit', COALESCE(note, kind), NULL,
-           0, amount, created_at, 2, id
-      FROM credit_entries
-     WHERE client_id = :client AND currency = :currency
-       AND kind NOT IN ('applied', 'carried', 'returned', 'settled', 'negative_invoice', 'deposit',
-                        'overpayment', 'unexpected', 'credit_note', 'refund', 'refund_failed',
-                        'paid_out')
-    UNION ALL
-    SELECT paid_on, 'payment', COALESCE(reference, method, source), invoice_id,
-           -applied, amount - applied, created_at, 3, id
-      FROM payments
-     WHERE client_id = :client AND currency = :currency
-    UNION ALL
-    -- What a note returns is the client's until it is paid out, which is the next line.
-    SELECT issued_on, 'credit_note', number, invoice_id,
-           -lowers_due, returned, created_at, 4, id
-      FROM credit_notes
-     WHERE client_id = :client AND currency = :currency AND NOT voids
-    UNION ALL
-    SELECT issued_on, 'refund', number, NULL, 0, -returned, created_at, 5, id
-      FROM credit_notes
-     WHERE client_id = :client AND currency = :currency AND returned_to IN ('card', 'outside')
-    UNION ALL
-    SELECT effective_on, 'refund', COALESCE(mine.number, refunds.destination),
-           CASE event WHEN 'refund' THEN mine.id END,
-           CASE event WHEN 'refund' THEN amount ELSE 0 END,
-           CASE event WHEN 'refund_failed' THEN amount WHEN 'credit_refund' THEN -amount
-                      WHEN 'refund' THEN amount * (destination = 'credit')::int END,
-           posted_at, 5, entries.id
-      FROM refunds JOIN ledger_entries AS entries ON refund_id = refunds.id
-      LEFT JOIN mine ON mine.id = refunds.invoice_id
-     WHERE refunds.client_id = :client AND refunds.currency = :currency
-       AND event IN ('refund', 'refund_failed', 'credit_refund')
-    UNION ALL
-    SELECT effective_on, 'write_off', number, mine.id, amount, 0, posted_at, 6, entries.id
-      FROM mine JOIN ledger_entries AS entries ON entries.invoice_id = mine.id
-      JOIN ledger_postings ON entry_id = entries.id
-     WHERE event IN ('write_off', 'recovery') AND ledger_account = 'receivable'
-    UNION ALL
-    -- What was due is so no longer, and what had settled the rest is the client's again.
-    SELECT (voided_at AT TIME ZONE :zone)::date, 'void', number, mine.id,
-           credit_applied + amount_paid + amount_credited - amount_refunded - total,
-           COALESCE((SELECT sum(amount) FROM credit_entries
-                      WHERE invoice_id = mine.id AND kind IN ('returned', 'settled')), 0),
-           voided_at, 7, mine.id
-      FROM mine WHERE status = 'void'
+# One statement sees one moment.
+_MOVEMENTS = text(
+    f"{movements_of('client_id = :client AND currency = :currency')} ORDER BY recorded_at, turn, id"
 )
-SELECT dated_on, kind, reference, invoice_id, due::bigint, credit::bigint
-  FROM movements ORDER BY recorded_at, turn, id
-""")
 
 
 def client_statement(

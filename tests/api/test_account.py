@@ -1,3 +1,4 @@
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -98,8 +99,8 @@ def test_a_wrong_word_about_collection_or_mails_is_named(
         {"tax_ids": "GB1"},
         {"tax_rates": None},
         {"tax_rates": ["019ae8a3-5c00-7000-8000-000000000099"]},
-        {"review_hours": 0},
-        {"books_closed_through": "2026-01-01"},
+        {"review_hours": -1},
+        {"books_closed_through": "2999-01-01"},
     ],
 )
 def test_a_wrong_or_unknown_field_is_refused(api: TestClient, change: dict[str, Any]) -> None:
@@ -154,3 +155,26 @@ def test_numbers_that_were_given_are_not_given_again(
     refused = api.patch("/v1/account", json={"number_format": "{seq}"})
 
     assert "come to 11" in problem(refused, 409, "number_format_taken")["detail"]
+
+
+def test_books_are_closed_forward_and_a_payment_of_a_closed_day_is_refused(
+    api: TestClient, invoice: dict[str, Any]
+) -> None:
+    day = date.fromisoformat(invoice["issued_on"])
+    yesterday, before = (str(day - timedelta(days=days)) for days in (1, 2))
+    url = f"/v1/invoices/{invoice['id']}/mark-paid"
+    assert api.get("/v1/account").json()["books_closed_through"] is None
+
+    closed = api.patch("/v1/account", json={"books_closed_through": yesterday})
+    assert closed.json()["books_closed_through"] == yesterday
+
+    for wrong, code in (
+        (before, "books_closed"),
+        (None, "books_closed"),
+        (str(day + timedelta(days=1)), "invalid"),
+        ("soon", "invalid"),
+    ):
+        answer = api.patch("/v1/account", json={"books_closed_through": wrong})
+        problem(answer, 422, code, "books_closed_through")
+    problem(api.post(url, json={"paid_on": yesterday}), 422, "books_closed", "paid_on")
+    assert api.post(url, json={"paid_on": invoice["issued_on"]}).status_code == 202

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 from psycopg.errors import CheckViolation, ForeignKeyViolation, RestrictViolation, UniqueViolation
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from models import Account, Invoice
@@ -172,6 +172,20 @@ def test_a_month_that_was_closed_stays_as_it_was_reported(
     )
     session.execute(text(an_entry(posted, "'adjustment'", "'2026-06-02'")))
     assert account.id != other.id
+
+
+@pytest.mark.parametrize("day", ["'2026-05-30'", "'1999-01-01'", "NULL"])
+def test_books_that_were_closed_stay_closed(
+    session: Session, account: Account, refused: Refuse, day: str
+) -> None:
+    close = f"UPDATE accounts SET books_closed_through = {{}} WHERE id = '{account.id}'"
+    session.execute(text(close.format("'2026-05-31'")))
+    at = session.scalar(select(Account.books_closed_at).where(Account.id == account.id))
+    assert at is not None
+
+    assert "closed through 2026-05-31, and stay closed" in str(refused(close.format(day)))
+    session.execute(text(close.format("'2026-06-30'")))
+    assert session.scalar(select(Account.books_closed_at)) > at
 
 
 def test_an_event_of_an_invoice_is_posted_once(posted: Invoice, refused: Refuse) -> None:

@@ -223,6 +223,21 @@ TABLE = "entries_follow_the_postings_table"
 # An entry that lost what it is about is not what the table of postings says, either.
 BREACHES = [
     (
+        "statements_agree_with_ledger",
+        # What was corrected is taken for what a document moved that is not there.
+        ["UPDATE credit_entries SET kind = 'unexpected' WHERE kind = 'adjustment'"],
+    ),
+    (
+        "closed_books_stay_as_they_were",
+        [
+            (
+                "UPDATE accounts SET books_closed_through = '2999-12-31',"
+                " books_closed_at = '2000-01-01'"
+                f" WHERE id = (SELECT account_id FROM invoices WHERE id = {OPEN})"
+            )
+        ],
+    ),
+    (
         "ledger_entries_balance",
         ["UPDATE ledger_postings SET amount = amount - 1 WHERE ledger_account = 'adjustment'"],
     ),

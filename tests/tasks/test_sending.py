@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from billing.declines import DeclineClass
 from billing.errors import NotFound
-from gateways.documents import InvoiceDocument
+from gateways.documents import InvoiceDocument, StatementDocument
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.faults import Fault, FaultKind
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -635,6 +635,9 @@ class _Broken:
 
     def render_invoice_pdf(self, document: InvoiceDocument) -> bytes:
         raise RuntimeError(f"{document.number} cannot be set")
+
+    def render_statement_pdf(self, document: StatementDocument) -> bytes:
+        raise RuntimeError(f"{document.period} cannot be set")
 
 
 def test_a_mail_that_could_not_be_made_was_not_sent_and_waits(

@@ -156,6 +156,21 @@ END $fn$;
 CREATE TRIGGER ledger_entries_in_open_books AFTER INSERT ON ledger_entries
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION check_books_open();
 
+-- Whoever posts holds the account's lock until it commits: by now all of it was posted before.
+CREATE FUNCTION close_books() RETURNS trigger LANGUAGE plpgsql AS $fn$
+BEGIN
+    IF OLD.books_closed_through > NEW.books_closed_through OR NEW.books_closed_through IS NULL THEN
+        RAISE EXCEPTION 'the books are closed through %, and stay closed', OLD.books_closed_through
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    NEW.books_closed_at = clock_timestamp();
+    RETURN NEW;
+END $fn$;
+
+CREATE TRIGGER accounts_close_books BEFORE UPDATE ON accounts
+    FOR EACH ROW WHEN (OLD.books_closed_through IS DISTINCT FROM NEW.books_closed_through)
+    EXECUTE FUNCTION close_books();
+
 CREATE OR REPLACE FUNCTION check_invoice_change() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -532,6 +547,9 @@ def upgrade() -> None:
         sa.Column("collection_paused", sa.Boolean(), server_default="false", nullable=False),
     )
     op.add_column("accounts", sa.Column("books_closed_through", sa.Date(), nullable=True))
+    op.add_column(
+        "accounts", sa.Column("books_closed_at", sa.DateTime(timezone=True), nullable=True)
+    )
     op.create_index(
         "ix_billing_periods_held",
         "billing_periods",
