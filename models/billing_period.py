@@ -22,6 +22,7 @@ from billing.cycles import MAX_PERIODS_PER_RUN
 from billing.periods import PeriodReason, PeriodState
 from models.base import Base, CreatedAt, PrimaryKey, one_of
 from models.billing_run import BillingRun
+from models.client import Client
 
 UNDECIDED_STATES = (PeriodState.OPEN, PeriodState.FAILED)
 UNDECIDED = "state IN ('open', 'failed')"
@@ -119,7 +120,10 @@ def due_in(run: BillingRun, *, capped: bool = True) -> Select[BillingPeriod]:
         else BillingPeriod.period_end <= run.as_of_on,
     )
     if run.client_id is not None:
-        due = due.where(BillingPeriod.client_id == run.client_id)
+        archived = select(Client.id).where(
+            Client.id == run.client_id, Client.archived_at.is_not(None)
+        )
+        due = due.where(BillingPeriod.client_id == run.client_id, ~archived.exists())
     if run.scheduled:
         due = due.where(due_by_itself(run.created_at))
     if not capped:

@@ -21,6 +21,7 @@ from tests.worlds import (
     a_charge,
     a_client,
     audited,
+    bill,
     change,
     invoices_of,
     perform,
@@ -75,7 +76,7 @@ def test_an_archived_client_leaves_its_cycle_and_comes_back_manual(
     assert again.archived_at == NOW
     back = change(engine, client, archived=False)
     assert (back.billing_cycle, back.archived_at) == ("manual", None)
-    assert perform(engine, draft_invoice, account, client_id=client.id)
+    assert isinstance(perform(engine, draft_invoice, account, client_id=client.id), Done)
     assert audited(engine, account) == []
 
 
@@ -134,6 +135,24 @@ def test_nothing_new_is_billed_to_it_and_what_was_stays(engine: Engine, account:
     assert refused.value.code == "client_archived"
     assert [one.status for one in invoices_of(engine, client)] == ["void"]
     assert audited(engine, account) == []
+
+
+def test_a_run_for_it_bills_nothing(engine: Engine, account: Account) -> None:
+    """Also where a period was left undecided: its charges wait until it is archived no more."""
+    client = a_client(
+        engine, account, now=datetime(2026, 5, 1, tzinfo=UTC), billing_cycle="monthly"
+    )
+    a_charge(engine, client, MAY)
+    change(engine, client, archived=True)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE billing_periods SET state = 'open', reason = NULL"))
+
+    bill(engine, account, now=NOW, client_id=client.id)
+    assert invoices_of(engine, client) == []
+
+    change(engine, client, archived=False)
+    bill(engine, account, now=NOW, client_id=client.id)
+    assert [one.total for one in invoices_of(engine, client)] == [1000]
 
 
 def test_a_client_with_a_draft_is_not_archived(engine: Engine, account: Account) -> None:
