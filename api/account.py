@@ -48,6 +48,7 @@ class AccountChanges(TypedDict, total=False):
     currency: CurrencyCode
     net_days: NetDays
     auto_collect: Flag
+    void_makes_credit_note: Flag
     dunning: Dunning
     notifications: Switches
 
@@ -63,6 +64,7 @@ class AccountReport(BaseModel):
 
     `notifications` says of every mail whether clients get it who have no switch of their own;
     `auto_collect` whether invoices of their billing periods are charged without being asked.
+    With `void_makes_credit_note` each void writes a credit note, for countries that want one.
     """
 
     model_config = ConfigDict(
@@ -78,6 +80,7 @@ class AccountReport(BaseModel):
                     "currency": "usd",
                     "net_days": 14,
                     "auto_collect": True,
+                    "void_makes_credit_note": False,
                     "dunning": {"days": [3, 5, 7, 7]},
                     "notifications": {
                         "invoice_ready": True,
@@ -99,6 +102,7 @@ class AccountReport(BaseModel):
     currency: str
     net_days: int
     auto_collect: bool
+    void_makes_credit_note: bool
     dunning: DunningReport
     notifications: dict[MailKind, bool]
     created_at: datetime

@@ -18,6 +18,7 @@ from api import (
     charges,
     clients,
     credit,
+    credit_notes,
     health,
     invoice_commands,
     invoices,
@@ -27,6 +28,7 @@ from api import (
     pages,
     payments,
     queues,
+    refunds,
     schedules,
     webhooks,
 )
@@ -44,7 +46,7 @@ _DESCRIPTION = """\
 Records charges, bills them on each client's cycle or on demand, and keeps the books.
 
 Amounts are integers in the currency's minor unit; `unit_price` and `quantity` are decimal texts.
-Commands on invoices, credit and runs answer 202 with a job; `Prefer: wait=N` waits for it. Every POST
+Commands on invoices, payments, credit and runs answer 202 with a job; `Prefer: wait=N` waits for it. Every POST
 takes an `Idempotency-Key`, but those of the vendors' webhooks. Refusals are problem documents (RFC 9457) with a stable `code`.
 """
 
@@ -97,7 +99,9 @@ def create_app(
         charges,
         invoices,
         invoice_commands,
+        credit_notes,
         payments,
+        refunds,
         mails,
         billing_runs,
         jobs,

@@ -7,7 +7,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from gateways.documents import DocumentRenderer, InvoiceDocument
+from api.operations import Responses
+from gateways.documents import CreditNoteDocument, DocumentRenderer, InvoiceDocument
 
 
 def documents_of(request: Request) -> DocumentRenderer:
@@ -20,12 +21,15 @@ DocumentsOf = Annotated[DocumentRenderer, Depends(documents_of)]
 
 
 class PdfAnswer(Response):
-    """The PDF of an invoice, set while it is sent: no connection to the database waits for it."""
+    """The PDF of an invoice or a credit note, set while it is sent: no connection to the database waits for it."""
 
     media_type = "application/pdf"
 
     def __init__(
-        self, documents: DocumentRenderer, document: InvoiceDocument, filename: str
+        self,
+        documents: DocumentRenderer,
+        document: InvoiceDocument | CreditNoteDocument,
+        filename: str,
     ) -> None:
         super().__init__()
         self._documents = documents
@@ -34,9 +38,28 @@ class PdfAnswer(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pdf = await run_in_threadpool(self._documents.render_invoice_pdf, self._document)
+        pdf = await run_in_threadpool(self._render)
         headers = {
             "Content-Disposition": f'inline; filename="{self._filename}"',
             "Cache-Control": "private, no-store",
         }
         await Response(pdf, headers=headers, media_type=self.media_type)(scope, receive, send)
+
+    def _render(self) -> bytes:
+        if isinstance(self._document, CreditNoteDocument):
+            return self._documents.render_credit_note_pdf(self._document)
+        return self._documents.render_invoice_pdf(self._document)
+
+
+PDF: Responses = {
+    200: {
+        "description": "The document",
+        "content": {
+            "application/pdf": {
+                "schema": {"type": "string", "format": "binary"},
+                "example": "%PDF-1.7 ...",
+            }
+        },
+    }
+}
+"""What OpenAPI says of a document."""

@@ -211,7 +211,12 @@ def finalize(
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "invoice_not_found", "invoice_not_open", "invoice_partly_paid", "payment_in_flight"
+        "invoice_not_found",
+        "invoice_not_open",
+        "invoice_partly_paid",
+        "invoice_credited",
+        "payment_in_flight",
+        "refund_in_flight",
     ),
 )
 def void(
@@ -256,7 +261,11 @@ def reissue(
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "invoice_not_found", "invoice_not_open", "no_billing_method", "payment_in_flight"
+        "invoice_not_found",
+        "invoice_not_open",
+        "no_billing_method",
+        "payment_in_flight",
+        "refund_in_flight",
     ),
 )
 def charge(
@@ -280,7 +289,11 @@ def charge(
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "invoice_not_found", "invoice_not_open", "payment_in_flight", "amount_exceeds_due"
+        "invoice_not_found",
+        "invoice_not_open",
+        "payment_in_flight",
+        "refund_in_flight",
+        "amount_exceeds_due",
     ),
 )
 def mark_paid(
@@ -318,6 +331,7 @@ def mark_paid(
         "invoice_not_open",
         "insufficient_credit",
         "payment_in_flight",
+        "refund_in_flight",
         "amount_exceeds_due",
     ),
 )

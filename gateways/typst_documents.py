@@ -8,10 +8,11 @@ from pathlib import Path
 
 import typst
 
-from gateways.documents import InvoiceDocument
+from gateways.documents import CreditNoteDocument, InvoiceDocument
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 INVOICE = TEMPLATES / "invoice" / "invoice.typ"
+CREDIT_NOTE = TEMPLATES / "credit_note" / "credit_note.typ"
 FONTS = TEMPLATES / "fonts"
 
 
@@ -31,23 +32,24 @@ class TypstDocuments:
 
     def render_invoice_pdf(self, document: InvoiceDocument) -> bytes:
         """The PDF of an invoice; see ``DocumentRenderer``."""
+        return self._render(INVOICE, document)
+
+    def render_credit_note_pdf(self, document: CreditNoteDocument) -> bytes:
+        """The PDF of a credit note; see ``DocumentRenderer``."""
+        return self._render(CREDIT_NOTE, document)
+
+    def _render(self, template: Path, document: InvoiceDocument | CreditNoteDocument) -> bytes:
         data = json.dumps(asdict(document), default=str, sort_keys=True)
         issued_at = datetime.combine(document.issued_on, time(), UTC)
         try:
-            return self._compile(data, issued_at, archival=True)
+            return self._compile(template, data, issued_at, archival=True)
         except typst.TypstError as error:
             if "could not be displayed" not in str(error):
                 raise
-            return self._compile(data, issued_at, archival=False)
+            return self._compile(template, data, issued_at, archival=False)
 
-    def _compile(self, data: str, issued_at: datetime, *, archival: bool) -> bytes:
-        # A compiler keeps what it has read for the next time, and is not safe to share.
-        if not hasattr(self._of_this_thread, "compiler"):
-            self._of_this_thread.compiler = typst.Compiler(
-                INVOICE, root=TEMPLATES, font_paths=self._fonts
-            )
-        compiler: typst.Compiler = self._of_this_thread.compiler
-        pdf = compiler.compile(
+    def _compile(self, template: Path, data: str, issued_at: datetime, *, archival: bool) -> bytes:
+        pdf = self._compiler(template).compile(
             format="pdf",
             sys_inputs={"document": data},
             pdf_standards=["a-3b"] if archival else [],
@@ -56,3 +58,12 @@ class TypstDocuments:
         if not isinstance(pdf, bytes):
             raise TypeError("a PDF is one file")
         return pdf
+
+    def _compiler(self, template: Path) -> typst.Compiler:
+        """One of this thread's own: it keeps what it has read, and is not safe to share."""
+        if not hasattr(self._of_this_thread, "compilers"):
+            self._of_this_thread.compilers = {}
+        compilers: dict[Path, typst.Compiler] = self._of_this_thread.compilers
+        if template not in compilers:
+            compilers[template] = typst.Compiler(template, root=TEMPLATES, font_paths=self._fonts)
+        return compilers[template]

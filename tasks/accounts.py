@@ -20,7 +20,7 @@ from tasks.cycles import complete_chains, move_to_zone
 CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
-        "auto_collect", "dunning_days", "notifications",
+        "auto_collect", "dunning_days", "notifications", "void_makes_credit_note",
     }
 )  # fmt: skip
 
@@ -119,8 +119,8 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
             return currency_code(value)
         case "net_days", _ if value not in range(MAX_NET_DAYS + 1):
             raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
-        case "auto_collect", _ if not isinstance(value, bool):
-            raise InvalidInput("auto_collect", "must be true or false")
+        case "auto_collect" | "void_makes_credit_note", _ if not isinstance(value, bool):
+            raise InvalidInput(field, "must be true or false")
         case "dunning_days", _ if not isinstance(value, list | tuple) or not _is_dunning(value):
             raise InvalidInput(
                 "dunning_days",

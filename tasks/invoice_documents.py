@@ -13,7 +13,7 @@ from billing.currencies import decimals
 from billing.invoice_states import InvoiceStatus
 from billing.money import format_amount
 from gateways.documents import DocumentLine, InvoiceDocument, Labels, Party, TaxTotal
-from models import BillingPeriod, CreditEntry, Invoice, InvoiceLine
+from models import BillingPeriod, CreditEntry, CreditNote, Invoice, InvoiceLine
 
 # JSONB does not keep the order of an object's keys.
 _ADDRESS_ORDER = ("line1", "line2", "city", "state", "postal_code", "country")
@@ -66,8 +66,8 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
     return InvoiceDocument(
         title="Credit note" if is_credit_note else "Invoice",
         number=invoice.number,
-        issuer=_party(invoice.bill_from),
-        client=_party(invoice.bill_to),
+        issuer=written_party(invoice.bill_from),
+        client=written_party(invoice.bill_to),
         issued_on=invoice.issued_on,
         issued=written_date(invoice.issued_on),
         due=None if is_credit_note or is_void else written_date(invoice.due_on),
@@ -78,13 +78,15 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         total=format_amount(invoice.total, currency),
         credit=None if is_void else _taken_off(invoice.credit_applied, currency),
         paid=None if is_void else _taken_off(invoice.amount_paid, currency),
+        credited=_taken_off(invoice.amount_credited, currency),
+        refunded=None if is_void else _taken_off(-invoice.amount_refunded, currency),
         amount_due=format_amount(invoice.amount_due, currency),
         notes=_notes(invoice, carried),
         labels=Labels(credit=_credit_label(invoice, carried)),
     )
 
 
-def filename(invoice: Invoice) -> str:
+def filename(invoice: Invoice | CreditNote) -> str:
     """What its PDF is called ("INV-000042.pdf"): letters, digits, hyphens and underscores only."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", invoice.number or "").strip("-")
     return f"{name or 'invoice'}.pdf"
@@ -112,7 +114,8 @@ def written_period(period: BillingPeriod) -> str:
     return f"{start} - {written_date(last)}"
 
 
-def _party(frozen: dict[str, Any]) -> Party:
+def written_party(frozen: dict[str, Any]) -> Party:
+    """Who bills or is billed, as finalizing froze it."""
     name, legal_name = frozen["name"], frozen["legal_name"]
     return Party(
         name=name,

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from billing.declines import DeclineClass
 from billing.errors import NotFound
-from gateways.documents import InvoiceDocument
+from gateways.documents import CreditNoteDocument, InvoiceDocument
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.faults import Fault, FaultKind
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -634,6 +634,9 @@ class _Broken:
     """Documents that cannot be set."""
 
     def render_invoice_pdf(self, document: InvoiceDocument) -> bytes:
+        raise RuntimeError(f"{document.number} cannot be set")
+
+    def render_credit_note_pdf(self, document: CreditNoteDocument) -> bytes:
         raise RuntimeError(f"{document.number} cannot be set")
 
 
