@@ -60,6 +60,7 @@ class AccountChanges(TypedDict, total=False):
     auto_collect: Flag
     review_hours: ReviewHours | None
     invoice_date: InvoiceDate
+    void_makes_credit_note: Flag
     dunning: Dunning
     paused: Pauses
     notifications: Switches
@@ -89,6 +90,7 @@ class AccountReport(BaseModel):
     zeros in front, stands for the sequence number, `{year}` and `{month}` for the date of issue;
     credit notes likewise in `credit_note_format`. With `number_reset` `yearly` they start again
     with each year, if it is in the format. `next_number` is the next sequence number of invoices.
+    With `void_makes_credit_note` each void writes a credit note, for countries that want one.
     Nothing is posted any more that counts for a day up to `books_closed_through`.
     """
 
@@ -109,6 +111,7 @@ class AccountReport(BaseModel):
                     "review_hours": 48,
                     "invoice_date": "boundary",
                     "paused": {"billing": False, "collection": False},
+                    "void_makes_credit_note": False,
                     "dunning": {"days": [3, 5, 7, 7]},
                     "notifications": {
                         "invoice_ready": True,
@@ -138,6 +141,7 @@ class AccountReport(BaseModel):
     auto_collect: bool
     review_hours: int | None
     invoice_date: InvoiceDate
+    void_makes_credit_note: bool
     dunning: DunningReport
     paused: PausesReport
     notifications: dict[MailKind, bool]

@@ -19,6 +19,7 @@ from api import (
     clients,
     credit,
     credit_grants,
+    credit_notes,
     credit_refunds,
     draft_editing,
     health,
@@ -31,6 +32,7 @@ from api import (
     pages,
     payments,
     queues,
+    refunds,
     schedules,
     statements,
     tax_rates,
@@ -50,7 +52,7 @@ _DESCRIPTION = """\
 Records charges, bills them on each client's cycle or on demand, and keeps the books.
 
 Amounts are integers in the currency's minor unit; `unit_price` and `quantity` are decimal texts.
-Commands on invoices, credit and runs answer 202 with a job; `Prefer: wait=N` waits for it. Every POST
+Commands on invoices, payments, credit and runs answer 202 with a job; `Prefer: wait=N` waits for it. Every POST
 takes an `Idempotency-Key`, but those of the vendors' webhooks. Refusals are problem documents (RFC 9457) with a stable `code`.
 """
 
@@ -107,7 +109,9 @@ def create_app(
         invoices,
         invoice_commands,
         draft_editing,
+        credit_notes,
         payments,
+        refunds,
         mails,
         billing_runs,
         jobs,

@@ -8,7 +8,12 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api.operations import Responses
-from gateways.documents import DocumentRenderer, InvoiceDocument, StatementDocument
+from gateways.documents import (
+    CreditNoteDocument,
+    DocumentRenderer,
+    InvoiceDocument,
+    StatementDocument,
+)
 
 
 def documents_of(request: Request) -> DocumentRenderer:
@@ -28,7 +33,7 @@ class PdfAnswer(Response):
     def __init__(
         self,
         documents: DocumentRenderer,
-        document: InvoiceDocument | StatementDocument,
+        document: InvoiceDocument | CreditNoteDocument | StatementDocument,
         filename: str,
     ) -> None:
         super().__init__()
@@ -48,6 +53,8 @@ class PdfAnswer(Response):
     def _render(self) -> bytes:
         if isinstance(self._document, StatementDocument):
             return self._documents.render_statement_pdf(self._document)
+        if isinstance(self._document, CreditNoteDocument):
+            return self._documents.render_credit_note_pdf(self._document)
         return self._documents.render_invoice_pdf(self._document)
 
 

@@ -218,7 +218,12 @@ def finalize(
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "invoice_not_found", "invoice_not_open", "invoice_partly_paid", "payment_in_flight"
+        "invoice_not_found",
+        "invoice_not_open",
+        "invoice_partly_paid",
+        "invoice_credited",
+        "payment_in_flight",
+        "refund_in_flight",
     ),
 )
 def void(
@@ -263,7 +268,11 @@ def reissue(
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "invoice_not_found", "invoice_not_open", "no_billing_method", "payment_in_flight"
+        "invoice_not_found",
+        "invoice_not_open",
+        "no_billing_method",
+        "payment_in_flight",
+        "refund_in_flight",
     ),
 )
 def charge(
@@ -290,6 +299,7 @@ def charge(
         "invoice_not_found",
         "invoice_not_open",
         "payment_in_flight",
+        "refund_in_flight",
         "amount_exceeds_due",
         "books_closed",
     ),
@@ -330,6 +340,7 @@ def mark_paid(
         "invoice_not_open",
         "insufficient_credit",
         "payment_in_flight",
+        "refund_in_flight",
         "amount_exceeds_due",
     ),
 )

@@ -12,7 +12,17 @@ from billing.credit import CreditEntryKind
 from billing.invoice_states import InvoiceStatus
 from billing.mails import MailState
 from billing.money import format_amount
-from models import BillingMethod, CreditEntry, Invoice, Mail, Payment, PaymentAttempt
+from billing.refunds import RefundState
+from models import (
+    BillingMethod,
+    CreditEntry,
+    CreditNote,
+    Invoice,
+    Mail,
+    Payment,
+    PaymentAttempt,
+    Refund,
+)
 
 
 class NextStep(StrEnum):
@@ -52,6 +62,11 @@ class Happening(StrEnum):
     VOIDED = "voided"
     REISSUED = "reissued"
     CREDIT_RETURNED = "credit_returned"
+    CREDITED = "credited"
+    REFUND_STARTED = "refund_started"
+    REFUNDED = "refunded"
+    REFUND_REFUSED = "refund_refused"
+    REFUND_CAME_BACK = "refund_came_back"
     MAIL_WAITING = "mail_waiting"
     MAIL_NOT_SENT = "mail_not_sent"
     MAIL_UNKNOWN = "mail_unknown"
@@ -86,6 +101,8 @@ class Story:
     attempts: Sequence[PaymentAttempt]
     payments: Sequence[Payment]
     credit: Sequence[CreditEntry]
+    notes: Sequence[CreditNote]
+    refunds: Sequence[Refund]
     mails: Sequence[Mail]
 
 
@@ -169,8 +186,10 @@ def history_of(story: Story) -> list[HistoryItem]:
         *(item for attempt in story.attempts for item in _attempt(attempt)),
         *(_payment(payment) for payment in story.payments),
         *(item for entry in story.credit for item in _credit(entry, _WITH_PAYMENT)),
+        *(item for refund in story.refunds for item in _refund(refund)),
+        *(_note(note) for note in story.notes),
         *_end(story),
-        *(item for entry in story.credit for item in _credit(entry, _AFTER_VOID)),
+        *(item for entry in story.credit for item in _credit(entry, _AT_THE_END)),
         *(item for mail in story.mails for item in _mail(mail)),
     ]
     return sorted(told, key=lambda item: item.at)
@@ -185,9 +204,12 @@ _WITH_PAYMENT = {
     CreditEntryKind.OVERPAYMENT: Happening.KEPT_AS_CREDIT,
     CreditEntryKind.UNEXPECTED: Happening.KEPT_AS_CREDIT,
 }
-_AFTER_VOID = {
+_AT_THE_END = {
     CreditEntryKind.RETURNED: Happening.CREDIT_RETURNED,
     CreditEntryKind.SETTLED: Happening.KEPT_AS_CREDIT,
+    CreditEntryKind.CREDIT_NOTE: Happening.KEPT_AS_CREDIT,
+    CreditEntryKind.REFUND: Happening.KEPT_AS_CREDIT,
+    CreditEntryKind.REFUND_FAILED: Happening.KEPT_AS_CREDIT,
 }
 
 _MAILS = {
@@ -275,6 +297,27 @@ def _payment(payment: Payment) -> HistoryItem:
         what=Happening.PAYMENT_RECEIVED,
         detail=", ".join(part for part in said if part),
     )
+
+
+def _note(note: CreditNote) -> HistoryItem:
+    amount = format_amount(note.amount, note.currency)
+    said = [f"{note.number}: {amount}", note.reason]
+    return HistoryItem(
+        at=note.created_at,
+        what=Happening.CREDITED,
+        detail=", ".join(part for part in said if part),
+    )
+
+
+def _refund(refund: Refund) -> Iterator[HistoryItem]:
+    detail = f"{format_amount(refund.amount, refund.currency)} to {refund.destination}"
+    if refund.succeeded_at is None or refund.succeeded_at > refund.created_at:
+        yield HistoryItem(at=refund.created_at, what=Happening.REFUND_STARTED, detail=detail)
+    if refund.succeeded_at is not None:
+        yield HistoryItem(at=refund.succeeded_at, what=Happening.REFUNDED, detail=detail)
+    if refund.state == RefundState.FAILED and refund.settled_at is not None:
+        what = Happening.REFUND_CAME_BACK if refund.came_back else Happening.REFUND_REFUSED
+        yield HistoryItem(at=refund.settled_at, what=what, detail=refund.message)
 
 
 def _mail(mail: Mail) -> Iterator[HistoryItem]:

@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session
 from api.auth import Caller, Reader
 from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
-from api.documents import DocumentsOf, PdfAnswer
+from api.documents import PDF, DocumentsOf, PdfAnswer
 from api.invoice_lines import LineReport, TaxReport, lines_and_taxes
 from api.invoice_stories import HistoryItem, NextReport, Story, history_of, next_of
 from api.mails import MAIL_EXAMPLE, MailReport
-from api.operations import Responses, reads
+from api.operations import reads
 from api.paging import Paging, newest_first
 from api.payments import PAYMENT_EXAMPLE, PaymentReport
+from api.refunds import refunds_by_payment
 from api.shapes import Page
 from api.transactions import Transaction
 from billing.collection import AttemptState, Collection, Origin, collection_of
@@ -31,10 +32,12 @@ from models import (
     BillingMethod,
     BillingPeriod,
     CreditEntry,
+    CreditNote,
     Invoice,
     Mail,
     Payment,
     PaymentAttempt,
+    Refund,
 )
 from models.payment_attempt import open_attempts_of
 from tasks.invoice_documents import filename, invoice_document
@@ -58,6 +61,8 @@ _EXAMPLE: dict[str, Any] = {
     "total": 1320,
     "credit_applied": 0,
     "amount_paid": 0,
+    "amount_credited": 0,
+    "amount_refunded": 0,
     "amount_due": 1320,
     "period_start": "2026-05-01",
     "period_end": "2026-06-01",
@@ -135,25 +140,14 @@ _EXAMPLE_STORY: dict[str, Any] = {
     ],
 }
 
-_PDF: Responses = {
-    200: {
-        "description": "The document",
-        "content": {
-            "application/pdf": {
-                "schema": {"type": "string", "format": "binary"},
-                "example": "%PDF-1.7 ...",
-            }
-        },
-    }
-}
-
 
 class InvoiceSummary(BaseModel):
     """An invoice without its story. Amounts are in `currency`'s minor unit.
 
     `collection` says how its card is charged, and `next_attempt_at` when that is tried again by
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
-    how often it was tried.
+    how often it was tried. `amount_credited` is the sum of its credit notes, and `amount_refunded`
+    what was given back of it, with a note or without.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -172,6 +166,8 @@ class InvoiceSummary(BaseModel):
     total: int
     credit_applied: int
     amount_paid: int
+    amount_credited: int
+    amount_refunded: int
     amount_due: int
     period_start: date | None
     period_end: date | None
@@ -258,7 +254,7 @@ def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> Invo
     "/v1/invoices/{invoice_id}/pdf",
     summary="Show an invoice as PDF",
     response_class=Response,
-    responses={**_PDF, **reads("invoice_not_found", "invoice_not_finalized")},
+    responses={**PDF, **reads("invoice_not_found", "invoice_not_finalized")},
 )
 def show_pdf(
     invoice_id: UUID, caller: Reader, session: Transaction, documents: DocumentsOf
@@ -275,11 +271,14 @@ def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
     beside = _Beside.of(session, [invoice])
     story = _story(session, invoice, beside)
     lines, taxes = lines_and_taxes(session, invoice)
+    refunds = refunds_by_payment(session, story.payments)
     return InvoiceReport(
         **beside.fields(invoice),
         lines=lines,
         taxes=taxes,
-        payments=[PaymentReport.of(payment) for payment in story.payments],
+        payments=[
+            PaymentReport.of(payment, refunds.get(payment.id, ())) for payment in story.payments
+        ],
         attempts=[
             AttemptReport.model_validate(attempt, from_attributes=True)
             for attempt in story.attempts
@@ -382,6 +381,12 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
         ).all(),
         credit=session.scalars(
             select(CreditEntry).where(CreditEntry.invoice_id == invoice.id).order_by(CreditEntry.id)
+        ).all(),
+        notes=session.scalars(
+            select(CreditNote).where(CreditNote.invoice_id == invoice.id).order_by(CreditNote.id)
+        ).all(),
+        refunds=session.scalars(
+            select(Refund).where(Refund.invoice_id == invoice.id).order_by(Refund.id)
         ).all(),
         mails=session.scalars(
             select(Mail)

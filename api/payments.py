@@ -1,5 +1,6 @@
 """Payments: money that was received, whichever way it came."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,10 +12,11 @@ from sqlalchemy import select
 from api.auth import Reader
 from api.operations import reads
 from api.paging import Paging, newest_first
+from api.refunds import REFUND_EXAMPLE, RefundReport, payment_of, refunds_by_payment
 from api.shapes import Page
 from api.transactions import Transaction
 from billing.outside_payments import OutsideMethod
-from models import Payment, PaymentSource
+from models import Payment, PaymentSource, Refund
 
 router = APIRouter(tags=["payments"])
 
@@ -28,6 +30,8 @@ PAYMENT_EXAMPLE: dict[str, Any] = {
     "currency": "usd",
     "amount": 1500,
     "applied": 1100,
+    "amount_refunded": 400,
+    "refunds": [REFUND_EXAMPLE],
     "paid_on": "2026-06-10",
     "reference": "wire 8841",
     "note": None,
@@ -41,6 +45,7 @@ class PaymentReport(BaseModel):
 
     `attempt` is the try of a card that brought it; `method` is how it came from outside.
     `flagged` says why somebody should look, such as `invoice_void`: nothing was due any more.
+    `amount_refunded` is what went back by its `refunds`, also where a bank gave that back later.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [PAYMENT_EXAMPLE]})
@@ -54,6 +59,8 @@ class PaymentReport(BaseModel):
     currency: str
     amount: int
     applied: int
+    amount_refunded: int
+    refunds: list[RefundReport]
     paid_on: date
     reference: str | None
     note: str | None
@@ -61,14 +68,16 @@ class PaymentReport(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, payment: Payment) -> "PaymentReport":
+    def of(cls, payment: Payment, refunds: Sequence[Refund]) -> "PaymentReport":
         """The payment as it is shown."""
-        same = cls.model_fields.keys() - {"client", "invoice", "attempt"}
+        others = {"client", "invoice", "attempt", "amount_refunded", "refunds"}
         return cls(
-            **{name: getattr(payment, name) for name in same},
+            **{name: getattr(payment, name) for name in cls.model_fields.keys() - others},
             client=payment.client_id,
             invoice=payment.invoice_id,
             attempt=payment.attempt_id,
+            amount_refunded=sum(one.amount for one in refunds if one.succeeded_at is not None),
+            refunds=[RefundReport.of(one) for one in refunds],
         )
 
 
@@ -89,4 +98,16 @@ def list_payments(
         payments = payments.where(Payment.invoice_id == filters.invoice)
     if filters.client is not None:
         payments = payments.where(Payment.client_id == filters.client)
-    return newest_first(session, payments, Payment.id, filters, read=UUID).page(PaymentReport.of)
+    found = newest_first(session, payments, Payment.id, filters, read=UUID)
+    refunds = refunds_by_payment(session, found.rows)
+    return found.page(lambda payment: PaymentReport.of(payment, refunds.get(payment.id, ())))
+
+
+@router.get(
+    "/v1/payments/{payment_id}", summary="Show a payment", responses=reads("payment_not_found")
+)
+def show_payment(payment_id: UUID, caller: Reader, session: Transaction) -> PaymentReport:
+    """One payment, and what was given back of it."""
+    payment = payment_of(session, caller, payment_id)
+    refunds = refunds_by_payment(session, [payment])
+    return PaymentReport.of(payment, refunds.get(payment.id, ()))

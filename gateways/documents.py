@@ -30,6 +30,8 @@ class Labels:
     total: str = "Total"
     credit: str = "Credit applied"
     paid: str = "Paid"
+    credited: str = "Credit notes"
+    refunded: str = "Refunded"
     amount_due: str = "Amount due"
     pay: str = "Pay online"
     page: str = "Page {page} of {pages}"
@@ -89,6 +91,8 @@ class InvoiceDocument:
         subtotal: Before tax; left out where there is none.
         credit: What the credit balance paid, with its sign; left out where it paid nothing.
         paid: What was paid otherwise, with its sign.
+        credited: What credit notes took off it, with its sign.
+        refunded: What was given back.
         pay_url: Where it can be paid; left out where nothing is due.
         notes: Paragraphs at the end, such as how to pay by bank transfer.
         language: BCP 47; decides hyphens and, with the letters themselves, the direction.
@@ -109,6 +113,8 @@ class InvoiceDocument:
     total: str
     credit: str | None = None
     paid: str | None = None
+    credited: str | None = None
+    refunded: str | None = None
     amount_due: str
     pay_url: str | None = None
     notes: tuple[str, ...] = ()
@@ -187,6 +193,74 @@ class StatementDocument:
     labels: StatementLabels = field(default_factory=StatementLabels)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditNoteLabels:
+    """The words of a credit note, in English unless said otherwise."""
+
+    number: str = "Number"
+    issued: str = "Issued"
+    invoice: str = "Invoice"
+    invoice_issued: str = "Invoice issued"
+    issued_by: str = "From"
+    credited_to: str = "Credited to"
+    tax_id: str = "Tax ID"
+    description: str = "Description"
+    amount: str = "Amount"
+    subtotal: str = "Subtotal"
+    total: str = "Total credited"
+    page: str = "Page {page} of {pages}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreditedLine:
+    """What a credit note takes back: ``note`` is said below, smaller."""
+
+    description: str
+    amount: str
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Where a part of a credit note went: ``label`` says it."""
+
+    label: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditNoteDocument:
+    """What a credit note shows.
+
+    Attributes:
+        number: As it was given when the note was written.
+        issued_on: The date of the file itself; ``issued`` is what people read.
+        invoice: The number of the invoice that it credits.
+        subtotal: Before tax; left out where there is none.
+        settled: Where the total went; empty where the invoice is void.
+        notes: Paragraphs at the end, such as why it was written.
+        language: BCP 47; decides hyphens and, with the letters themselves, the direction.
+    """
+
+    title: str = "Credit note"
+    number: str
+    issuer: Party
+    client: Party
+    issued_on: date
+    issued: str
+    invoice: str
+    invoice_issued: str
+    lines: tuple[CreditedLine, ...]
+    subtotal: str | None = None
+    taxes: tuple[TaxTotal, ...] = ()
+    total: str
+    settled: tuple[Settled, ...] = ()
+    notes: tuple[str, ...] = ()
+    language: str = "en"
+    paper: Literal["a4", "us-letter"] = "a4"
+    labels: CreditNoteLabels = field(default_factory=CreditNoteLabels)
+
+
 class DocumentRenderer(Protocol):
     """Makes files. Safe to use from many threads."""
 
@@ -196,4 +270,8 @@ class DocumentRenderer(Protocol):
 
     def render_statement_pdf(self, document: StatementDocument) -> bytes:
         """The PDF of a client's statement: the same bytes for an equal document."""
+        ...
+
+    def render_credit_note_pdf(self, document: CreditNoteDocument) -> bytes:
+        """The PDF of a credit note: the same bytes for an equal document."""
         ...

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import typst
 
-from gateways.documents import InvoiceDocument, StatementDocument
+from gateways.documents import CreditNoteDocument, InvoiceDocument, StatementDocument
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 INVOICE = TEMPLATES / "invoice" / "invoice.typ"
+CREDIT_NOTE = TEMPLATES / "credit_note" / "credit_note.typ"
 STATEMENT = TEMPLATES / "statement" / "statement.typ"
 FONTS = TEMPLATES / "fonts"
 
@@ -34,11 +35,17 @@ class TypstDocuments:
         """The PDF of an invoice; see ``DocumentRenderer``."""
         return self._render(INVOICE, document)
 
+    def render_credit_note_pdf(self, document: CreditNoteDocument) -> bytes:
+        """The PDF of a credit note; see ``DocumentRenderer``."""
+        return self._render(CREDIT_NOTE, document)
+
     def render_statement_pdf(self, document: StatementDocument) -> bytes:
         """The PDF of a client's statement; see ``DocumentRenderer``."""
         return self._render(STATEMENT, document)
 
-    def _render(self, template: Path, document: InvoiceDocument | StatementDocument) -> bytes:
+    def _render(
+        self, template: Path, document: InvoiceDocument | CreditNoteDocument | StatementDocument
+    ) -> bytes:
         data = json.dumps(asdict(document), default=str, sort_keys=True)
         issued_at = datetime.combine(document.issued_on, time(), UTC)
         try:

@@ -27,7 +27,7 @@ CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
         "auto_collect", "dunning_days", "notifications", "tax_rates", "review_hours",
-        "invoice_date", "paused", "books_closed_through",
+        "invoice_date", "paused", "books_closed_through", "void_makes_credit_note",
     }
 )  # fmt: skip
 
@@ -145,8 +145,8 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
             return currency_code(value)
         case "net_days", _ if value not in range(MAX_NET_DAYS + 1):
             raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
-        case "auto_collect", _ if not isinstance(value, bool):
-            raise InvalidInput("auto_collect", "must be true or false")
+        case "auto_collect" | "void_makes_credit_note", _ if not isinstance(value, bool):
+            raise InvalidInput(field, "must be true or false")
         case "dunning_days", _ if not isinstance(value, list | tuple) or not _is_dunning(value):
             raise InvalidInput(
                 "dunning_days",

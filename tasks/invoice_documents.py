@@ -14,7 +14,7 @@ from billing.currencies import decimals
 from billing.invoice_states import InvoiceStatus
 from billing.money import format_amount
 from gateways.documents import DocumentLine, InvoiceDocument, Labels, Party, TaxTotal
-from models import BillingPeriod, CreditEntry, Invoice, InvoiceLine, InvoiceTax
+from models import BillingPeriod, CreditEntry, CreditNote, Invoice, InvoiceLine, InvoiceTax
 
 # JSONB does not keep the order of an object's keys.
 _ADDRESS_ORDER = ("line1", "line2", "city", "state", "postal_code", "country")
@@ -85,6 +85,8 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         total=format_amount(invoice.total, currency),
         credit=None if is_void else _taken_off(invoice.credit_applied, currency),
         paid=None if is_void else _taken_off(invoice.amount_paid, currency),
+        credited=_taken_off(invoice.amount_credited, currency),
+        refunded=None if is_void else _taken_off(-invoice.amount_refunded, currency),
         amount_due=format_amount(invoice.amount_due, currency),
         notes=(
             *_paragraphs(invoice.memo),
@@ -95,7 +97,7 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
     )
 
 
-def filename(invoice: Invoice) -> str:
+def filename(invoice: Invoice | CreditNote) -> str:
     """What its PDF is called ("INV-000042.pdf"): letters, digits, hyphens and underscores only."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", invoice.number or "").strip("-")
     return f"{name or 'invoice'}.pdf"

@@ -14,6 +14,7 @@ _SUBJECT_PATHS = {
     "billing_run": "/v1/billing-runs",
     "client": "/v1/clients",
     "invoice": "/v1/invoices",
+    "payment": "/v1/payments",
 }
 
 

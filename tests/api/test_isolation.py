@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from tests.api.calls import a_charge, deposit, done, problem
+from tests.worlds import work
 
 
 @pytest.fixture
@@ -14,6 +15,10 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
     """The id of one of everything that the account has."""
     charge = a_charge(api, {"id": invoice["client"]})
     deposit(engine, api, invoice["client"], 300)
+    note = {"amount": 1, "to": "credit"}
+    accepted = api.post(f"/v1/invoices/{invoice['id']}/credit-notes", json=note)
+    work(engine, queues=("payments",))
+    noted = api.get(accepted.headers["Location"]).json()
     card = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
     api.put(f"/v1/clients/{invoice['client']}/billing-method", json=card)
     job = done(engine, api, api.post("/v1/billing-runs", json={}))
@@ -24,6 +29,8 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         "charge": charge["id"],
         "invoice": invoice["id"],
         "run": job["subject"]["id"],
+        "payment": api.get("/v1/payments").json()["data"][0]["id"],
+        "note": noted["result"]["credit_note"],
         "job": job["id"],
         "key": api.get("/v1/api-keys").json()["data"][0]["id"],
     }
@@ -47,6 +54,11 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         ("POST", "/v1/invoices/{invoice}/apply-credit", "invoice_not_found"),
         ("POST", "/v1/invoices/{invoice}/send", "invoice_not_found"),
         ("GET", "/v1/invoices/{invoice}/pdf", "invoice_not_found"),
+        ("POST", "/v1/payments/{payment}/refund", "payment_not_found"),
+        ("GET", "/v1/payments/{payment}", "payment_not_found"),
+        ("GET", "/v1/credit-notes/{note}", "credit_note_not_found"),
+        ("GET", "/v1/credit-notes/{note}/pdf", "credit_note_not_found"),
+        ("POST", "/v1/invoices/{invoice}/credit-notes", "invoice_not_found"),
         ("DELETE", "/v1/clients/{client}/billing-method", "client_not_found"),
         ("GET", "/v1/clients/{client}/credit", "client_not_found"),
         ("POST", "/v1/clients/{client}/credit/apply", "client_not_found"),
@@ -63,6 +75,8 @@ def test_what_belongs_to_another_account_is_not_found(
     stranger: TestClient, mine: dict[str, str], method: str, path: str, code: str
 ) -> None:
     body: dict[str, Any] | None = {} if method in ("PATCH", "POST") else None
+    if path.endswith(("/refund", "/credit-notes")):
+        body = {"amount": 1, "to": "credit"}
 
     problem(stranger.request(method, path.format(**mine), json=body), 404, code)
 
@@ -102,7 +116,8 @@ def test_what_belongs_to_another_account_cannot_be_used(
 
 
 @pytest.mark.parametrize(
-    "path", ["clients", "charges", "invoices", "jobs", "payments", "mails", "tax-rates"]
+    "path",
+    ["clients", "charges", "invoices", "jobs", "payments", "credit-notes", "mails", "tax-rates"],
 )
 def test_lists_hold_nothing_of_another_account(
     api: TestClient, stranger: TestClient, mine: dict[str, str], path: str

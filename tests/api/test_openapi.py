@@ -26,6 +26,7 @@ from models.database import database_now
 from scheduler.firing import write_schedules
 from scheduler.schedules import SCHEDULES
 from tests.api.calls import a_charge, a_draft, done
+from tests.worlds import work
 
 CHECKS = [
     not_a_server_error,
@@ -119,6 +120,11 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
     charge = a_charge(api, {"id": invoice["client"]})
     a_charge(api, {"id": invoice["client"]}, currency="gbp")
     draft = a_draft(engine, api, invoice["client"])
+    done(engine, api, api.post(f"/v1/invoices/{invoice['id']}/mark-paid", json={"amount": 500}))
+    credited = {"amount": 100, "to": "credit"}
+    crediting = api.post(f"/v1/invoices/{invoice['id']}/credit-notes", json=credited)
+    work(engine, queues=("payments",))
+    noted = api.get(crediting.headers["Location"]).json()
     key = api.post("/v1/api-keys", json={"scopes": ["read"]}).json()
     rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
@@ -126,6 +132,8 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
         "client_id": client["id"],
         "charge_id": charge["id"],
         "invoice_id": draft["id"],
+        "payment_id": api.get("/v1/payments").json()["data"][0]["id"],
+        "credit_note_id": noted["result"]["credit_note"],
         "billing_run_id": job["subject"]["id"],
         "job_id": job["id"],
         "api_key_id": key["id"],

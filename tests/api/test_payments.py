@@ -41,12 +41,16 @@ def test_a_payment_tells_how_it_came_and_where_it_went(
         "currency": "usd",
         "amount": 1500,
         "applied": 1100,
+        "amount_refunded": 0,
+        "refunds": [],
         "paid_on": invoice["issued_on"],
         "reference": "no. 88",
         "note": None,
         "flagged": None,
         "created_at": payment["created_at"],
     }
+    assert api.get(f"/v1/payments/{payment['id']}").json() == payment
+    problem(api.get(f"/v1/payments/{uuid4()}"), 404, "payment_not_found")
 
 
 def test_pages_of_payments_follow_each_other(

@@ -66,9 +66,7 @@ def test_a_body_of_the_largest_size_is_read(api: TestClient) -> None:
     assert api.post("/v1/clients", content=body, headers=JSON).status_code == 201
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/nothing", "/v1/clients/", "/docs", "/redoc", "/v1/credit-notes", "/v1/disputes"]
-)
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/clients/", "/docs", "/redoc", "/v1/disputes"])
 def test_an_unknown_address_is_not_found(api: TestClient, path: str) -> None:
     problem(api.get(path), 404, "not_found")
 
@@ -214,21 +212,19 @@ OF_JOBS_ALONE = {
     "mail_not_found",
     "not_chargeable",
     "payment_attempt_not_found",
+    "refund_not_found",
+    "refund_settled",
     "too_many_tries",
     "webhook_event_not_found",
 }
 """Codes that a job may end with, and that no request is refused with."""
 
 OF_RULES_ALONE = {
-    "amount_exceeds_invoice",
-    "amount_exceeds_paid",
     "charge_amended",
     "charge_voided",
     "edit_the_original",
-    "line_already_credited",
-    "nothing_to_credit",
 }
-"""Codes of rules that nothing asks yet: credit notes, amendments."""
+"""Codes of rules that nothing asks yet: amendments."""
 
 
 def codes_raised() -> set[str]:

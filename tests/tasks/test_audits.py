@@ -10,9 +10,19 @@ from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
 from billing.postings import LedgerEvent
-from gateways.cards import CardReport, CardStatus
+from gateways.cards import CardReport, CardStatus, ChargeRefused, RefundReport, RefundStatus
 from gateways.mail import Accepted
-from models import Account, Client, CreditEntry, Invoice, Job, LedgerEntry, Mail, job_ledger
+from models import (
+    Account,
+    Client,
+    CreditEntry,
+    Invoice,
+    Job,
+    LedgerEntry,
+    Mail,
+    Refund,
+    job_ledger,
+)
 from models.database import database_now
 from tasks import audits
 from tasks.accounts import create_account
@@ -27,14 +37,18 @@ from tasks.enqueueing import enqueue
 from tasks.expiring import expire_client_credit
 from tasks.finalizing import finalize_invoice
 from tasks.granting import grant_credit
+from tasks.invoice_credits import credit_invoice
 from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
 from tasks.paying_out import refund_credit
+from tasks.payment_refunds import refund_payment
+from tasks.refunds import settle_refund
 from tasks.running import Runner
 from tasks.sending import send_mail
 from tasks.voiding import void_invoice
 from tests.jobs import LEASE, change_job, dispatch, job_of, states
+from tests.money import payments_of
 from tests.worlds import (
     NOW,
     a_charge,
@@ -81,6 +95,7 @@ def books(engine: Engine, account: Account) -> None:
     move_credit_and_money(engine, account, without_card)
     charge_cards(engine, account, with_card)
     bear_taxes(engine, account)
+    give_back(engine, account)
     send_mails(engine, account)
     grant_and_pay_out(engine, account)
 
@@ -159,6 +174,82 @@ def grant_and_pay_out(engine: Engine, account: Account) -> None:
     perform(engine, grant_credit, account, **of_client, amount=200)
     perform(engine, refund_credit, account, **of_client, amount=120)
     perform(engine, expire_client_credit, account, client_id=client.id, now=NOW + timedelta(days=1))
+
+
+def give_back(engine: Engine, account: Account) -> None:
+    """Credit notes to everywhere, and refunds without one: succeeded, come back, refused, pending."""
+    client = a_client(engine, account, name="cy")
+    outside = an_invoice(engine, account, client, "10.00")
+    perform(engine, mark_invoice_paid, account, invoice_id=outside.id, amount=900)
+    of_outside: dict[str, Any] = {"invoice_id": outside.id}
+    for amount, to in ((200, "credit"), (300, "outside")):
+        perform(engine, credit_invoice, account, **of_outside, amount=amount, to=to)
+    [paid_outside] = payments_of(engine, client)
+    for to in ("credit", "outside"):
+        perform(
+            engine,
+            refund_payment,
+            account,
+            payment_id=paid_outside.id,
+            amount=50,
+            to=to,
+            credit_note=False,
+        )
+    with Session(engine) as session, session.begin():
+        set_billing_method(
+            session,
+            account.id,
+            client.id,
+            stripe_customer=f"cus_{client.id}",
+            payment_method="pm_1",
+            now=NOW,
+            requested_by="test",
+        )
+    by_card = an_invoice(engine, account, client, "60.00")
+    step = perform(engine, charge_invoice, account, invoice_id=by_card.id)
+    answer(engine, step, told(CardStatus.SUCCEEDED, by_card.amount_due))
+    paid_by_card = payments_of(engine, client)[-1]
+    for amount, told_of_it in (
+        (700, gone_back()),
+        (600, ChargeRefused("charge_disputed", "It is disputed.")),
+        (500, None),
+    ):
+        step = perform(
+            engine,
+            refund_payment,
+            account,
+            payment_id=paid_by_card.id,
+            amount=amount,
+            to="card",
+            credit_note=amount != 700,
+        )
+        if told_of_it is not None:
+            answer(engine, step, told_of_it)
+        if amount == 700:
+            come_back(engine)
+    make_a_void_note(engine, account, client)
+
+
+def gone_back() -> RefundReport:
+    return RefundReport(refund=f"re_{uuid4()}", status=RefundStatus.SUCCEEDED)
+
+
+def come_back(engine: Engine) -> None:
+    """The bank gives the last refund back."""
+    with Session(engine) as session, session.begin():
+        last = session.scalars(select(Refund).order_by(Refund.id.desc()).limit(1)).one()
+        failed = RefundReport(refund=str(last.stripe_refund), status=RefundStatus.FAILED)
+        settle_refund(session, last.id, failed, now=NOW, requested_by="stripe")
+
+
+def make_a_void_note(engine: Engine, account: Account, client: Client) -> None:
+    """A void with a document of its own."""
+    with Session(engine) as session, session.begin():
+        session.get_one(Account, account.id).void_makes_credit_note = True
+    void = an_invoice(engine, account, client, "3.00")
+    perform(engine, void_invoice, account, invoice_id=void.id)
+    with Session(engine) as session, session.begin():
+        session.get_one(Account, account.id).void_makes_credit_note = False
 
 
 def send_mails(engine: Engine, account: Account) -> None:
@@ -488,7 +579,12 @@ BREACHES = [
     ),
     (
         "amounts_paid_equal_their_payments",
-        [f"UPDATE payments SET invoice_id = {OPEN} WHERE source = 'outside'"],
+        [
+            (
+                f"UPDATE payments SET invoice_id = {OPEN} WHERE source = 'outside'"
+                " AND NOT EXISTS (SELECT FROM refunds WHERE payment_id = payments.id)"
+            )
+        ],
     ),
     (
         "payments_are_posted_once",
@@ -539,6 +635,90 @@ BREACHES = [
             "ALTER TABLE invoices DROP CONSTRAINT ck_invoices_next_attempt_at",
             "UPDATE invoices SET auto_collect = false WHERE next_attempt_at IS NOT NULL",
         ],
+    ),
+    (
+        "amounts_credited_equal_their_notes",
+        [
+            (
+                "UPDATE credit_notes SET amount = amount + 1, net = net + 1,"
+                " lowers_due = lowers_due + 1 WHERE NOT voids"
+            )
+        ],
+    ),
+    (
+        "amounts_refunded_equal_what_went_back",
+        ["UPDATE refunds SET makes_note = true WHERE destination = 'card' AND NOT makes_note"],
+    ),
+    (
+        "credit_notes_are_posted_once",
+        [
+            (
+                "UPDATE ledger_entries SET credit_note_id = NULL WHERE credit_note_id ="
+                " (SELECT id FROM credit_notes WHERE returned_to = 'credit')"
+            )
+        ],
+    ),
+    (
+        "credit_notes_return_what_they_say",
+        ["UPDATE credit_entries SET credit_note_id = NULL WHERE kind = 'credit_note'"],
+    ),
+    (
+        "credit_notes_return_what_they_say",
+        ["UPDATE refunds SET amount = amount + 1 WHERE credit_note_id IS NOT NULL"],
+    ),
+    *(
+        (
+            "refunds_are_posted_once",
+            [f"UPDATE ledger_entries SET refund_id = NULL WHERE event = '{event}'"],
+        )
+        for event in ("refund", "refund_failed")
+    ),
+    (
+        "refunds_are_posted_once",
+        [
+            "UPDATE refunds SET succeeded_at = now() WHERE state = 'failed' AND succeeded_at IS NULL",
+            (
+                "INSERT INTO credit_entries (client_id, currency, kind, amount, refund_id, requested_by)"
+                " SELECT client_id, currency, 'refund_failed', amount, id, 'test' FROM refunds"
+                " WHERE makes_note AND state = 'failed'"
+            ),
+            (
+                "UPDATE credit_balances SET balance = balance + 600 WHERE client_id IN"
+                " (SELECT client_id FROM refunds WHERE makes_note AND state = 'failed')"
+            ),
+            (
+                "WITH entry AS (INSERT INTO ledger_entries"
+                " (account_id, client_id, event, currency, effective_on)"
+                " SELECT account_id, client_id, 'adjustment', currency, '2026-06-01' FROM refunds"
+                " WHERE makes_note AND state = 'failed' RETURNING id)"
+                " INSERT INTO ledger_postings (entry_id, ledger_account, currency, amount)"
+                " SELECT id, side, 'usd', amount FROM entry,"
+                " (VALUES ('adjustment', 600), ('credit', -600)) AS sides (side, amount)"
+            ),
+        ],
+    ),
+    *(
+        (
+            "what_refunds_leave_as_credit_is_credit",
+            [f"UPDATE credit_entries SET refund_id = NULL WHERE kind = '{kind}'"],
+        )
+        for kind in ("refund", "refund_failed")
+    ),
+    (
+        "refunds_stay_within_their_payments",
+        ["UPDATE refunds SET amount = 5900, note_amount = 5900 WHERE state = 'pending'"],
+    ),
+    (
+        "refunds_stay_within_their_payments",
+        [f"UPDATE refunds SET invoice_id = {OPEN} WHERE state = 'pending'"],
+    ),
+    *(
+        ("refunds_are_answered_in_time", [f"UPDATE refunds SET {change}"])
+        for change in (
+            "first_asked_at = first_asked_at - interval '4 days' WHERE state = 'pending'",
+            "state = 'unknown', first_asked_at = NULL, created_at = created_at - interval '4 days' WHERE state = 'pending'",
+            "state = 'processing', next_ask_at = next_ask_at - interval '4 days' WHERE state = 'pending'",
+        )
     ),
     *(
         ("sent_mails_have_their_receipts", [f"UPDATE mails SET {change}"])
@@ -611,7 +791,7 @@ def test_a_bank_debit_may_take_days(engine: Engine, session: Session, account: A
     assert audit(session, account.id, now=NOW) == []
 
 
-def test_a_charge_is_overdue_by_the_clock_of_the_database_unless_told_another(
+def test_a_charge_or_refund_is_overdue_by_the_clock_of_the_database_unless_told_another(
     engine: Engine, session: Session, account: Account
 ) -> None:
     books(engine, account)
@@ -619,12 +799,13 @@ def test_a_charge_is_overdue_by_the_clock_of_the_database_unless_told_another(
         session,
         "UPDATE payment_attempts SET first_asked_at = now() WHERE state = 'pending'",
         "UPDATE payment_attempts SET next_ask_at = now() WHERE state = 'pending'",
+        "UPDATE refunds SET first_asked_at = now(), next_ask_at = now() WHERE state = 'pending'",
     )
     assert audit(session, account.id) == []
 
     in_four_days = database_now(session) + timedelta(days=4)
-    [difference] = audit(session, account.id, now=in_four_days)
-    assert difference.rule == "charges_are_answered_in_time"
+    late = [difference.rule for difference in audit(session, account.id, now=in_four_days)]
+    assert late == ["charges_are_answered_in_time", "refunds_are_answered_in_time"]
 
 
 def test_runs_from_before_there_were_mails_are_not_accused(
@@ -667,7 +848,7 @@ def test_the_nightly_audit_counts_the_differences_of_all_accounts(
     session.commit()
     for owner in (account, other):
         books(engine, owner)
-    tamper(session, "UPDATE number_series SET next_number = 90")
+    tamper(session, "UPDATE number_series SET next_number = 90 WHERE document = 'invoice'")
     session.commit()
 
     nightly = enqueue(session, audit_books, account_id=None, requested_by="test").id

@@ -14,6 +14,7 @@ from models import Account, Client, Invoice
 from tasks.calls import Step
 from tasks.crediting import adjust_credit, apply_client_credit, apply_invoice_credit, deposit_credit
 from tasks.finalizing import finalize_invoice
+from tasks.invoice_credits import credit_invoice
 from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
@@ -82,6 +83,10 @@ CASES: dict[str, tuple[JobKind, Callable[[Client, Invoice, Invoice], dict[str, A
             "overpayment": "credit",
         },
     ),
+    "credit": (
+        credit_invoice,
+        lambda _client, invoice, _draft: {"invoice_id": invoice.id, "amount": 900, "to": "credit"},
+    ),
     "void": (void_invoice, lambda _client, invoice, _draft: {"invoice_id": invoice.id}),
     "finalize": (finalize_invoice, lambda _client, _open, draft: {"invoice_id": draft.id}),
 }
@@ -104,7 +109,7 @@ def asked(engine: Engine, account: Account, what: str) -> tuple[Client, JobKind,
     draft = a_draft(engine, account, client, "5.00")
     kind, arguments = CASES[what]
     job_id = ask(engine, kind, account, **arguments(client, invoice, draft))
-    dispatch(engine, "billing")
+    dispatch(engine, kind.queue)
     return client, kind, job_id
 
 
@@ -164,7 +169,7 @@ def test_a_worker_killed_before_the_commit_leaves_nothing_and_its_job_is_done_by
     assert (state_of(engine, client), counts(engine)) == (before, rows)
     let_lease_expire(engine, job_id)
     assert rescue(engine) == 1
-    dispatch(engine, "billing")
+    dispatch(engine, kind.queue)
     runner.run(kind, job_id)
 
     assert runs_of(engine, job_id) == [(1, "rescued"), (2, "succeeded")]
@@ -183,7 +188,7 @@ def test_a_worker_that_was_thought_dead_commits_nothing_beside_the_one_that_took
         session.flush()
         let_lease_expire(engine, job_id)
         assert rescue(engine) == 1
-        dispatch(engine, "billing")
+        dispatch(engine, kind.queue)
         return step
 
     before = state_of(engine, client)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from billing.declines import DeclineClass
 from billing.errors import NotFound
-from gateways.documents import InvoiceDocument, StatementDocument
+from gateways.documents import CreditNoteDocument, InvoiceDocument, StatementDocument
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.faults import Fault, FaultKind
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -638,6 +638,9 @@ class _Broken:
 
     def render_statement_pdf(self, document: StatementDocument) -> bytes:
         raise RuntimeError(f"{document.period} cannot be set")
+
+    def render_credit_note_pdf(self, document: CreditNoteDocument) -> bytes:
+        raise RuntimeError(f"{document.number} cannot be set")
 
 
 def test_a_mail_that_could_not_be_made_was_not_sent_and_waits(
