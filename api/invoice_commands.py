@@ -34,6 +34,7 @@ from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.outside_payments import OutsideMethod
 from models import Account, Charge, Client, Invoice
 from models.database import database_now
+from tasks.amending import require_unamended
 from tasks.announcing import require_sendable, send_invoice
 from tasks.charging import charge_invoice, require_billing_method
 from tasks.charging import require_open as require_unpaid
@@ -211,7 +212,11 @@ def finalize(
     status_code=202,
     response_model=JobReport,
     responses=commands(
-        "invoice_not_found", "invoice_not_open", "invoice_partly_paid", "payment_in_flight"
+        "invoice_not_found",
+        "invoice_not_open",
+        "invoice_partly_paid",
+        "charge_amended",
+        "payment_in_flight",
     ),
 )
 def void(
@@ -221,10 +226,15 @@ def void(
     command: Commanded,
     options: Voiding | None = None,
 ) -> Response:
-    """It no longer requires payment. Its number and charges stay with it; credit used is returned."""
+    """It no longer requires payment. Its number and charges stay with it; credit used is returned.
+
+    What would have billed a difference to its charges, being edited since, is removed. It is not
+    voided where that is on a finalized invoice: void that one first.
+    """
     invoice = invoice_of(session, caller, invoice_id)
     options = options or Voiding()
     require_voidable(invoice, options.settle)
+    require_unamended(session, invoice)
     require_no_payment_in_flight(session, invoice_id)
     job = _enqueue(session, caller, void_invoice, invoice, **options.model_dump())
     return command.accepted(job)
@@ -244,7 +254,11 @@ def reissue(
     command: Commanded,
     _options: NoOptions | None = None,
 ) -> Response:
-    """Copies of its charges, with their dates and prices, are open to be billed; once an invoice."""
+    """Copies of its charges, with their dates and prices, are open to be billed; once an invoice.
+
+    Amendments among them go on amending the same charges, but for those of charges that were
+    edited since: what that edit asked for stands.
+    """
     invoice = invoice_of(session, caller, invoice_id)
     require_reissuable(invoice)
     return command.accepted(_enqueue(session, caller, reissue_invoice, invoice))

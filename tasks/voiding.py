@@ -14,6 +14,7 @@ from billing.errors import RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.postings import LedgerEvent, postings_for_voiding
 from models import Account, Invoice
+from tasks.amending import remove_open_amendments, require_unamended
 from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
@@ -45,6 +46,7 @@ def void_invoice(
     """
     invoice = lock_invoice(session, run, invoice_id)
     require_voidable(invoice, settle)
+    require_unamended(session, invoice)
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
         return waits
@@ -68,9 +70,12 @@ def void_invoice(
         ],
     )
     move_credit(session, list(_given_back(invoice, run.requested_by)))
+    removed = remove_open_amendments(session, invoice)
     done: dict[str, Any] = {"invoice": str(invoice_id), "credit_returned": invoice.credit_applied}
     if invoice.amount_paid:
         done["kept_as_credit"] = invoice.amount_paid
+    if removed:
+        done["amendments_removed"] = removed
     if reissue:
         # What it gave back waits for the copies, which are what it was meant for.
         done["charges"] = reissue_charges(session, run, invoice)

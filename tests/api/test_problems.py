@@ -222,14 +222,11 @@ OF_JOBS_ALONE = {
 OF_RULES_ALONE = {
     "amount_exceeds_invoice",
     "amount_exceeds_paid",
-    "charge_amended",
-    "charge_voided",
-    "edit_the_original",
     "line_already_credited",
     "nothing_to_credit",
     "number_series_used",
 }
-"""Codes of rules that nothing asks yet: credit notes, amendments, formats of numbers."""
+"""Codes of rules that nothing asks yet: credit notes, formats of numbers."""
 
 
 def codes_raised() -> set[str]:
