@@ -1,5 +1,6 @@
 """Charges: recorded, edited and deleted at once; billed by drafts."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
@@ -36,7 +37,8 @@ from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from models import Account, Charge, ChargeState, Client, Invoice
 from models.database import database_now
-from tasks.charges import NewCharge, Recorded, Refused, delete_charge, edit_charge, record_charges
+from tasks.amending import change_charge, remove_charge
+from tasks.charges import NewCharge, Recorded, Refused, record_charges
 
 router = APIRouter(tags=["charges"])
 
@@ -107,27 +109,50 @@ class ChargeChanges(TypedDict, total=False):
     metadata: Metadata
 
 
-class ChargeReport(BaseModel):
-    """A charge: `open`, `invoiced` on a draft, or `locked` on a finalized invoice."""
+_ID = "019ae8a3-5c00-7000-8000-000000000004"
+_AMENDMENT_ID = "019ae8a3-5c00-7000-8000-000000000007"
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "019ae8a3-5c00-7000-8000-000000000004",
-                    **_NEW,
-                    "unit_price": "0.275",
-                    "amount": 1100,
-                    "tax_rates": None,
-                    "metadata": {},
-                    "state": "open",
-                    "invoice": None,
-                    "copy_of": None,
-                    "created_at": "2026-05-12T16:20:00Z",
-                }
-            ]
-        }
-    )
+_EXAMPLE: dict[str, Any] = {
+    "id": _ID,
+    **_NEW,
+    "unit_price": "0.275",
+    "amount": 1100,
+    "tax_rates": None,
+    "metadata": {},
+    "state": "open",
+    "invoice": None,
+    "copy_of": None,
+    "amends": None,
+    "amendments": [],
+    "created_at": "2026-05-12T16:20:00Z",
+}
+_AMENDED: dict[str, Any] = {
+    **_EXAMPLE,
+    "state": "locked",
+    "invoice": "019ae8a3-5c00-7000-8000-000000000003",
+    "amendments": [{"id": _AMENDMENT_ID, "amount": 55, "state": "open", "invoice": None}],
+    "amendment": _AMENDMENT_ID,
+}
+
+
+class AmendmentReport(BaseModel):
+    """A charge that bills a difference to another, signed, in minor units."""
+
+    id: UUID
+    amount: int
+    state: ChargeState
+    invoice: UUID | None
+
+
+class ChargeReport(BaseModel):
+    """A charge: `open`, `invoiced` on a draft, or `locked` on a finalized invoice.
+
+    One that `amends` a locked charge bills the difference to what that was invoiced for; a locked
+    charge lists its `amendments`, but for those on void invoices, which count for nothing: all of
+    them and its own `amount` sum to what was last asked for.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     id: UUID
     client: UUID
@@ -144,20 +169,35 @@ class ChargeReport(BaseModel):
     state: ChargeState
     invoice: UUID | None
     copy_of: UUID | None
+    amends: UUID | None
+    amendments: list[AmendmentReport]
     created_at: datetime
 
 
+class ChangedReport(ChargeReport):
+    """A charge after an edit. A locked one is as it was; `amendment` bills the difference.
+
+    That is the open charge among its `amendments`, null where there is nothing left to bill.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_AMENDED]})
+
+    amendment: UUID | None
+
+
 class DeletedReport(BaseModel):
-    """What was deleted."""
+    """What was deleted. A locked charge stays; `amendment` takes back what it was billed for.
+
+    That is null where nothing, or no more, is to be taken back.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"id": "019ae8a3-5c00-7000-8000-000000000004", "deleted": True}]
-        }
+        json_schema_extra={"examples": [{"id": _ID, "deleted": True, "amendment": None}]}
     )
 
     id: UUID
     deleted: bool
+    amendment: UUID | None
 
 
 class ChargeFilters(Paging):
@@ -245,25 +285,39 @@ def show_charge(charge_id: UUID, caller: Reader, session: Transaction) -> Charge
 @router.patch(
     "/v1/charges/{charge_id}",
     summary="Change a charge",
-    responses=writes("charge_not_found", "charge_locked"),
+    responses=writes("charge_not_found", "charge_locked", "charge_voided", "edit_the_original"),
 )
 def change(
     charge_id: UUID, changes: ChargeChanges, caller: Writer, session: Transaction
-) -> ChargeReport:
-    """The total of a draft that it is on follows."""
-    edit_charge(session, caller.account_id, charge_id, changes)
-    return _reports(session, [charge_id])[0]
+) -> ChangedReport:
+    """The total of a draft that it is on follows.
+
+    A locked charge stays as it was invoiced: the difference to its new price is billed by an
+    amendment, an open charge that the next invoice takes. What is left out of a new price is as
+    it was invoiced, so the same request again changes nothing, and the invoiced price takes an
+    open amendment away. Nothing else of a locked charge can be changed (`charge_locked`).
+    """
+    now = database_now(session)
+    amendment = change_charge(session, caller.account_id, charge_id, changes, now=now)
+    [charge] = _reports(session, [charge_id])
+    return ChangedReport(**charge.model_dump(), amendment=amendment)
 
 
 @router.delete(
     "/v1/charges/{charge_id}",
     summary="Delete a charge",
-    responses=reads("charge_not_found", "charge_locked"),
+    responses=reads("charge_not_found", "charge_voided", "edit_the_original"),
 )
 def delete(charge_id: UUID, caller: Writer, session: Transaction) -> DeletedReport:
-    """A draft that loses its last charge is deleted too."""
-    delete_charge(session, caller.account_id, charge_id)
-    return DeletedReport(id=charge_id, deleted=True)
+    """A draft that loses its last charge is deleted too.
+
+    A locked charge stays; an amendment, an open charge that the next invoice takes, brings what it
+    is billed for to nothing.
+    """
+    deleted, amendment = remove_charge(
+        session, caller.account_id, charge_id, now=database_now(session)
+    )
+    return DeletedReport(id=charge_id, deleted=deleted, amendment=amendment)
 
 
 def _with_defaults(
@@ -366,17 +420,48 @@ def _reports(session: Session, ids: Sequence[UUID]) -> list[ChargeReport]:
         .where(Charge.id.in_(ids))
         .execution_options(populate_existing=True)
     )
-    reports = {charge.id: _report(charge, status) for charge, status in rows}
+    amendments = _amendments_of(session, ids)
+    reports = {
+        charge.id: _report(charge, status, amendments.get(charge.id, [])) for charge, status in rows
+    }
     return [reports[charge_id] for charge_id in ids]
 
 
-def _report(charge: Charge, status: str | None) -> ChargeReport:
+def _amendments_of(
+    session: Session, ids: Sequence[UUID]
+) -> dict[UUID | None, list[AmendmentReport]]:
+    """What bills a difference to each of these charges, oldest first."""
+    rows = session.execute(
+        select(Charge, Invoice.status)
+        .outerjoin(Invoice, Invoice.id == Charge.invoice_id)
+        .where(
+            Charge.amends.in_(ids),
+            or_(Charge.invoice_id.is_(None), Invoice.status != InvoiceStatus.VOID),
+        )
+        .order_by(Charge.id)
+        .execution_options(populate_existing=True)
+    )
+    amendments: dict[UUID | None, list[AmendmentReport]] = defaultdict(list)
+    for charge, status in rows:
+        amendments[charge.amends].append(
+            AmendmentReport(
+                id=charge.id,
+                amount=charge.amount,
+                state=_state(status),
+                invoice=charge.invoice_id,
+            )
+        )
+    return amendments
+
+
+def _state(status: str | None) -> ChargeState:
+    """Where a charge stands, by the status of the invoice it is on, if any."""
     if status is None:
-        state = ChargeState.OPEN
-    elif status == InvoiceStatus.DRAFT:
-        state = ChargeState.INVOICED
-    else:
-        state = ChargeState.LOCKED
+        return ChargeState.OPEN
+    return ChargeState.INVOICED if status == InvoiceStatus.DRAFT else ChargeState.LOCKED
+
+
+def _report(charge: Charge, status: str | None, amendments: list[AmendmentReport]) -> ChargeReport:
     return ChargeReport(
         id=charge.id,
         client=charge.client_id,
@@ -390,8 +475,10 @@ def _report(charge: Charge, status: str | None) -> ChargeReport:
         category=charge.category,
         tax_rates=charge.tax_rates,
         metadata=charge.details,
-        state=state,
+        state=_state(status),
         invoice=charge.invoice_id,
         copy_of=charge.copy_of,
+        amends=charge.amends,
+        amendments=amendments,
         created_at=charge.created_at,
     )

@@ -34,6 +34,7 @@ from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.outside_payments import OutsideMethod
 from models import Account, Charge, Client, Invoice
 from models.database import database_now
+from tasks.amending import require_unamended
 from tasks.announcing import require_sendable, send_invoice
 from tasks.archiving import require_not_archived
 from tasks.charging import charge_invoice, require_billing_method
@@ -221,6 +222,7 @@ def finalize(
         "invoice_not_found",
         "invoice_not_open",
         "invoice_partly_paid",
+        "charge_amended",
         "invoice_credited",
         "payment_in_flight",
         "refund_in_flight",
@@ -233,10 +235,15 @@ def void(
     command: Commanded,
     options: Voiding | None = None,
 ) -> Response:
-    """It no longer requires payment. Its number and charges stay with it; credit used is returned."""
+    """It no longer requires payment. Its number and charges stay with it; credit used is returned.
+
+    What would have billed a difference to its charges, being edited since, is removed. It is not
+    voided where that is on a finalized invoice: void that one first.
+    """
     invoice = invoice_of(session, caller, invoice_id)
     options = options or Voiding()
     require_voidable(invoice, options.settle)
+    require_unamended(session, invoice)
     require_no_payment_in_flight(session, invoice_id)
     job = _enqueue(session, caller, void_invoice, invoice, **options.model_dump())
     return command.accepted(job)
@@ -256,7 +263,11 @@ def reissue(
     command: Commanded,
     _options: NoOptions | None = None,
 ) -> Response:
-    """Copies of its charges, with their dates and prices, are open to be billed; once an invoice."""
+    """Copies of its charges, with their dates and prices, are open to be billed; once an invoice.
+
+    Amendments among them go on amending the same charges, but for those of charges that were
+    edited since: what that edit asked for stands.
+    """
     invoice = invoice_of(session, caller, invoice_id)
     require_reissuable(invoice)
     return command.accepted(_enqueue(session, caller, reissue_invoice, invoice))

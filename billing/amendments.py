@@ -94,6 +94,26 @@ def amend(original: int, amendments: Sequence[Amendment], value: int) -> Amendme
     return None if amount == current.amount else ChangedAmendment(current.charge_id, amount)
 
 
+def amend_again(
+    original: int, amendments: Sequence[Amendment], amount: int
+) -> AmendmentStep | None:
+    """What bills an amendment of ``amount`` again, whose invoice was voided.
+
+    It comes on top of what the charge is billed for without it; an open amendment takes it in.
+
+    Args:
+        original: The locked charge's amount as it was invoiced.
+        amendments: All that the charge has; the voided one counts for nothing.
+        amount: What the voided one had billed.
+
+    Raises:
+        InvalidInput: The difference is too large for one charge. The field is ``amount``.
+        ValueError: More than one of the amendments is open.
+    """
+    billed = original + sum(one.amount for one in amendments if one.is_open or one.is_billed)
+    return amend(original, amendments, billed + amount)
+
+
 def require_original(amends: UUID | None) -> None:
     """Check that a charge is no amendment, open or not, before it is edited or deleted.
 

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from billing.cycles import local_date
@@ -20,6 +21,15 @@ MAX_TRIES_IN_30_DAYS = 15
 Visa's rule as Stripe enforces it ("Payment blocked due to excessive retries",
 https://support.stripe.com/questions/payment-blocked-due-to-excessive-retries).
 """
+
+
+class DunningFinal(StrEnum):
+    """What becomes of an invoice whose scheduled tries are used up."""
+
+    # It stays open, and is collected by hand.
+    OPEN = "open"
+    # It is written off.
+    UNCOLLECTIBLE = "uncollectible"
 
 
 def next_try(

@@ -8,7 +8,7 @@ from sqlalchemy import ARRAY, CheckConstraint, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.dates import DEFAULT_NET_DAYS, MAX_NET_DAYS, InvoiceDate
-from billing.dunning import DEFAULT_RETRY_DAYS
+from billing.dunning import DEFAULT_RETRY_DAYS, DunningFinal
 from billing.number_formats import CREDIT_NOTE_FORMAT, DEFAULT_FORMAT, NumberReset
 from billing.reviews import MAX_REVIEW_HOURS
 from models.base import Base, CreatedAt, JsonList, JsonObject, PrimaryKey, is_currency, one_of
@@ -19,7 +19,8 @@ class Account(Base):
 
     ``address`` is an object of text lines, frozen into each finalized invoice; ``tax_ids`` a
     list of texts; ``net_days`` whole days from issue to due; ``dunning_days`` the days from each
-    declined try of a card to the next; ``notifications`` the mails that were switched, by kind.
+    declined try of a card to the next, and ``dunning_final`` what becomes of the invoice after the
+    last; ``notifications`` the mails that were switched, by kind.
     ``review_hours`` is NULL where a person finalizes the drafts of billing periods; ``tax_rates``
     are ids of ``TaxRate``; up to ``books_closed_through`` nothing is posted any more.
     """
@@ -28,6 +29,7 @@ class Account(Base):
     __table_args__ = (
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint(f"net_days BETWEEN 0 AND {MAX_NET_DAYS}", name="net_days"),
+        CheckConstraint(one_of("dunning_final", DunningFinal), name="dunning_final"),
         CheckConstraint(f"review_hours BETWEEN 0 AND {MAX_REVIEW_HOURS}", name="review_hours"),
         CheckConstraint(one_of("invoice_date", InvoiceDate), name="invoice_date"),
         CheckConstraint(one_of("number_reset", NumberReset), name="number_reset"),
@@ -43,6 +45,7 @@ class Account(Base):
     net_days: Mapped[int] = mapped_column(server_default=str(DEFAULT_NET_DAYS))
     auto_collect: Mapped[bool] = mapped_column(server_default="true")
     dunning_days: Mapped[list[Any]] = mapped_column(server_default=str(list(DEFAULT_RETRY_DAYS)))
+    dunning_final: Mapped[str] = mapped_column(server_default=DunningFinal.OPEN)
     notifications: Mapped[JsonObject]
     tax_rates: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     review_hours: Mapped[int | None] = mapped_column(server_default="0")

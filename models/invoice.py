@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Computed,
@@ -15,7 +16,9 @@ from sqlalchemy import (
     Index,
     Select,
     UniqueConstraint,
+    Uuid,
     select,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -54,7 +57,8 @@ class Invoice(Base):
     what is given up and was not recovered. ``review_ends_at`` is when a draft of a billing period
     is finalized by itself, NULL where a person does that. ``auto_collect`` says
     that it is charged without being asked, at ``next_attempt_at``; ``failures`` counts such tries
-    that were declined since the last new card, ``attempt_count`` all tries.
+    that were declined since the last new card, ``attempt_count`` all tries. ``superseded`` are the
+    amendments on a void invoice whose originals were edited since: a reissue leaves them out.
     """
 
     __tablename__ = "invoices"
@@ -163,6 +167,12 @@ class Invoice(Base):
     voided_at: Mapped[datetime | None]
     written_off_at: Mapped[datetime | None]
     reissued_at: Mapped[datetime | None]
+    superseded: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
+
+    @property
+    def outstanding(self) -> int:
+        """What its client has still to pay: what is due, or what was written off of it."""
+        return self.amount_due + self.amount_written_off
 
     def apply(self, event: InvoiceEvent, at: datetime) -> None:
         """Move to the status the state table gives, and note when. Hold the row's lock.

@@ -11,6 +11,7 @@ from psycopg.types.json import Json
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from billing.amendments import require_original
 from billing.currencies import currency_code
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
@@ -142,19 +143,11 @@ def edit_charge(
     Raises:
         InvalidInput: A field's value is wrong.
         NotFound: The account has no such charge.
-        RuleViolation: The charge is on a finalized invoice (``charge_locked``).
+        RuleViolation: The charge amends another (``edit_the_original``), or is on a finalized
+            invoice (``charge_locked``).
     """
     charge, draft = _lock(session, account_id, charge_id)
-    fields = {
-        "quantity": charge.quantity,
-        "unit_price": charge.unit_price,
-        "amount": None if charge.unit_price is not None else charge.amount,
-        **changes,
-    }
-    if changes.get("amount") is not None and "unit_price" not in changes:
-        fields["unit_price"] = None
-    if changes.get("unit_price") is not None and "amount" not in changes:
-        fields["amount"] = None
+    fields = {**changes, **money_after(charge, changes)}
     edited = NewCharge(
         client_id=charge.client_id,
         currency=charge.currency,
@@ -177,12 +170,31 @@ def edit_charge(
     return charge
 
 
+def money_after(charge: Charge, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Quantity, unit price and amount of a charge after an edit of some of them.
+
+    A new amount replaces the price, and vice versa.
+    """
+    money = {
+        "quantity": charge.quantity,
+        "unit_price": charge.unit_price,
+        "amount": None if charge.unit_price is not None else charge.amount,
+    }
+    money |= {name: changes[name] for name in money if name in changes}
+    if changes.get("amount") is not None and "unit_price" not in changes:
+        money["unit_price"] = None
+    if changes.get("unit_price") is not None and "amount" not in changes:
+        money["amount"] = None
+    return money
+
+
 def delete_charge(session: Session, account_id: UUID, charge_id: UUID) -> None:
     """Delete an open charge, or one on a draft; a draft that loses its last one goes too.
 
     Raises:
         NotFound: The account has no such charge.
-        RuleViolation: The charge is on a finalized invoice (``charge_locked``).
+        RuleViolation: The charge amends another (``edit_the_original``), or is on a finalized
+            invoice (``charge_locked``).
     """
     charge, draft = _lock(session, account_id, charge_id)
     session.delete(charge)
@@ -212,6 +224,7 @@ def _lock(session: Session, account_id: UUID, charge_id: UUID) -> tuple[Charge, 
             if charge.invoice_id != (draft and draft.id):
                 locking.rollback()  # It was drafted, or given back, between the two looks.
                 continue
+        require_original(charge.amends)
         if draft is not None and draft.status != InvoiceStatus.DRAFT:
             raise RuleViolation(
                 "charge_locked", f"the charge is on invoice {draft.number}, which is finalized"

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from billing.errors import RuleViolation
 from billing.invoice_states import InvoiceStatus
 from models import Client, Invoice
+from tasks.amending import reissue_amendments
 from tasks.archiving import require_not_archived
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
@@ -15,11 +16,12 @@ from tasks.withdrawing import lock_invoice
 
 # A reference names one charge of its account, so a copy has none.
 _COPY = text("""
-INSERT INTO charges (account_id, client_id, copy_of, charged_on, description, category, quantity,
-                     unit_price, amount, currency, tax_rates, taxed_on, metadata)
-SELECT account_id, client_id, id, charged_on, description, category, quantity, unit_price, amount,
-       currency, tax_rates, taxed_on, metadata
-  FROM charges WHERE client_id = :client AND invoice_id = :invoice
+INSERT INTO charges (account_id, client_id, copy_of, amends, charged_on, description, category,
+                     quantity, unit_price, amount, currency, tax_rates, taxed_on, metadata)
+SELECT account_id, client_id, id, amends, charged_on, description, category, quantity, unit_price,
+       amount, currency, tax_rates, taxed_on, metadata
+  FROM charges
+ WHERE client_id = :client AND invoice_id = :invoice AND id <> ALL(:left_out ::uuid[])
  ORDER BY id
 RETURNING id
 """)
@@ -36,13 +38,16 @@ def reissue_invoice(run: Run, session: Session, invoice_id: UUID) -> Outcome:
 def reissue_charges(session: Session, run: Run, invoice: Invoice) -> int:
     """Open copies of a locked invoice's charges, with their dates and prices; how many.
 
+    A copied amendment goes on amending the same charge.
+
     Raises:
         RuleViolation: Its client is archived (``client_archived``).
     """
     require_not_archived(session.get_one(Client, invoice.client_id))
     invoice.reissued_at = run.now
     session.flush()
-    wanted = {"client": invoice.client_id, "invoice": invoice.id}
+    left_out = reissue_amendments(session, invoice)
+    wanted = {"client": invoice.client_id, "invoice": invoice.id, "left_out": left_out}
     return len(session.execute(_COPY, wanted).all())
 
 

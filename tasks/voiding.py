@@ -14,6 +14,7 @@ from billing.errors import RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.postings import LedgerEvent, postings_for_voiding
 from models import Account, Invoice
+from tasks.amending import remove_open_amendments, require_unamended
 from tasks.credit_balances import CreditMove, apply_credit
 from tasks.credit_notes import write_void_note
 from tasks.credit_returns import return_credit
@@ -49,6 +50,7 @@ def void_invoice(
     """
     invoice = lock_invoice(session, run, invoice_id)
     require_voidable(invoice, settle)
+    require_unamended(session, invoice)
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
         return waits
@@ -78,11 +80,14 @@ def void_invoice(
     expired = return_credit(
         session, account, invoice, given_back, now=run.now, requested_by=run.requested_by
     )
+    removed = remove_open_amendments(session, invoice)
     done: dict[str, Any] = {"invoice": str(invoice_id), "credit_returned": invoice.credit_applied}
     if expired:
         done["credit_expired"] = expired
     if _kept(invoice):
         done["kept_as_credit"] = _kept(invoice)
+    if removed:
+        done["amendments_removed"] = removed
     if account.void_makes_credit_note:
         note = write_void_note(
             session, account, invoice, now=run.now, requested_by=run.requested_by

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
-from tests.api.calls import a_charge, a_draft, problem
+from tests.api.calls import a_charge, a_draft, done, problem
 
 UNKNOWN = "019ae8a3-5c00-7000-8000-000000000099"
 
@@ -43,6 +43,8 @@ def test_a_charge_is_priced_and_shown_with_plain_decimals(
         "state": "open",
         "invoice": None,
         "copy_of": None,
+        "amends": None,
+        "amendments": [],
         "created_at": charge["created_at"],
     }
     assert answer.headers["Location"] == f"/v1/charges/{charge['id']}"
@@ -275,18 +277,80 @@ def test_a_charge_is_deleted_and_its_last_draft_with_it(
 
     answer = api.delete(f"/v1/charges/{charge_id}")
 
-    assert (answer.status_code, answer.json()) == (200, {"id": charge_id, "deleted": True})
+    assert answer.status_code == 200
+    assert answer.json() == {"id": charge_id, "deleted": True, "amendment": None}
     problem(api.get(f"/v1/charges/{charge_id}"), 404, "charge_not_found")
     problem(api.get(f"/v1/invoices/{draft['id']}"), 404, "invoice_not_found")
 
 
-def test_a_charge_on_a_finalized_invoice_is_locked(
+def test_a_locked_charge_stays_and_shows_what_amends_it(
     api: TestClient, invoice: dict[str, Any]
 ) -> None:
     url = f"/v1/charges/{invoice['lines'][0]['charge']}"
+    before = api.get(url).json()
 
-    problem(api.patch(url, json={"quantity": "1"}), 409, "charge_locked")
-    problem(api.delete(url), 409, "charge_locked")
+    changed = api.patch(url, json={"quantity": "42"}).json()
+
+    pending = {"id": changed["amendment"], "amount": 55, "state": "open", "invoice": None}
+    assert changed == {**before, "amendments": [pending], "amendment": pending["id"]}
+    assert api.patch(url, json={"quantity": "42"}).json() == changed
+    amendment = api.get(f"/v1/charges/{pending['id']}").json()
+    assert (amendment["amends"], amendment["amount"]) == (before["id"], 55)
+    assert amendment["description"] == "Correction of INV-000001: FNSKU labelling"
+    listed = {one["id"]: one for one in api.get("/v1/charges").json()["data"]}
+    assert listed == {before["id"]: {**before, "amendments": [pending]}, pending["id"]: amendment}
+
+
+def test_deleting_a_locked_charge_takes_it_back_by_an_amendment(
+    engine: Engine, api: TestClient, invoice: dict[str, Any]
+) -> None:
+    charge_id = invoice["lines"][0]["charge"]
+
+    answer = api.delete(f"/v1/charges/{charge_id}").json()
+
+    assert (answer["id"], answer["deleted"]) == (charge_id, False)
+    [amendment] = api.get(f"/v1/charges/{charge_id}").json()["amendments"]
+    assert (amendment["id"], amendment["amount"]) == (answer["amendment"], -1100)
+    draft = a_draft(engine, api, invoice["client"])
+    [listed] = api.get(f"/v1/charges/{charge_id}").json()["amendments"]
+    assert (listed["state"], listed["invoice"]) == ("invoiced", draft["id"])
+    url = f"/v1/charges/{amendment['id']}"
+    problem(api.patch(url, json={"amount": 1}), 409, "edit_the_original")
+    problem(api.delete(url), 409, "edit_the_original")
+
+
+def test_all_but_the_price_of_a_locked_charge_is_refused(
+    engine: Engine, api: TestClient, invoice: dict[str, Any]
+) -> None:
+    url = f"/v1/charges/{invoice['lines'][0]['charge']}"
+
+    body = problem(api.patch(url, json={"description": "Boxes"}), 409, "charge_locked")
+    assert body["detail"] == (
+        "The charge is on a finalized invoice, so its description cannot be changed: a new "
+        "quantity, unit_price or amount is billed by an amendment."
+    )
+    problem(api.patch(url, json={"quantity": "0"}), 422, "invalid", "quantity")
+    assert api.patch(url, json={}).json()["amendment"] is None
+
+    done(engine, api, api.post(f"/v1/invoices/{invoice['id']}/void"))
+    problem(api.patch(url, json={"quantity": "1"}), 409, "charge_voided")
+    problem(api.delete(url), 409, "charge_voided")
+
+
+def test_an_invoice_whose_charge_was_amended_is_not_voided(
+    engine: Engine, api: TestClient, invoice: dict[str, Any]
+) -> None:
+    url, charge = f"/v1/invoices/{invoice['id']}", invoice["lines"][0]["charge"]
+    api.patch(f"/v1/charges/{charge}", json={"quantity": "42"})
+    later = a_draft(engine, api, invoice["client"])
+    done(engine, api, api.post(f"/v1/invoices/{later['id']}/finalize"))
+
+    problem(api.post(f"{url}/void"), 409, "charge_amended")
+
+    done(engine, api, api.post(f"/v1/invoices/{later['id']}/void"))
+    # On a void invoice it counts for nothing.
+    assert api.get(f"/v1/charges/{charge}").json()["amendments"] == []
+    assert done(engine, api, api.post(f"{url}/void"))["state"] == "succeeded"
 
 
 def test_an_unknown_charge_is_not_found(api: TestClient) -> None:

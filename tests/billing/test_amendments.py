@@ -14,6 +14,7 @@ from billing.amendments import (
     NewAmendment,
     RemovedAmendment,
     amend,
+    amend_again,
     removed_by_void,
     require_billed,
     require_original,
@@ -225,6 +226,17 @@ def test_a_larger_difference_is_refused(original: int, billed: int, value: int) 
         with pytest.raises(InvalidInput, match="of what was invoiced") as refused:
             amend(original, [amendment(1, billed, "paid"), *pending], value)
         assert refused.value.field == "amount"
+
+
+@given(AMOUNTS, histories(), AMOUNTS.filter(bool))
+def test_one_that_was_voided_is_billed_again_on_top_of_the_rest(
+    original: int, amendments: list[Amendment], amount: int
+) -> None:
+    step = amend_again(original, amendments, amount)
+
+    assert step is not None
+    assert net(original, after(amendments, step)) == net(original, amendments) + amount
+    assert isinstance(step, NewAmendment) == (not any(one.is_open for one in amendments))
 
 
 def test_two_open_amendments_are_nobodys_state() -> None:

@@ -36,6 +36,7 @@ _DROPPED = {
 
 _CHECKS = {
     "accounts": {
+        "dunning_final": "dunning_final IN ('open', 'uncollectible')",
         "review_hours": "review_hours BETWEEN 0 AND 2160",
         "invoice_date": "invoice_date IN ('boundary', 'finalization')",
         "number_reset": "number_reset IN ('never', 'yearly')",
@@ -518,6 +519,9 @@ def upgrade() -> None:
         sa.Column("tax_rates", sa.ARRAY(sa.Uuid()), server_default=sa.text("'{}'"), nullable=False),
     )
     op.add_column(
+        "accounts", sa.Column("dunning_final", sa.Text(), server_default="open", nullable=False)
+    )
+    op.add_column(
         "accounts", sa.Column("review_hours", sa.Integer(), server_default="0", nullable=True)
     )
     op.add_column(
@@ -635,6 +639,12 @@ def upgrade() -> None:
     )
     op.add_column(
         "invoices", sa.Column("written_off_at", sa.DateTime(timezone=True), nullable=True)
+    )
+    op.add_column(
+        "invoices",
+        sa.Column(
+            "superseded", sa.ARRAY(sa.Uuid()), server_default=sa.text("'{}'"), nullable=False
+        ),
     )
     op.create_index(
         "ix_invoices_review_ends_at",
