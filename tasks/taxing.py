@@ -212,7 +212,7 @@ def _read(
 ) -> tuple[dict[UUID, list[Any]], dict[UUID, TaxRate]]:
     """The parts of each draft, and all of their rates."""
     parts: dict[UUID, list[Any]] = defaultdict(list)
-    for row in session.execute(_PARTS, {"ids": list(invoice_ids), "by_line": by_line}):
+    for row in session.execute(_PARTS, {"ids": list(invoice_ids), "by_line": by_line}).all():
         parts[row.invoice_id].append(row)
     wanted = {rate for rows in parts.values() for row in rows for rate in row.rates}
     return parts, rates_by_id(session, wanted)

@@ -35,7 +35,7 @@ def told(engine: Engine, invoice: Invoice) -> tuple[list[tuple[date, int]], list
             .where(InvoiceTax.invoice_id == invoice.id)
             .order_by(InvoiceTax.position)
         )
-        return [tuple(row) for row in lines], [tuple(row) for row in taxes]
+        return [(day, tax) for day, tax in lines], [(name, tax) for name, tax in taxes]
 
 
 def put_on_the_account(engine: Engine, account: Account, rates: list[UUID]) -> None:

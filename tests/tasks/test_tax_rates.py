@@ -168,7 +168,8 @@ def test_the_same_reference_with_other_rates_is_another_charge(
 
     assert isinstance(first, Recorded)
     assert recorded([rate]) == Recorded(first.charge_id, created=False)
-    for other in (None, []):
+    others: list[list[UUID] | None] = [None, []]
+    for other in others:
         refused = recorded(other)
         assert isinstance(refused, Refused)
         assert "tax_rates" in str(refused.error)

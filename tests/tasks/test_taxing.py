@@ -99,7 +99,7 @@ def taxes_of(engine: Engine, invoice: Invoice) -> list[tuple[str, int, int]]:
         return [(tax.name, tax.net, tax.tax) for tax in taxes]
 
 
-def booked_tax(engine: Engine, invoice: Invoice) -> dict[tuple[str, UUID], int]:
+def booked_tax(engine: Engine, invoice: Invoice) -> dict[tuple[str, UUID | None], int]:
     """What the books have of an invoice's taxes, by event and rate."""
     with Session(engine) as session:
         rows = session.execute(
