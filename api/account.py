@@ -25,6 +25,7 @@ from api.fields import (
 from api.operations import reads, writes
 from api.shapes import AddressLines
 from api.transactions import Transaction
+from billing.dunning import DunningFinal
 from billing.mails import DEFAULTS, MailKind, switched_on
 from models import Account
 from models.database import database_now
@@ -53,9 +54,14 @@ class AccountChanges(TypedDict, total=False):
 
 
 class DunningReport(BaseModel):
-    """Days from each declined automatic try of a card to the next; if empty, it is tried once."""
+    """Days from each declined automatic try of a card to the next; if empty, it is tried once.
+
+    `final` is what becomes of an invoice whose last try was declined: it stays `open`, or is
+    written off (`uncollectible`).
+    """
 
     days: list[int]
+    final: DunningFinal
 
 
 class AccountReport(BaseModel):
@@ -78,7 +84,7 @@ class AccountReport(BaseModel):
                     "currency": "usd",
                     "net_days": 14,
                     "auto_collect": True,
-                    "dunning": {"days": [3, 5, 7, 7]},
+                    "dunning": {"days": [3, 5, 7, 7], "final": "open"},
                     "notifications": {
                         "invoice_ready": True,
                         "receipt": True,
@@ -109,7 +115,9 @@ class AccountReport(BaseModel):
         same = cls.model_fields.keys() - {"dunning", "notifications"}
         return cls(
             **{name: getattr(account, name) for name in same},
-            dunning=DunningReport(days=account.dunning_days),
+            dunning=DunningReport(
+                days=account.dunning_days, final=DunningFinal(account.dunning_final)
+            ),
             notifications={kind: switched_on(kind, account.notifications, {}) for kind in DEFAULTS},
         )
 
@@ -125,6 +133,6 @@ def change(changes: AccountChanges, caller: Writer, session: Transaction) -> Acc
     """A new zone moves the end of the open period of every client without a zone of its own."""
     kept: dict[str, Any] = {**changes}
     if "dunning" in changes:
-        kept["dunning_days"] = kept.pop("dunning")["days"]
+        kept |= {f"dunning_{name}": value for name, value in kept.pop("dunning").items()}
     account = change_account(session, caller.account_id, kept, now=database_now(session))
     return AccountReport.of(account)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from billing.currencies import currency_code
 from billing.cycles import time_zone
 from billing.dates import MAX_NET_DAYS
+from billing.dunning import DunningFinal
 from billing.errors import InvalidInput, NotFound
 from billing.mails import DEFAULTS
 from billing.texts import MAX_SHORT, require_text
@@ -20,7 +21,7 @@ from tasks.cycles import complete_chains, move_to_zone
 CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
-        "auto_collect", "dunning_days", "notifications",
+        "auto_collect", "dunning_days", "dunning_final", "notifications",
     }
 )  # fmt: skip
 
@@ -126,6 +127,8 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
                 "dunning_days",
                 f"must be at most {MAX_TRIES_AGAIN} numbers of days, each 1 to {MAX_DUNNING_DAYS}",
             )
+        case "dunning_final", _ if value not in {*DunningFinal}:
+            raise InvalidInput("dunning_final", f"must be {' or '.join(sorted(DunningFinal))}")
         case "dunning_days" | "tax_ids", _:
             return list(value or [])
         case _:

@@ -19,6 +19,7 @@ from tasks import (
     voiding,
     webhooks,
     withdrawing,
+    writing_off,
 )
 from tasks.kinds import KINDS
 
@@ -42,4 +43,5 @@ __all__ = [
     "voiding",
     "webhooks",
     "withdrawing",
+    "writing_off",
 ]

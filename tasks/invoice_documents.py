@@ -78,7 +78,7 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         total=format_amount(invoice.total, currency),
         credit=None if is_void else _taken_off(invoice.credit_applied, currency),
         paid=None if is_void else _taken_off(invoice.amount_paid, currency),
-        amount_due=format_amount(invoice.amount_due, currency),
+        amount_due=format_amount(invoice.outstanding, currency),
         notes=_notes(invoice, carried),
         labels=Labels(credit=_credit_label(invoice, carried)),
     )
