@@ -32,6 +32,7 @@ from api.operations import reads, writes
 from api.shapes import AddressLines, PausesReport
 from api.transactions import Transaction
 from billing.dates import InvoiceDate
+from billing.dunning import DunningFinal
 from billing.mails import DEFAULTS, MailKind, switched_on
 from billing.number_formats import NumberReset
 from models import Account
@@ -72,9 +73,14 @@ class AccountChanges(TypedDict, total=False):
 
 
 class DunningReport(BaseModel):
-    """Days from each declined automatic try of a card to the next; if empty, it is tried once."""
+    """Days from each declined automatic try of a card to the next; if empty, it is tried once.
+
+    `final` is what becomes of an invoice whose last try was declined: it stays `open`, or is
+    written off (`uncollectible`).
+    """
 
     days: list[int]
+    final: DunningFinal
 
 
 class AccountReport(BaseModel):
@@ -112,7 +118,7 @@ class AccountReport(BaseModel):
                     "invoice_date": "boundary",
                     "paused": {"billing": False, "collection": False},
                     "void_makes_credit_note": False,
-                    "dunning": {"days": [3, 5, 7, 7]},
+                    "dunning": {"days": [3, 5, 7, 7], "final": "open"},
                     "notifications": {
                         "invoice_ready": True,
                         "receipt": True,
@@ -158,7 +164,9 @@ class AccountReport(BaseModel):
         same = cls.model_fields.keys() - {"dunning", "paused", "notifications", "next_number"}
         return cls(
             **{name: getattr(account, name) for name in same},
-            dunning=DunningReport(days=account.dunning_days),
+            dunning=DunningReport(
+                days=account.dunning_days, final=DunningFinal(account.dunning_final)
+            ),
             paused=PausesReport(
                 billing=account.billing_paused, collection=account.collection_paused
             ),
@@ -191,6 +199,6 @@ def change(changes: AccountChanges, caller: Writer, session: Transaction) -> Acc
     """
     kept: dict[str, Any] = {**changes}
     if "dunning" in changes:
-        kept["dunning_days"] = kept.pop("dunning")["days"]
+        kept |= {f"dunning_{name}": value for name, value in kept.pop("dunning").items()}
     account = change_account(session, caller.account_id, kept, now=database_now(session))
     return AccountReport.of(session, account)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NotRequired, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -25,6 +25,7 @@ from typing_extensions import TypedDict
 from billing.currencies import currency_code
 from billing.cycles import time_zone
 from billing.dates import MAX_NET_DAYS
+from billing.dunning import DunningFinal
 from billing.errors import InvalidInput
 from billing.instants import date_or_instant, instant, iso_date
 from billing.money import MAX_AMOUNT, decimal_from
@@ -284,7 +285,10 @@ class Pauses(TypedDict, total=False):
 
 
 class Dunning(TypedDict):
-    """When a declined card is tried again: days from each automatic try to the next."""
+    """When a declined card is tried again: days from each automatic try to the next.
+
+    `final` says what becomes of the invoice after the last; it stays as it is where left out.
+    """
 
     __pydantic_config__ = FORBID_UNKNOWN  # type: ignore[misc]  # pydantic's way, as above.
 
@@ -292,6 +296,7 @@ class Dunning(TypedDict):
         list[Annotated[int, Field(strict=True, ge=1, le=MAX_DUNNING_DAYS)]],
         Field(max_length=MAX_TRIES_AGAIN),
     ]
+    final: NotRequired[DunningFinal]
 
 
 class NoOptions(BaseModel):

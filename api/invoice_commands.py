@@ -46,10 +46,11 @@ from tasks.drafting import require_open as require_open_charges
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice, require_total
 from tasks.kinds import JobKind
-from tasks.marking_paid import mark_invoice_paid, require_payable
+from tasks.marking_paid import mark_invoice_paid, require_owed, require_payable
 from tasks.reissuing import reissue_invoice, require_reissuable
 from tasks.voiding import VoidSettlement, require_voidable, void_invoice
 from tasks.withdrawing import require_no_payment_in_flight
+from tasks.writing_off import require_open_debt, write_off_invoice
 
 router = APIRouter(tags=["invoices"])
 
@@ -322,11 +323,14 @@ def mark_paid(
     command: Commanded,
     payment: OutsidePayment | None = None,
 ) -> Response:
-    """Of all that is due, or of a part of it, which leaves the invoice open. The client is told."""
+    """Of all that is due, or of a part of it, which leaves the invoice open. The client is told.
+
+    An uncollectible invoice recovers what was written off of it, and is paid once that is nothing.
+    """
     told = payment or OutsidePayment()
     invoice = invoice_of(session, caller, invoice_id)
     account = session.get_one(Account, caller.account_id)
-    require_unpaid(InvoiceStatus(invoice.status), "mark as paid")
+    require_owed(InvoiceStatus(invoice.status))
     require_payable(
         invoice,
         told.amount,
@@ -339,6 +343,27 @@ def mark_paid(
     return command.accepted(
         _enqueue(session, caller, mark_invoice_paid, invoice, **told.model_dump())
     )
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/write-off",
+    summary="Give up what is due of an invoice",
+    status_code=202,
+    response_model=JobReport,
+    responses=commands("invoice_not_found", "invoice_not_open", "payment_in_flight"),
+)
+def write_off(
+    invoice_id: UUID,
+    caller: Writer,
+    session: Transaction,
+    command: Commanded,
+    _options: NoOptions | None = None,
+) -> Response:
+    """It is bad debt in the books and charged to no card any more. What is paid later is recovered."""
+    invoice = invoice_of(session, caller, invoice_id)
+    require_open_debt(invoice)
+    require_no_payment_in_flight(session, invoice_id)
+    return command.accepted(_enqueue(session, caller, write_off_invoice, invoice))
 
 
 @router.post(

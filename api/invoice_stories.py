@@ -59,6 +59,7 @@ class Happening(StrEnum):
     KEPT_AS_CREDIT = "kept_as_credit"
     REMAINDER_CARRIED = "remainder_carried"
     PAID = "paid"
+    WRITTEN_OFF = "written_off"
     VOIDED = "voided"
     REISSUED = "reissued"
     CREDIT_RETURNED = "credit_returned"
@@ -91,6 +92,14 @@ class HistoryItem(BaseModel):
     detail: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class WriteOff:
+    """What was given up of an invoice, in minor units, and when."""
+
+    at: datetime
+    amount: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """What is known of an invoice; each sequence oldest first."""
@@ -104,6 +113,7 @@ class Story:
     notes: Sequence[CreditNote]
     refunds: Sequence[Refund]
     mails: Sequence[Mail]
+    write_offs: Sequence[WriteOff] = ()
 
 
 def next_of(story: Story) -> NextReport:
@@ -153,7 +163,11 @@ def _why_nothing(invoice: Invoice) -> str:
         case InvoiceStatus.VOID:
             return "It is void and asks for nothing."
         case InvoiceStatus.UNCOLLECTIBLE:
-            return "It was given up: nothing is charged by itself."
+            left = format_amount(invoice.amount_written_off, invoice.currency)
+            return (
+                f"It was given up: nothing is charged any more. {left} can still be paid: record "
+                "what comes."
+            )
         case _ if invoice.total < 0:
             return "It gave the client credit, and asks for nothing."
         case _:
@@ -254,6 +268,9 @@ def _end(story: Story) -> Iterator[HistoryItem]:
     if invoice.paid_at is not None:
         used = [entry.created_at for entry in story.credit if entry.kind in _BEFORE_PAID]
         yield HistoryItem(at=max([invoice.paid_at, *used]), what=Happening.PAID, detail=None)
+    for one in story.write_offs:
+        given_up = format_amount(one.amount, invoice.currency)
+        yield HistoryItem(at=one.at, what=Happening.WRITTEN_OFF, detail=given_up)
     if invoice.voided_at is not None:
         yield HistoryItem(at=invoice.voided_at, what=Happening.VOIDED, detail=None)
     if invoice.reissued_at is not None:

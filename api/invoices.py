@@ -16,7 +16,7 @@ from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
 from api.documents import PDF, DocumentsOf, PdfAnswer
 from api.invoice_lines import LineReport, TaxReport, lines_and_taxes
-from api.invoice_stories import HistoryItem, NextReport, Story, history_of, next_of
+from api.invoice_stories import HistoryItem, NextReport, Story, WriteOff, history_of, next_of
 from api.mails import MAIL_EXAMPLE, MailReport
 from api.operations import reads
 from api.paging import Paging, newest_first
@@ -28,12 +28,15 @@ from billing.collection import AttemptState, Collection, Origin, collection_of
 from billing.declines import DeclineClass
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
+from billing.postings import LedgerAccount, LedgerEvent
 from models import (
     BillingMethod,
     BillingPeriod,
     CreditEntry,
     CreditNote,
     Invoice,
+    LedgerEntry,
+    LedgerPosting,
     Mail,
     Payment,
     PaymentAttempt,
@@ -63,6 +66,7 @@ _EXAMPLE: dict[str, Any] = {
     "amount_paid": 0,
     "amount_credited": 0,
     "amount_refunded": 0,
+    "amount_written_off": 0,
     "amount_due": 1320,
     "period_start": "2026-05-01",
     "period_end": "2026-06-01",
@@ -71,6 +75,7 @@ _EXAMPLE: dict[str, Any] = {
     "finalized_at": "2026-06-01T12:00:00Z",
     "paid_at": None,
     "voided_at": None,
+    "written_off_at": None,
     "reissued_at": None,
     "created_at": "2026-06-01T12:00:00Z",
     "memo": "Thank you for a quick unloading.",
@@ -147,7 +152,8 @@ class InvoiceSummary(BaseModel):
     `collection` says how its card is charged, and `next_attempt_at` when that is tried again by
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
     how often it was tried. `amount_credited` is the sum of its credit notes, and `amount_refunded`
-    what was given back of it, with a note or without.
+    what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
+    `amount_written_off` is what was given up of it and not paid since.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -168,6 +174,7 @@ class InvoiceSummary(BaseModel):
     amount_paid: int
     amount_credited: int
     amount_refunded: int
+    amount_written_off: int
     amount_due: int
     period_start: date | None
     period_end: date | None
@@ -176,6 +183,7 @@ class InvoiceSummary(BaseModel):
     finalized_at: datetime | None
     paid_at: datetime | None
     voided_at: datetime | None
+    written_off_at: datetime | None
     reissued_at: datetime | None
     created_at: datetime
     memo: str | None
@@ -393,4 +401,17 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
             .where(Mail.client_id == invoice.client_id, Mail.invoice_ids.contains([invoice.id]))
             .order_by(Mail.id)
         ).all(),
+        write_offs=[
+            WriteOff(at, amount)
+            for at, amount in session.execute(
+                select(LedgerEntry.posted_at, LedgerPosting.amount)
+                .join(LedgerPosting, LedgerPosting.entry_id == LedgerEntry.id)
+                .where(
+                    LedgerEntry.invoice_id == invoice.id,
+                    LedgerEntry.event == LedgerEvent.WRITE_OFF,
+                    LedgerPosting.ledger_account == LedgerAccount.BAD_DEBT,
+                )
+                .order_by(LedgerEntry.id)
+            )
+        ],
     )

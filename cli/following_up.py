@@ -39,7 +39,7 @@ from models.payment_attempt import STILL_OPEN
 QUEUES = {"payments": "cards", "mail": "mails"}
 """Where the jobs wait that follow a run, and what they are about."""
 
-DECLINED, VOIDED = "declined", "void"
+DECLINED, WRITTEN_OFF, VOIDED = "declined", "written_off", "void"
 
 SENT = frozenset({MailState.CLAIMED, MailState.ACCEPTED, MailState.DELIVERED})
 """Handed over, as far as is known."""
@@ -58,6 +58,7 @@ _WORDS = {
     Collection.EXHAUSTED: ("held", "the card was declined for good"),
     Collection.NO_BILLING_METHOD: ("open without card", ""),
     Collection.MANUAL: ("open", "collected by hand"),
+    WRITTEN_OFF: ("given up", "bad debt"),
     VOIDED: ("void", ""),
 }
 
@@ -66,7 +67,7 @@ _WORDS = {
 class Share:
     """A part of what was invoiced, and what became of it.
 
-    ``outcome`` is a kind of credit entry, a source of payments, ``declined``, ``void``, or how
+    ``outcome`` is a kind of credit entry, a source of payments, ``declined``, ``written_off``, ``void``, or how
     what is due is being collected; ``amount`` is in minor units. An invoice that was paid in two
     ways is counted in two shares.
     """
@@ -313,7 +314,7 @@ def _invoiced(session: Session, runs: Sequence[UUID]) -> dict[str, int]:
 
 
 def _paid(session: Session, runs: Sequence[UUID]) -> list[Share]:
-    """What credit and payments settled, and what was voided since."""
+    """What credit and payments settled, and what was given up or voided since."""
     ours = Invoice.run_id.in_(runs)
     is_void = Invoice.status == InvoiceStatus.VOID
     number = func.count(Invoice.id.distinct())
@@ -344,9 +345,14 @@ def _paid(session: Session, runs: Sequence[UUID]) -> list[Share]:
         .where(ours, is_void)
         .group_by(Invoice.currency)
     )
+    written_off = (
+        select(Invoice.currency, literal(WRITTEN_OFF), number, func.sum(Invoice.amount_written_off))
+        .where(ours, Invoice.amount_written_off > 0)
+        .group_by(Invoice.currency)
+    )
     return [
         Share(currency=currency, outcome=outcome, invoices=invoices, amount=int(amount))
-        for statement in (by_credit, by_payment, voided)
+        for statement in (by_credit, by_payment, written_off, voided)
         for currency, outcome, invoices, amount in session.execute(statement)
     ]
 

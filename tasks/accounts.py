@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from billing.currencies import currency_code
 from billing.cycles import time_zone
 from billing.dates import MAX_NET_DAYS
+from billing.dunning import DunningFinal
 from billing.errors import InvalidInput, NotFound
 from billing.mails import DEFAULTS
 from billing.texts import MAX_SHORT, require_text
@@ -26,8 +27,9 @@ from tasks.taxing import retax_drafts
 CHANGEABLE = frozenset(
     {
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
-        "auto_collect", "dunning_days", "notifications", "tax_rates", "review_hours",
-        "invoice_date", "paused", "books_closed_through", "void_makes_credit_note",
+        "auto_collect", "dunning_days", "dunning_final", "notifications", "tax_rates",
+        "review_hours", "invoice_date", "paused", "books_closed_through",
+        "void_makes_credit_note",
     }
 )  # fmt: skip
 
@@ -154,6 +156,8 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
             )
         case "tax_rates", None:
             raise InvalidInput("tax_rates", "must be a list of tax rates, which may be empty")
+        case "dunning_final", _ if value not in {*DunningFinal}:
+            raise InvalidInput("dunning_final", f"must be {' or '.join(sorted(DunningFinal))}")
         case "dunning_days" | "tax_ids" | "tax_rates", _:
             return list(value or [])
         case _:

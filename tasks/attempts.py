@@ -21,7 +21,7 @@ from billing.collection import (
 from billing.credit import CreditEntryKind
 from billing.cycles import local_date
 from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass, decline_class
-from billing.dunning import MAX_TRIES_IN_30_DAYS, next_try
+from billing.dunning import MAX_TRIES_IN_30_DAYS, DunningFinal, next_try
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.job_states import retry_delay
@@ -47,6 +47,7 @@ from models import (
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import attempt_for_update
+from tasks.bad_debt import write_off
 from tasks.calls import Call, Gateways, Step
 from tasks.credit_balances import CreditMove, apply_credit, move_credit, write_expiries
 from tasks.kinds import Run
@@ -397,7 +398,7 @@ class _Settlement:
 
     def succeed(self, amount: int) -> None:
         """Money came: it settles the invoice, or is credit where nothing is due any more."""
-        due = self._invoice.amount_due if self._invoice.status == InvoiceStatus.OPEN else 0
+        due = self._invoice.outstanding
         payment = receive(
             self._session,
             self._account,
@@ -438,6 +439,7 @@ class _Settlement:
         self._use_credit()
         if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
             self._tell()
+            self._give_up_if_exhausted()
 
     def refuse(self, code: str) -> None:
         """Stripe did not even ask the card: whose fault that is decides what can help."""
@@ -484,6 +486,12 @@ class _Settlement:
     def _try_after(self, failures: int) -> datetime | None:
         zone = self._client.zone(self._account)
         return next_try(self._now, failures, zone, self._account.dunning_days)
+
+    def _give_up_if_exhausted(self) -> None:
+        """The last scheduled try was declined: the account may want no open invoice of that."""
+        gives_up = self._account.dunning_final == DunningFinal.UNCOLLECTIBLE
+        if gives_up and self._try_after(self._invoice.failures) is None:
+            write_off(self._session, self._account, self._invoice, now=self._now)
 
     def _hold_the_rest(self) -> None:
         """One client's charges go one after another: a decline holds the others."""

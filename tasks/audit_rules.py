@@ -202,6 +202,38 @@ CHECKS = {
            AND bool_and(COALESCE(charges.tax_rates, clients.tax_rates, accounts.tax_rates, '{}')
                         = '{}')
     """,
+    "charges_have_one_open_amendment": """
+        SELECT amends::text,
+               concat('has ', count(*), ' open amendments, of ', array_to_string(
+                      array_agg(charges.amount), ', '))
+          FROM charges LEFT JOIN invoices ON invoices.id = invoice_id
+         WHERE charges.account_id = :account AND amends IS NOT NULL
+           AND (invoice_id IS NULL OR status = 'draft')
+         GROUP BY amends HAVING count(*) > 1 OR bool_or(charges.amount = 0)
+    """,
+    # One that counts for nothing, on a void invoice, may amend what is void by now.
+    "amendments_amend_billed_charges": """
+        SELECT charges.id::text,
+               concat('amends ', charges.amends, ', which is on ', COALESCE(billed.number, 'nothing'),
+                      ': ', COALESCE(billed.status, 'open'))
+          FROM charges JOIN charges AS originals ON originals.id = charges.amends
+          LEFT JOIN invoices AS own ON own.id = charges.invoice_id
+          LEFT JOIN invoices AS billed ON billed.id = originals.invoice_id
+         WHERE charges.account_id = :account AND own.status IS DISTINCT FROM 'void'
+           AND (COALESCE(billed.status, 'draft') IN ('draft', 'void')
+                OR originals.amends IS NOT NULL
+                OR (originals.client_id, originals.currency)
+                   <> (charges.client_id, charges.currency))
+    """,
+    "copies_bill_what_they_copy": """
+        SELECT copies.id::text,
+               concat('copies ', originals.id, ', and amends ', COALESCE(copies.amends::text, 'nothing'),
+                      ' and not ', COALESCE(originals.amends::text, 'nothing'))
+          FROM charges AS copies JOIN charges AS originals ON originals.id = copies.copy_of
+         WHERE copies.account_id = :account
+           AND ((copies.client_id, copies.currency) <> (originals.client_id, originals.currency)
+                OR copies.amends IS DISTINCT FROM originals.amends)
+    """,
     "numbers_are_gapless": """
         SELECT concat(document, ' ', NULLIF(year, 0)),
                concat('began with ', COALESCE(first_number, 1), ', next is ',
@@ -448,6 +480,17 @@ CHECKS = {
           FROM invoices LEFT JOIN payments ON payments.invoice_id = invoices.id
          WHERE invoices.account_id = :account
          GROUP BY invoices.id HAVING COALESCE(sum(applied), 0) <> amount_paid
+    """,
+    "written_off_equals_bad_debt": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', amount_written_off, ', its bad debt is ',
+                      COALESCE(booked.amount, 0))
+          FROM invoices LEFT JOIN (
+               SELECT entries.invoice_id, sum(amount) AS amount
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account = 'bad_debt'
+                GROUP BY entries.invoice_id) AS booked ON booked.invoice_id = invoices.id
+         WHERE account_id = :account AND amount_written_off <> COALESCE(booked.amount, 0)
     """,
     "payments_are_posted_once": """
         SELECT payments.id::text, concat('has ', count(entries.id), ' entries')

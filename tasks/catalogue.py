@@ -26,6 +26,7 @@ from tasks import (
     voiding,
     webhooks,
     withdrawing,
+    writing_off,
 )
 from tasks.kinds import KINDS
 
@@ -56,4 +57,5 @@ __all__ = [
     "voiding",
     "webhooks",
     "withdrawing",
+    "writing_off",
 ]

@@ -87,7 +87,7 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         paid=None if is_void else _taken_off(invoice.amount_paid, currency),
         credited=_taken_off(invoice.amount_credited, currency),
         refunded=None if is_void else _taken_off(-invoice.amount_refunded, currency),
-        amount_due=format_amount(invoice.amount_due, currency),
+        amount_due=format_amount(invoice.outstanding, currency),
         notes=(
             *_paragraphs(invoice.memo),
             *_notes(invoice, carried),

@@ -76,7 +76,7 @@ def letter_invoice(invoice: Invoice, period: BillingPeriod | None) -> LetterInvo
     return LetterInvoice(
         number=invoice.number,
         total=format_amount(invoice.total, invoice.currency),
-        amount_due=format_amount(invoice.amount_due, invoice.currency),
+        amount_due=format_amount(invoice.outstanding, invoice.currency),
         due_on=written_date(invoice.due_on),
         status=(
             "Added to your credit"
@@ -89,7 +89,7 @@ def letter_invoice(invoice: Invoice, period: BillingPeriod | None) -> LetterInvo
             else None
         ),
         period=None if period is None else written_period(period),
-        is_due=invoice.amount_due > 0,
+        is_due=invoice.outstanding > 0,
     )
 
 

@@ -120,7 +120,7 @@ def announcement(
     mail. A receipt instead when credit has paid everything; money that came has its own.
     """
     told_of = [invoice for invoice in invoices if invoice.status not in _NOT_TOLD]
-    due = [invoice for invoice in told_of if invoice.amount_due > 0]
+    due = [invoice for invoice in told_of if invoice.outstanding > 0]
     settled_by_credit = any(invoice.total > 0 and not invoice.amount_paid for invoice in told_of)
     if not (due or settled_by_credit or (told_of and wanted_by_staff)):
         return None
@@ -153,7 +153,7 @@ def _told(due: Sequence[Invoice], method: BillingMethod | None) -> dict[str, Any
     return {
         "due": {
             str(invoice.id): {
-                "amount_due": invoice.amount_due,
+                "amount_due": invoice.outstanding,
                 "credit_applied": invoice.credit_applied,
             }
             for invoice in due

@@ -35,11 +35,14 @@ def mark_invoice_paid(
     note: str | None = None,
     overpayment: str | None = None,
 ) -> Outcome:
-    """Record an outside payment of what is due, or of a part of it, as of today or an earlier day."""
+    """Record an outside payment of what is due, or of a part of it, as of today or an earlier day.
+
+    Of what was written off of an uncollectible invoice, it is a recovery.
+    """
     invoice = lock_invoice(session, run, invoice_id)
     account = session.get_one(Account, invoice.account_id)
     today = local_date(run.now, ZoneInfo(account.time_zone))
-    require_open(InvoiceStatus(invoice.status), "mark as paid")
+    require_owed(InvoiceStatus(invoice.status))
     require_payable(invoice, amount, paid_on, today=today, overpayment=overpayment)
     require_open_books(session, account.id, "paid_on", paid_on)
     waits = withdraw_first(session, run, invoice)
@@ -51,7 +54,7 @@ def mark_invoice_paid(
         Received(
             client_id=invoice.client_id,
             currency=invoice.currency,
-            amount=invoice.amount_due if amount is None else amount,
+            amount=invoice.outstanding if amount is None else amount,
             source=PaymentSource.OUTSIDE,
             paid_on=paid_on or today,
             event=LedgerEvent.OUTSIDE_PAYMENT,
@@ -69,6 +72,16 @@ def mark_invoice_paid(
     return Done({"invoice": str(invoice_id), "payment": str(payment.id)})
 
 
+def require_owed(status: InvoiceStatus) -> None:
+    """Check that money is owed for an invoice, whether or not it is still asked for.
+
+    Raises:
+        IllegalTransition: It is neither open nor uncollectible (``invoice_not_open``).
+    """
+    if status != InvoiceStatus.UNCOLLECTIBLE:
+        require_open(status, "mark as paid")
+
+
 def require_payable(
     invoice: Invoice,
     amount: int | None,
@@ -77,7 +90,7 @@ def require_payable(
     today: date,
     overpayment: str | None,
 ) -> None:
-    """Check what a payment says against what is due.
+    """Check what a payment says against what is due, or was written off.
 
     Raises:
         InvalidInput: ``amount`` is nothing, or above what is due and the rest was not said to be
@@ -85,10 +98,10 @@ def require_payable(
     """
     if amount is not None:
         require_some(amount)
-    if amount is not None and amount > invoice.amount_due and overpayment != "credit":
+    if amount is not None and amount > invoice.outstanding and overpayment != "credit":
         raise InvalidInput(
             "amount",
-            f"is more than the {invoice.amount_due} that are due: send overpayment credit to "
+            f"is more than the {invoice.outstanding} that are due: send overpayment credit to "
             "keep the rest as credit",
             code="amount_exceeds_due",
         )

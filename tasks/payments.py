@@ -12,6 +12,7 @@ from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.outside_payments import OutsideMethod
 from billing.postings import LedgerAccount, LedgerEvent, postings_for_payment
 from models import Account, Invoice, Payment, PaymentSource
+from tasks.bad_debt import recover
 from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.posting import Entry, post
 
@@ -19,6 +20,8 @@ _RECEIVED_BY = {
     PaymentSource.CARD: LedgerAccount.STRIPE,
     PaymentSource.OUTSIDE: LedgerAccount.OUTSIDE,
 }
+
+_PAYABLE = frozenset({InvoiceStatus.OPEN, InvoiceStatus.UNCOLLECTIBLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +68,19 @@ def receive(
 ) -> Payment:
     """Write a payment down: what is due of ``invoice`` is settled, the rest becomes credit.
 
-    The caller holds the client's lock and the invoice's.
+    So is what was written off of it: that is recovered first. The caller holds the client's lock
+    and the invoice's.
     """
     applied = 0
-    if invoice is not None and invoice.status == InvoiceStatus.OPEN:
-        applied = min(received.amount, invoice.amount_due)
-        settles = applied == invoice.amount_due
+    if invoice is not None and invoice.status in _PAYABLE:
+        applied = min(received.amount, invoice.outstanding)
+        settles = applied == invoice.outstanding
+        recovered = min(applied, invoice.amount_written_off)
         invoice.amount_paid += applied
+        invoice.amount_written_off -= recovered
         if settles:
             invoice.apply(InvoiceEvent.PAY, now)
+        recover(session, invoice, recovered, effective_on=received.paid_on)
     payment = Payment(
         account_id=account.id,
         client_id=received.client_id,

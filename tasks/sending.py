@@ -204,7 +204,7 @@ def _needless(mail: Mail, invoices: Sequence[Invoice], now: datetime) -> Skip | 
             if any(_is_listed(mail, invoice) for invoice in invoices):
                 return None
         case MailKind.PAYMENT_FAILED:
-            if any(invoice.amount_due for invoice in invoices):
+            if any(invoice.outstanding for invoice in invoices):
                 return None
     is_void = all(invoice.status == InvoiceStatus.VOID for invoice in invoices)
     return Skip("invoice_void" if is_void else "invoice_paid", "there is nothing to pay any more")
@@ -217,7 +217,7 @@ def _is_listed(mail: Mail, invoice: Invoice) -> bool:
     if invoice.status == InvoiceStatus.VOID:
         return False
     was_due = str(invoice.id) in mail.told["due"]
-    return invoice.amount_due > 0 or not was_due or _is_ours_to_end(mail, invoice)
+    return invoice.outstanding > 0 or not was_due or _is_ours_to_end(mail, invoice)
 
 
 def _is_ours_to_end(mail: Mail, invoice: Invoice) -> bool:
@@ -235,7 +235,7 @@ def _pack(session: Session, mail: Mail, invoices: Sequence[Invoice]) -> _Parcel:
     if mail.kind == MailKind.INVOICE_READY:
         # As the letter lists them, so that the first of them are the first attached.
         invoices = sorted(
-            invoices, key=lambda one: one.amount_due == 0 and not _is_ours_to_end(mail, one)
+            invoices, key=lambda one: one.outstanding == 0 and not _is_ours_to_end(mail, one)
         )
     # A failed payment's invoice came with the mail that announced it.
     attached = [] if mail.kind == MailKind.PAYMENT_FAILED else invoices[:MAX_ATTACHED]

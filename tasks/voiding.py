@@ -15,6 +15,7 @@ from billing.invoice_states import InvoiceEvent, InvoiceStatus, transition
 from billing.postings import LedgerEvent, postings_for_voiding
 from models import Account, Invoice
 from tasks.amending import remove_open_amendments, require_unamended
+from tasks.bad_debt import recover
 from tasks.credit_balances import CreditMove, apply_credit
 from tasks.credit_notes import write_void_note
 from tasks.credit_returns import return_credit
@@ -41,7 +42,7 @@ def void_invoice(
     settle: VoidSettlement | None = None,
     reissue: bool | None = None,
 ) -> Outcome:
-    """Void an open invoice: reversed in the books today, and the credit it had used given back.
+    """Void an invoice: reversed in the books today, and the credit it had used given back.
 
     What was paid for it becomes credit where ``settle`` says so. A grant that it had used has it
     again, and what has expired since expires again at once. Credit is used at once for what
@@ -55,8 +56,12 @@ def void_invoice(
     if waits is not None:
         return waits
     account = session.get_one(Account, invoice.account_id)
+    today = local_date(run.now, ZoneInfo(account.time_zone))
+    given_up, invoice.amount_written_off = invoice.amount_written_off, 0
     invoice.apply(InvoiceEvent.VOID, run.now)
     session.flush()
+    # A void reverses a debt, so what was given up of it is one again first.
+    recover(session, invoice, given_up, effective_on=today)
     post(
         session,
         LedgerEvent.VOID,
@@ -65,7 +70,7 @@ def void_invoice(
                 account_id=account.id,
                 client_id=invoice.client_id,
                 currency=invoice.currency,
-                effective_on=local_date(run.now, ZoneInfo(account.time_zone)),
+                effective_on=today,
                 invoice_id=invoice_id,
                 postings=postings_for_voiding(
                     invoice.total,
@@ -112,7 +117,7 @@ def require_voidable(invoice: Invoice, settle: VoidSettlement | None = None) -> 
     """Check that an invoice may be voided, but for charges under way.
 
     Raises:
-        IllegalTransition: It is not open (``invoice_not_open``).
+        IllegalTransition: It is neither open nor uncollectible (``invoice_not_open``).
         RuleViolation: It has credit notes (``invoice_credited``); or money was received for it, and
             ``settle`` does not say what becomes of that (``invoice_partly_paid``).
     """

@@ -33,7 +33,7 @@ def test_a_new_account_charges_and_tells_its_clients_by_itself(api: TestClient) 
     account = api.get("/v1/account").json()
 
     assert account["auto_collect"] is True
-    assert account["dunning"] == {"days": [3, 5, 7, 7]}
+    assert account["dunning"] == {"days": [3, 5, 7, 7], "final": "open"}
     assert account["notifications"] == {
         "invoice_ready": True,
         "receipt": True,
@@ -61,7 +61,11 @@ def test_collection_and_its_schedule_are_the_accounts_to_choose(api: TestClient)
 
     assert changed.status_code == 200
     assert changed.json()["auto_collect"] is False
-    assert changed.json()["dunning"] == {"days": [1, 2]}
+    assert changed.json()["dunning"] == {"days": [1, 2], "final": "open"}
+    ends = {"dunning": {"days": [1], "final": "uncollectible"}}
+    assert api.patch("/v1/account", json=ends).json()["dunning"] == ends["dunning"]
+    kept = api.patch("/v1/account", json={"dunning": {"days": [2]}}).json()["dunning"]
+    assert kept == {"days": [2], "final": "uncollectible"}
     assert api.patch("/v1/account", json={"dunning": {"days": []}}).json()["dunning"]["days"] == []
 
 
@@ -76,7 +80,8 @@ def test_collection_and_its_schedule_are_the_accounts_to_choose(api: TestClient)
         ({"dunning": {"days": [3, 366]}}, "dunning.days[1]"),
         ({"dunning": {"days": [1] * 21}}, "dunning.days"),
         ({"dunning": {"days": [1.5]}}, "dunning.days[0]"),
-        ({"dunning": {"days": [3], "final": "open"}}, "dunning.final"),
+        ({"dunning": {"days": [3], "final": "paid"}}, "dunning.final"),
+        ({"dunning": {"days": [3], "last": "open"}}, "dunning.last"),
         ({"notifications": None}, "notifications"),
         ({"notifications": {"receipt": 0}}, "notifications.receipt"),
         ({"notifications": {"card_expiring": True}}, "notifications.card_expiring"),

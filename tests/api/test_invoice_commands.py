@@ -240,6 +240,56 @@ def test_a_declined_card_is_the_result_of_the_job_and_no_error(
     assert job["result"]["decline_code"] == "insufficient_funds"
 
 
+def test_what_is_given_up_is_told_and_may_be_paid_after_all(
+    engine: Engine, api: TestClient, invoice: dict[str, Any]
+) -> None:
+    url = f"/v1/invoices/{invoice['id']}"
+    assert (invoice["amount_written_off"], invoice["written_off_at"]) == (0, None)
+
+    job = done(engine, api, api.post(f"{url}/write-off"))
+
+    assert job["result"] == {"invoice": invoice["id"], "written_off": 1100}
+    gone = api.get(url).json()
+    assert (gone["status"], gone["collection"]) == ("uncollectible", "none")
+    assert (gone["amount_due"], gone["amount_written_off"]) == (0, 1100)
+    assert gone["written_off_at"].endswith("Z")
+    assert gone["next"] == {
+        "what": "nothing",
+        "at": None,
+        "why": "It was given up: nothing is charged any more. 11.00 USD can still be paid: record "
+        "what comes.",
+    }
+    assert gone["history"][-1] == {
+        "at": gone["history"][-1]["at"],
+        "what": "written_off",
+        "detail": "11.00 USD",
+    }
+    problem(api.post(f"{url}/write-off"), 409, "invoice_not_open")
+    problem(api.post(f"{url}/write-off", json={"amount": 1}), 422, "invalid", "amount")
+    more = {"amount": 1101}
+    problem(api.post(f"{url}/mark-paid", json=more), 422, "amount_exceeds_due", "amount")
+
+    done(engine, api, api.post(f"{url}/mark-paid", json={"amount": 100}))
+    assert api.get(url).json()["amount_written_off"] == 1000
+    done(engine, api, api.post(f"{url}/mark-paid"))
+    paid = api.get(url).json()
+    assert (paid["status"], paid["amount_paid"], paid["amount_written_off"]) == ("paid", 1100, 0)
+    assert [item["what"] for item in paid["history"]].count("written_off") == 1
+    problem(api.post(f"{url}/write-off"), 409, "invoice_not_open")
+
+
+def test_what_was_given_up_can_be_voided(
+    engine: Engine, api: TestClient, invoice: dict[str, Any]
+) -> None:
+    url = f"/v1/invoices/{invoice['id']}"
+    done(engine, api, api.post(f"{url}/write-off"))
+
+    assert done(engine, api, api.post(f"{url}/void"))["state"] == "succeeded"
+
+    void = api.get(url).json()
+    assert (void["status"], void["amount_due"], void["amount_written_off"]) == ("void", 0, 0)
+
+
 def test_what_is_certain_of_a_charge_is_refused_at_once(
     api: TestClient, invoice: dict[str, Any]
 ) -> None:
@@ -271,7 +321,7 @@ def test_nothing_else_is_done_while_money_may_be_moving(
     assert job["result"]["state"] == "processing"
     deposit(engine, api, invoice["client"], 500, apply=False)
 
-    for command in ("charge", "mark-paid", "apply-credit", "void"):
+    for command in ("charge", "mark-paid", "apply-credit", "void", "write-off"):
         problem(api.post(f"{url}/{command}"), 409, "payment_in_flight")
     told = api.get(url).json()["next"]
     assert told["what"] == "wait_for_answer"
@@ -436,7 +486,7 @@ def test_what_turns_out_wrong_when_the_job_runs_ends_it_with_the_same_code(
 
 
 @pytest.mark.parametrize(
-    "command", ["finalize", "void", "charge", "mark-paid", "apply-credit", "send"]
+    "command", ["finalize", "void", "charge", "mark-paid", "apply-credit", "send", "write-off"]
 )
 def test_an_unknown_invoice_is_not_found(api: TestClient, command: str) -> None:
     url = f"/v1/invoices/{uuid4()}"
@@ -445,7 +495,7 @@ def test_an_unknown_invoice_is_not_found(api: TestClient, command: str) -> None:
     problem(api.delete(url), 404, "invoice_not_found")
 
 
-@pytest.mark.parametrize("path", ["write-off", "credit-notes"])
+@pytest.mark.parametrize("path", ["credit-notes"])
 def test_what_this_version_cannot_do_is_not_there(
     api: TestClient, invoice: dict[str, Any], path: str
 ) -> None:

@@ -14,6 +14,7 @@ from gateways.cards import CardReport, CardStatus, ChargeRefused, RefundReport, 
 from gateways.mail import Accepted
 from models import (
     Account,
+    Charge,
     Client,
     CreditEntry,
     Invoice,
@@ -26,6 +27,7 @@ from models import (
 from models.database import database_now
 from tasks import audits
 from tasks.accounts import create_account
+from tasks.amending import change_charge
 from tasks.audits import RULES, audit, audit_books
 from tasks.billing_methods import set_billing_method
 from tasks.calls import Call, Step
@@ -47,6 +49,7 @@ from tasks.refunds import settle_refund
 from tasks.running import Runner
 from tasks.sending import send_mail
 from tasks.voiding import void_invoice
+from tasks.writing_off import write_off_invoice
 from tests.jobs import LEASE, change_job, dispatch, job_of, states
 from tests.money import payments_of
 from tests.worlds import (
@@ -96,6 +99,7 @@ def books(engine: Engine, account: Account) -> None:
     charge_cards(engine, account, with_card)
     bear_taxes(engine, account)
     give_back(engine, account)
+    write_off_and_amend(engine, account, a_client(engine, account, name="cleo"))
     send_mails(engine, account)
     grant_and_pay_out(engine, account)
 
@@ -252,6 +256,29 @@ def make_a_void_note(engine: Engine, account: Account, client: Client) -> None:
         session.get_one(Account, account.id).void_makes_credit_note = False
 
 
+def write_off_and_amend(engine: Engine, account: Account, client: Client) -> None:
+    """One given up, of which a part came; one given up and void; a charge amended and reissued."""
+    given_up = an_invoice(engine, account, client, "12.00")
+    perform(engine, write_off_invoice, account, invoice_id=given_up.id)
+    perform(engine, mark_invoice_paid, account, invoice_id=given_up.id, amount=500)
+    mistaken = an_invoice(engine, account, client, "13.00")
+    perform(engine, write_off_invoice, account, invoice_id=mistaken.id)
+    perform(engine, void_invoice, account, invoice_id=mistaken.id)
+    charge = a_charge(engine, client, MAY, "14.00")
+    bill_charges(engine, account, client, [charge])
+    amend(engine, account, charge, 1500)
+    with Session(engine) as session:
+        [amendment] = session.scalars(select(Charge.id).where(Charge.amends == charge))
+    other = a_charge(engine, client, MAY, "15.00")
+    void = bill_charges(engine, account, client, [amendment, other])
+    perform(engine, void_invoice, account, invoice_id=void.id, reissue=True)
+
+
+def amend(engine: Engine, account: Account, charge: UUID, amount: int) -> None:
+    with Session(engine) as session, session.begin():
+        change_charge(session, account.id, charge, {"amount": amount}, now=NOW)
+
+
 def send_mails(engine: Engine, account: Account) -> None:
     """Of the run's two mails one is delivered and one accepted; the others wait."""
     with Session(engine) as session:
@@ -272,10 +299,23 @@ def an_invoice(
 ) -> Invoice:
     """A finalized invoice made by hand."""
     charge = a_charge(engine, client, date(2026, 6, 1), price)
-    perform(engine, draft_invoice, account, client_id=client.id, charge_ids=[charge])
-    draft = invoices_of(engine, client)[-1]
-    perform(engine, finalize_invoice, account, invoice_id=draft.id, collect=collect)
-    return invoices_of(engine, client)[-1]
+    return bill_charges(engine, account, client, [charge], collect=collect)
+
+
+def bill_charges(
+    engine: Engine,
+    account: Account,
+    client: Client,
+    charge_ids: list[UUID],
+    *,
+    collect: bool = False,
+) -> Invoice:
+    drafted = perform(engine, draft_invoice, account, client_id=client.id, charge_ids=charge_ids)
+    assert isinstance(drafted, Done)
+    [invoice_id] = drafted.result["invoices"]
+    perform(engine, finalize_invoice, account, invoice_id=UUID(invoice_id), collect=collect)
+    with Session(engine) as session:
+        return session.get_one(Invoice, UUID(invoice_id))
 
 
 def declined() -> CardReport:
@@ -310,6 +350,7 @@ def tamper(session: Session, *statements: str) -> None:
 OPEN = "(SELECT id FROM invoices WHERE number = 'INV-000002')"
 TAXED = "(SELECT invoice_id FROM invoice_taxes LIMIT 1)"
 LASTING = "(SELECT id FROM credit_grants WHERE expires_on IS NULL)"
+AMENDMENT = "amends IS NOT NULL AND invoice_id IS NULL"
 TABLE = "entries_follow_the_postings_table"
 # An entry that lost what it is about is not what the table of postings says, either.
 BREACHES = [
@@ -585,6 +626,54 @@ BREACHES = [
                 " AND NOT EXISTS (SELECT FROM refunds WHERE payment_id = payments.id)"
             )
         ],
+    ),
+    (
+        "written_off_equals_bad_debt",
+        [
+            (
+                "UPDATE ledger_postings SET ledger_account = 'adjustment'"
+                " WHERE ledger_account = 'bad_debt' AND amount > 0"
+            )
+        ],
+    ),
+    (
+        "charges_have_one_open_amendment",
+        [
+            (
+                "INSERT INTO charges (account_id, client_id, amends, charged_on, description,"
+                " quantity, amount, currency) SELECT account_id, client_id, amends, charged_on,"
+                f" 'Again', 1, 1, currency FROM charges WHERE {AMENDMENT}"
+            )
+        ],
+    ),
+    (
+        "charges_have_one_open_amendment",
+        [f"UPDATE charges SET amount = 0 WHERE {AMENDMENT}"],
+    ),
+    *(
+        (
+            "amendments_amend_billed_charges",
+            [
+                (
+                    "UPDATE charges SET amends = (SELECT charges.id FROM charges JOIN invoices"
+                    f" ON invoices.id = invoice_id WHERE {original} LIMIT 1) WHERE amends IS NOT NULL"
+                )
+            ],
+        )
+        for original in (
+            "status = 'draft'",
+            "status = 'void' AND amends IS NULL",
+            "status = 'void' AND amends IS NOT NULL",
+            "status = 'paid' AND invoices.client_id IN (SELECT client_id FROM billing_methods)",
+        )
+    ),
+    (
+        "copies_bill_what_they_copy",
+        [f"UPDATE charges SET amends = NULL WHERE {AMENDMENT}"],
+    ),
+    (
+        "copies_bill_what_they_copy",
+        ["UPDATE charges SET currency = 'eur' WHERE copy_of IS NOT NULL AND amends IS NULL"],
     ),
     (
         "payments_are_posted_once",

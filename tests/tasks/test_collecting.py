@@ -10,6 +10,7 @@ from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, Client, JobAttempt
 from tasks.accounts import change_account
 from tasks.calls import Gateways
+from tasks.charging import charge_invoice
 from tasks.collecting import MAX_CHARGES_A_RUN, collect_client
 from tasks.crediting import deposit_credit
 from tasks.due_collections import collect_due
@@ -716,3 +717,78 @@ def keep_credit(
         currency="usd",
         apply=apply,
     )
+
+
+def give_up_after(engine: Engine, account: Account, days: list[int]) -> None:
+    """Write off what is still due when the tries of this schedule are used up."""
+    with Session(engine) as session, session.begin():
+        ends = {"dunning_days": days, "dunning_final": "uncollectible"}
+        change_account(session, account.id, ends, now=NOW)
+
+
+def test_an_account_may_give_up_what_its_last_scheduled_try_did_not_bring(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    give_up_after(engine, account, [3])
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    assert invoice_of(engine, invoice_id).status == "open"
+    keep_credit(engine, vendors, account, client, 100, apply=False)
+
+    sweep(engine, vendors, now=datetime(2026, 6, 4, 10, tzinfo=UTC))
+
+    invoice = invoice_of(engine, invoice_id)
+    assert (invoice.status, invoice.amount_written_off, invoice.amount_due) == (
+        "uncollectible",
+        900,
+        0,
+    )
+    assert collection(engine, client) == Collection.NONE
+    assert mails(engine) == ["payment_failed", "receipt", "payment_failed"]
+    give_card(engine, stripe_sandbox, client)
+    sweep(engine, vendors, now=datetime(2026, 6, 30, 10, tzinfo=UTC))
+    assert invoice_of(engine, invoice_id).status == "uncollectible"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def test_a_schedule_that_tries_once_is_used_up_by_that(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    give_up_after(engine, account, [])
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    first = an_open_invoice(engine, account, client)
+    later = an_open_invoice(engine, account, client)
+
+    sweep(engine, vendors)
+
+    assert invoice_of(engine, first).status == "uncollectible"
+    # Held by the decline: its own try is still to come.
+    assert invoice_of(engine, later).status == "open"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def test_a_card_that_is_refused_for_good_leaves_the_invoice_to_a_new_one(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    give_up_after(engine, account, [3])
+    client = a_client_with(engine, account, stripe_sandbox, HARD)
+    invoice_id = an_open_invoice(engine, account, client)
+
+    sweep(engine, vendors)
+
+    assert invoice_of(engine, invoice_id).status == "open"
+    assert collection(engine, client) == Collection.EXHAUSTED
+
+
+def test_staffs_own_tries_use_up_no_schedule_and_give_nothing_up(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    give_up_after(engine, account, [])
+    client = a_client_with(engine, account, stripe_sandbox, SOFT)
+    invoice_id = an_open_invoice(engine, account, client, collect=False)
+
+    do(engine, vendors, charge_invoice, account, invoice_id=invoice_id)
+
+    assert attempt_states(engine, invoice_id) == ["declined"]
+    assert invoice_of(engine, invoice_id).status == "open"

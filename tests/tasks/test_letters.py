@@ -380,6 +380,7 @@ def an_invoice(**fields: Any) -> Invoice:
         "total": 123450,
         "credit_applied": 0,
         "amount_due": 123450,
+        "amount_written_off": 0,
         "due_on": date(2026, 6, 15),
     }
     return Invoice(**given | fields)
@@ -423,7 +424,7 @@ def test_an_invoice_is_listed_with_ready_strings() -> None:
             {"status": "void", "amount_due": 0},
             {"status": "Void", "amount_due": "0.00 USD", "is_due": False},
         ),
-        ({"status": "uncollectible"}, {}),
+        ({"status": "uncollectible", "amount_due": 0, "amount_written_off": 123450}, {}),
         (
             {"currency": "jpy", "total": 1200, "amount_due": 1200},
             {"total": "1,200 JPY", "amount_due": "1,200 JPY"},

@@ -20,6 +20,7 @@ from tasks.expiring import expire_client_credit
 from tasks.marking_paid import mark_invoice_paid
 from tasks.paying_out import refund_credit
 from tasks.voiding import void_invoice
+from tasks.writing_off import write_off_invoice
 from tests.money import (
     adjust,
     an_invoice,
@@ -63,13 +64,18 @@ class Owed:
     credit: int = 0
     paid: int = 0
     uses: dict[Given, int] = field(default_factory=dict)
+    written_off: int = 0
 
     @property
     def due(self) -> int:
         return self.total - self.credit - self.paid if self.status == "open" else 0
 
+    @property
+    def outstanding(self) -> int:
+        return self.due + self.written_off
+
     def close(self) -> None:
-        if self.status == "open" and self.due == 0:
+        if self.status in {"open", "uncollectible"} and self.outstanding == 0:
             self.status = "paid"
 
 
@@ -236,7 +242,7 @@ class OnOne:
 
     def do(self, world: World) -> None:
         there = world.book.invoices
-        still_open = [one for one in there if one.status == "open"]
+        still_open = [one for one in there if one.status in {"open", "uncollectible"}]
         if still_open and self.which % 4:
             there = still_open
         if there:
@@ -268,12 +274,12 @@ class Void(OnOne):
         ]
         if use_grants and self.which % 2:
             one = use_grants[self.which % len(use_grants)]
-        if one.status != "open" or one.paid:
+        if one.status not in {"open", "uncollectible"} or one.paid:
             with pytest.raises(RuleViolation):
                 done(world.engine, void_invoice, world.account, invoice_id=one.id)
             return
         done(world.engine, void_invoice, world.account, invoice_id=one.id, now=world.now)
-        one.status = "void"
+        one.status, one.written_off = "void", 0
         book.give_back(one, world.today)
         book.use(one.currency)
 
@@ -286,17 +292,29 @@ class MarkPaid(OnOne):
             "overpayment": "credit",
             "now": world.now,
         }
-        if one.status != "open":
+        if one.status not in {"open", "uncollectible"}:
             with pytest.raises(RuleViolation):
                 done(world.engine, mark_invoice_paid, world.account, **some)
             return
         done(world.engine, mark_invoice_paid, world.account, **some)
-        over = max(self.amount - one.due, 0)
+        over = max(self.amount - one.outstanding, 0)
         one.paid += self.amount - over
+        if one.status == "uncollectible":
+            one.written_off -= self.amount - over
         one.close()
         book.add(one.currency, over)
         if over:
             book.use(one.currency)
+
+
+class WriteOff(OnOne):
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        if one.status != "open":
+            with pytest.raises(RuleViolation):
+                done(world.engine, write_off_invoice, world.account, invoice_id=one.id)
+            return
+        done(world.engine, write_off_invoice, world.account, invoice_id=one.id)
+        one.written_off, one.status = one.due, "uncollectible"
 
 
 @dataclass(frozen=True)
@@ -422,6 +440,7 @@ KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (2, st.builds(ApplyToOne, WHICH, AMOUNTS)),
     (5, st.builds(Void, WHICH, AMOUNTS)),
     (2, st.builds(MarkPaid, WHICH, AMOUNTS)),
+    (1, st.builds(WriteOff, WHICH, AMOUNTS)),
     (2, st.builds(Carry, CURRENCIES)),
     (6, st.builds(Grant, CURRENCIES, AMOUNTS, LASTS, st.booleans())),
     (2, st.builds(PayOut, CURRENCIES, AMOUNTS)),
