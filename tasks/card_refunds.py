@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from billing.refunds import UNSETTLED_REFUNDS, RefundState
@@ -47,14 +47,21 @@ def refund_to_card(session: Session, run: Run, refund: Refund) -> Call:
     return _ask(session, run, refund)
 
 
-def go_on_with_refund(session: Session, run: Run) -> Step | None:
-    """What is left to do of a refund that this job wrote down in an earlier run, if it did."""
-    own = session.scalars(
-        select(Refund).where(Refund.job_id == run.job_id, Refund.idempotency_key.is_not(None))
-    ).one_or_none()
+def go_on_with_refund(session: Session, run: Run, of: Select[UUID]) -> Step | None:
+    """What is left to do of a refund that this job wrote down in an earlier run, if it did.
+
+    It is ``of`` one of these payments, by id.
+    """
+    own = session.scalar(
+        select(Refund.id).where(
+            Refund.payment_id.in_(of),
+            Refund.job_id == run.job_id,
+            Refund.idempotency_key.is_not(None),
+        )
+    )
     if own is None:
         return None
-    refund = lock_refund(session, own.id)
+    refund = lock_refund(session, own)
     # After a day only `resolve_refund` asks, which then sends nothing: a key that Stripe forgot
     # would refund again.
     if refund.state == RefundState.PENDING and ask_by(_sent_at(refund), run.now) == "key":

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 import billing.credit_notes as rules
@@ -41,7 +42,9 @@ def credit_invoice(
     What is over goes ``to`` credit, outside, or to the one card payment that can carry it; the
     note is written when that has succeeded.
     """
-    goes_on = go_on_with_refund(session, run)
+    goes_on = go_on_with_refund(
+        session, run, select(Payment.id).where(Payment.invoice_id == invoice_id)
+    )
     if goes_on is not None:
         return goes_on
     invoice = lock_invoice(session, run, invoice_id)

@@ -30,7 +30,7 @@ def refund_payment(
     credit_note: bool = True,
 ) -> Step:
     """Give a payment back, or a part: as credit, outside, or to the card that it came by."""
-    goes_on = go_on_with_refund(session, run)
+    goes_on = go_on_with_refund(session, run, select(Payment.id).where(Payment.id == payment_id))
     if goes_on is not None:
         return goes_on
     payment = session.scalar(

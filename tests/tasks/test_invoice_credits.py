@@ -280,7 +280,13 @@ def test_a_note_of_lines_credits_them_as_they_were_billed(
     assert credited(engine, invoice.id) == ("open", 8000, 0, 3333)
     again = {"lines": [ids[1]]}
     assert refused(engine, account, invoice.id, **again) == "line_already_credited"
-    for wrong in ({}, {"amount": 1, "lines": ids}, {"lines": [invoice.id]}, {"lines": []}):
+    wrongs: list[dict[str, object]] = [
+        {},
+        {"amount": 1, "lines": ids},
+        {"lines": [invoice.id]},
+        {"lines": []},
+    ]
+    for wrong in wrongs:
         assert refused(engine, account, invoice.id, **wrong) == "invalid"
     credit(engine, vendors, account, invoice.id, lines=[ids[0]])
     assert credited(engine, invoice.id) == ("paid", 11333, 0, 0)

@@ -46,12 +46,12 @@ def of_invoice(engine: Engine, invoice_id: UUID | None) -> tuple[str, int, int, 
 
 
 def an_outside_payment(
-    engine: Engine, account: Account, price: str = "10.00", **paid: object
+    engine: Engine, account: Account, price: str = "10.00", amount: int | None = None
 ) -> Payment:
     """What a new client paid for an invoice in some other way."""
     client = a_client(engine, account)
     invoice = an_invoice(engine, account, client, price)
-    perform(engine, mark_invoice_paid, account, invoice_id=invoice.id, **paid)
+    perform(engine, mark_invoice_paid, account, invoice_id=invoice.id, amount=amount)
     [payment] = payments_of(engine, client)
     return payment
 
