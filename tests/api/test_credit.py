@@ -154,7 +154,7 @@ def test_what_is_shown_is_of_one_instant(
 ) -> None:
     deposit(engine, api, ada["id"], 500)
     client_id = UUID(ada["id"])
-    more = []
+    more: list[CreditMove] = []
 
     def meanwhile(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         if "FROM credit_entries" in statement and not more:
