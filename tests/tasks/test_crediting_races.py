@@ -47,10 +47,18 @@ TOMORROW = NOW.date() + timedelta(days=1)
 Act = Callable[[Session], Any]
 
 
-def act(account: Account, kind: JobKind, *, now: datetime = NOW, **arguments: Any) -> Act:
+def act(account: Account, kind: JobKind, **arguments: Any) -> Act:
     """A job's work, to be done in some transaction."""
-    run = Run(job_id=uuid4(), account_id=account.id, attempt=1, now=now, requested_by="test")
-    return partial(kind.body, run, **arguments)
+    return partial(kind.body, run_at(account, NOW), **arguments)
+
+
+def act_tomorrow(account: Account, kind: JobKind, **arguments: Any) -> Act:
+    """A job's work, of a run that begins a day later."""
+    return partial(kind.body, run_at(account, NOW + timedelta(days=1)), **arguments)
+
+
+def run_at(account: Account, now: datetime) -> Run:
+    return Run(job_id=uuid4(), account_id=account.id, attempt=1, now=now, requested_by="test")
 
 
 def committed(engine: Engine, do: Act) -> Any:  # noqa: ANN401 - what the job says
@@ -436,13 +444,12 @@ def test_a_grant_expires_once_and_pays_nothing_then_whoever_comes_first(
     for round_, client in rounds(engine, account):
         grant(engine, account, client, 1500, TOMORROW)
         draft = a_draft(engine, account, client)
-        tomorrow = NOW + timedelta(days=1)
 
         outcomes = meet(
             engine,
             round_,
-            act(account, expire_client_credit, client_id=client.id, now=tomorrow),
-            act(account, finalize_invoice, invoice_id=draft.id, now=tomorrow),
+            act_tomorrow(account, expire_client_credit, client_id=client.id),
+            act_tomorrow(account, finalize_invoice, invoice_id=draft.id),
         )
 
         assert all_done(outcomes)
@@ -461,7 +468,7 @@ def test_a_grant_expires_or_is_spent_where_its_last_moment_is_also_an_invoices(
         outcomes = meet(
             engine,
             round_,
-            act(account, expire_client_credit, client_id=client.id, now=NOW + timedelta(days=1)),
+            act_tomorrow(account, expire_client_credit, client_id=client.id),
             # It began before midnight, and may have waited for the other.
             act(account, finalize_invoice, invoice_id=draft.id),
         )
@@ -482,13 +489,12 @@ def test_a_grant_expires_once_whether_a_void_gives_back_before_or_after(
         grant(engine, account, client, 900, TOMORROW)
         invoice = an_invoice(engine, account, client, "10.00")
         grant(engine, account, client, 50, TOMORROW, apply=False)
-        tomorrow = NOW + timedelta(days=1)
 
         outcomes = meet(
             engine,
             round_,
-            act(account, expire_client_credit, client_id=client.id, now=tomorrow),
-            act(account, void_invoice, invoice_id=invoice.id, now=tomorrow),
+            act_tomorrow(account, expire_client_credit, client_id=client.id),
+            act_tomorrow(account, void_invoice, invoice_id=invoice.id),
         )
 
         assert all_done(outcomes)
