@@ -13,6 +13,7 @@ from tasks.billing_runs import start_due_runs
 from tasks.due_collections import collect_due
 from tasks.kinds import JobKind
 from tasks.pruning import prune
+from tasks.top_ups import top_up_due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,12 @@ SCHEDULES = (
         cron="* * * * *",
         kind=collect_due,
         description="Charge cards whose try is due, and ask after charges without an answer",
+    ),
+    CronLine(
+        name="top-up-credit",
+        cron="*/5 * * * *",
+        kind=top_up_due,
+        description="Charge cards of clients whose credit is below its threshold",
     ),
     CronLine(
         name="audit-books",

@@ -16,6 +16,7 @@ from billing.postings import LedgerEvent, postings_for_applying_credit
 from models import Account, CreditBalance, Invoice
 from models.credit import balances_for_update
 from models.payment_attempt import is_open_for
+from tasks.auto_top_ups import wake_top_ups
 from tasks.posting import Entry, post
 
 
@@ -76,7 +77,7 @@ def balance_of(session: Session, client_id: UUID, currency: str) -> int:
 def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
     """Write movements down, with the balances they change, in one statement.
 
-    The caller holds the clients' locks.
+    The caller holds the clients' locks. Spending may ask for a top-up.
     """
     if not moves:
         return
@@ -94,6 +95,9 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
             "requesters": [move.requested_by for move in moves],
         },
     )
+    spenders = sorted({move.client_id for move in moves if move.amount < 0})
+    if spenders:
+        wake_top_ups(session, spenders, requested_by=moves[0].requested_by)
 
 
 def apply_credit(

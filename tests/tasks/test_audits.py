@@ -19,6 +19,7 @@ from tasks.accounts import create_account
 from tasks.audits import RULES, audit, audit_books
 from tasks.billing_methods import set_billing_method
 from tasks.calls import Call, Step
+from tasks.card_deposits import deposit_by_card
 from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
 from tasks.crediting import adjust_credit, apply_invoice_credit, deposit_credit
@@ -30,9 +31,20 @@ from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
 from tasks.running import Runner
 from tasks.sending import send_mail
+from tasks.top_ups import top_up_client
 from tasks.voiding import void_invoice
 from tests.jobs import LEASE, change_job, dispatch, job_of, states
-from tests.worlds import NOW, a_charge, a_client, audited, bill, invoices_of, perform, work
+from tests.worlds import (
+    NOW,
+    a_charge,
+    a_client,
+    audited,
+    bill,
+    change,
+    invoices_of,
+    perform,
+    work,
+)
 
 MAY = date(2026, 5, 1)
 
@@ -66,6 +78,7 @@ def books(engine: Engine, account: Account) -> None:
     bill(engine, account, now=NOW)
     move_credit_and_money(engine, account, without_card)
     charge_cards(engine, account, with_card)
+    charge_for_credit(engine, account, with_card)
     send_mails(engine, account)
 
 
@@ -118,6 +131,16 @@ def charge_cards(engine: Engine, account: Account, client: Client) -> None:
     partly_paid = an_invoice(engine, account, client, "9.00")
     perform(engine, mark_invoice_paid, account, invoice_id=partly_paid.id, amount=100)
     perform(engine, void_invoice, account, invoice_id=partly_paid.id, settle="credit")
+
+
+def charge_for_credit(engine: Engine, account: Account, client: Client) -> None:
+    """A deposit that came, and a top-up that was declined; the credit is in a currency of its own."""
+    some: dict[str, Any] = {"client_id": client.id, "amount": 500, "currency": "eur"}
+    came = told(CardStatus.SUCCEEDED, 500)
+    answer(engine, perform(engine, deposit_by_card, account, **some, apply=False), came)
+    setting = {"threshold": 1_000, "target": 2_000, "currency": "eur"}
+    change(engine, client, auto_top_up=setting)
+    answer(engine, perform(engine, top_up_client, account, client_id=client.id), declined())
 
 
 def send_mails(engine: Engine, account: Account) -> None:
@@ -348,6 +371,40 @@ BREACHES = [
             "currency = 'eur' WHERE state = 'succeeded'",
         )
     ),
+    (
+        "money_for_credit_is_a_deposit",
+        [
+            (
+                "UPDATE credit_entries SET kind = 'unexpected' WHERE payment_id IN (SELECT payments.id"
+                " FROM payments JOIN payment_attempts AS tries ON tries.id = attempt_id"
+                " WHERE purpose = 'deposit')"
+            )
+        ],
+    ),
+    (
+        "money_for_credit_is_a_deposit",
+        [
+            (
+                "UPDATE ledger_entries SET event = 'card_payment' WHERE payment_id IN"
+                " (SELECT id FROM payments WHERE source = 'card' AND invoice_id IS NULL)"
+            )
+        ],
+    ),
+    (
+        "a_clients_credit_is_charged_once_at_a_time",
+        [
+            "DROP INDEX uq_payment_attempts_still_open_for_credit",
+            "UPDATE payment_attempts SET state = 'needs_action' WHERE purpose = 'top_up'",
+            (
+                "INSERT INTO payment_attempts (account_id, client_id, purpose, job_id, origin, state,"
+                " amount, currency, customer, payment_method, idempotency_key) SELECT account_id,"
+                " client_id, purpose, job_id, origin, state, amount, currency, customer,"
+                " payment_method, 'another' FROM payment_attempts WHERE purpose = 'top_up'"
+            ),
+        ],
+    ),
+    ("top_ups_end_after_four_declines", ["UPDATE auto_top_ups SET declines = 4"]),
+    ("top_ups_end_after_four_declines", ["UPDATE auto_top_ups SET declined_at = NULL"]),
     ("attempts_are_counted", ["UPDATE invoices SET attempt_count = attempt_count + 1"]),
     ("attempts_are_counted", ["UPDATE payment_attempts SET ordinal = ordinal + 1"]),
     (
