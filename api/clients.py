@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from api.auth import Caller, Reader, Writer
+from api.auto_top_ups import AutoTopUpReport, AutoTopUpSettings, top_ups_of
 from api.billing_methods import METHOD_EXAMPLE, MethodReport
 from api.fields import (
     FORBID_UNKNOWN,
@@ -39,8 +40,9 @@ from api.transactions import Transaction
 from billing.cycles import BillingCycle
 from billing.errors import NotFound
 from billing.mails import DEFAULTS, MailKind
-from models import Account, BillingMethod, Client
+from models import Account, AutoTopUpSetting, BillingMethod, Client
 from models.database import database_now
+from tasks.auto_top_ups import wake_top_ups
 from tasks.automation import PERSON
 from tasks.clients import NewClient, change_client, create_clients
 
@@ -78,6 +80,7 @@ class ClientCreation(BaseModel):
     review_hours: ClientReviewHours | None = None
     paused: Pauses = {}
     notifications: Switches = {}
+    auto_top_up: AutoTopUpSettings | None = None
 
 
 class ClientChanges(TypedDict, total=False):
@@ -106,6 +109,7 @@ class ClientChanges(TypedDict, total=False):
     paused: Pauses
     notifications: Switches
     archived: Flag
+    auto_top_up: AutoTopUpSettings | None
 
 
 class ClientReport(BaseModel):
@@ -113,8 +117,9 @@ class ClientReport(BaseModel):
 
     So are `review_hours` and each of the `notifications`. `paused` is this client's own; the
     account's holds it as well. So are `tax_rates`; an empty list is none, and a client that is
-    `tax_exempt` bears no tax of any. `billing_method` is the card, null where there is none.
-    Nothing new is billed to an `archived` client.
+    `tax_exempt` bears no tax of any. `billing_method` is the card, and `auto_top_up` when it fills
+    the client's credit again by itself; null where there is none. Nothing new is billed to an
+    `archived` client.
     """
 
     model_config = ConfigDict(
@@ -142,6 +147,7 @@ class ClientReport(BaseModel):
                     },
                     "billing_method": METHOD_EXAMPLE,
                     "archived": False,
+                    "auto_top_up": None,
                     "created_at": "2026-06-01T12:00:00Z",
                 }
             ]
@@ -169,12 +175,21 @@ class ClientReport(BaseModel):
     notifications: dict[MailKind, bool | None]
     billing_method: MethodReport | None
     archived: bool
+    auto_top_up: AutoTopUpReport | None
     created_at: datetime
 
     @classmethod
-    def of(cls, client: Client, method: BillingMethod | None) -> "ClientReport":
-        """The client as it is shown, with its card."""
-        told = {"review_hours", "paused", "notifications", "billing_method", "archived"}
+    def of(
+        cls,
+        client: Client,
+        method: BillingMethod | None,
+        top_up: AutoTopUpSetting | None = None,
+    ) -> "ClientReport":
+        """The client as it is shown, with its card and its setting of top-ups."""
+        told = {
+            *("review_hours", "paused", "notifications"),
+            *("billing_method", "archived", "auto_top_up"),
+        }
         same = cls.model_fields.keys() - told
         return cls(
             **{name: getattr(client, name) for name in same},
@@ -183,6 +198,7 @@ class ClientReport(BaseModel):
             notifications={kind: client.notifications.get(kind) for kind in DEFAULTS},
             billing_method=None if method is None else MethodReport.of(method),
             archived=client.archived_at is not None,
+            auto_top_up=None if top_up is None else AutoTopUpReport.of(top_up),
         )
 
 
@@ -209,7 +225,8 @@ def create_client(
         session, account, [NewClient(**new.model_dump())], now=database_now(session)
     )
     session.refresh(client)
-    return once.done(ClientReport.of(client, None), status=201, location=f"/v1/clients/{client.id}")
+    shown = ClientReport.of(client, None, session.get(AutoTopUpSetting, client.id))
+    return once.done(shown, status=201, location=f"/v1/clients/{client.id}")
 
 
 @router.get("/v1/clients", summary="List clients", responses=reads())
@@ -225,14 +242,17 @@ def list_clients(
         clients = clients.where(Client.external_ref == filters.external_ref)
     found = newest_first(session, clients, Client.id, filters, read=UUID)
     methods = methods_of(session, [client.id for client in found.rows])
-    return found.page(lambda client: ClientReport.of(client, methods.get(client.id)))
+    top_ups = top_ups_of(session, [client.id for client in found.rows])
+    return found.page(
+        lambda client: ClientReport.of(client, methods.get(client.id), top_ups.get(client.id))
+    )
 
 
 @router.get("/v1/clients/{client_id}", summary="Show a client", responses=reads("client_not_found"))
 def show_client(client_id: UUID, caller: Reader, session: Transaction) -> ClientReport:
     """One client."""
     client = client_of(session, caller, client_id)
-    return ClientReport.of(client, session.get(BillingMethod, client_id))
+    return _shown(session, client)
 
 
 @router.patch(
@@ -257,7 +277,15 @@ def change(
     """
     account = session.get_one(Account, caller.account_id)
     client = change_client(session, account, client_id, changes, now=database_now(session))
-    return ClientReport.of(client, session.get(BillingMethod, client_id))
+    if changes.get("auto_top_up") is not None:
+        wake_top_ups(session, [client_id], requested_by=caller.requested_by)
+    return _shown(session, client)
+
+
+def _shown(session: Session, client: Client) -> ClientReport:
+    return ClientReport.of(
+        client, session.get(BillingMethod, client.id), session.get(AutoTopUpSetting, client.id)
+    )
 
 
 def client_of(session: Session, caller: Caller, client_id: UUID) -> Client:

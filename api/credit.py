@@ -28,9 +28,24 @@ from api.operations import commands, reads
 from api.paging import Paging, newest_first
 from api.shapes import JobReport
 from api.transactions import Transaction
+from billing.collection import AttemptPurpose, AttemptState
 from billing.credit import CreditEntryKind
-from models import Account, Client, CreditBalance, CreditEntry, CreditGrant
+from models import (
+    Account,
+    Client,
+    CreditBalance,
+    CreditEntry,
+    CreditGrant,
+    PaymentAttempt,
+)
 from models.database import database_now
+from models.payment_attempt import open_for_credit
+from tasks.card_deposits import (
+    deposit_by_card,
+    require_chargeable,
+    require_no_deposit_in_flight,
+)
+from tasks.charging import require_billing_method
 from tasks.crediting import adjust_credit, apply_client_credit, deposit_credit, require_covered
 from tasks.enqueueing import enqueue
 from tasks.grants import in_hand
@@ -51,15 +66,28 @@ ENTRY_EXAMPLE: dict[str, Any] = {
     "created_at": "2026-05-28T15:10:00Z",
 }
 
+_TRY_EXAMPLE: dict[str, Any] = {
+    "id": "019ae8a3-5c00-7000-8000-00000000000f",
+    "purpose": "deposit",
+    "state": "needs_action",
+    "amount": 15000,
+    "currency": "usd",
+    "decline_code": "authentication_required",
+    "message": "Your card was declined. This transaction requires authentication.",
+    "payment_intent": "pi_3MtwBwLkdIwHu7ix28a3tqPa",
+    "created_at": "2026-06-01T12:00:01Z",
+}
+
 
 class DepositSource(StrEnum):
     """Where a deposit comes from."""
 
     OUTSIDE = "outside"
+    CARD = "card"
 
 
 class Deposit(BaseModel):
-    """Money that a client paid in ahead, in `currency`'s minor unit."""
+    """Money that a client paid in ahead, or that its card is charged for, in `currency`'s minor unit."""
 
     model_config = FORBID_UNKNOWN | ConfigDict(
         json_schema_extra={
@@ -174,8 +202,25 @@ class EntryReport(BaseModel):
         )
 
 
+class CreditTryReport(BaseModel):
+    """One try of the client's card for credit: a deposit, or an automatic top-up."""
+
+    id: UUID
+    purpose: AttemptPurpose
+    state: AttemptState
+    amount: int
+    currency: str
+    decline_code: str | None
+    message: str | None
+    payment_intent: str | None
+    created_at: datetime
+
+
 class CreditReport(BaseModel):
-    """A client's balances, and a page of their movements; `next_cursor` asks for the next one."""
+    """A client's balances, and a page of their movements; `next_cursor` asks for the next one.
+
+    `under_way` are the tries of its card for credit without an outcome yet.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -190,6 +235,7 @@ class CreditReport(BaseModel):
                         }
                     ],
                     "entries": [ENTRY_EXAMPLE],
+                    "under_way": [_TRY_EXAMPLE],
                     "next_cursor": None,
                 }
             ]
@@ -198,6 +244,7 @@ class CreditReport(BaseModel):
 
     balances: list[BalanceReport]
     entries: list[EntryReport]
+    under_way: list[CreditTryReport]
     next_cursor: str | None = None
 
 
@@ -222,22 +269,36 @@ def show_credit(
     return CreditReport(
         balances=[BalanceReport.of(one, parts[one.currency]) for one in balances],
         entries=[EntryReport.of(entry) for entry in found.rows],
+        under_way=[
+            CreditTryReport.model_validate(one, from_attributes=True)
+            for one in session.scalars(open_for_credit(client.id).order_by(PaymentAttempt.id))
+        ],
         next_cursor=found.next_cursor,
     )
 
 
 @router.post(
     "/v1/clients/{client_id}/credit/deposits",
-    summary="Record a deposit",
+    summary="Record a deposit, or charge the client's card for one",
     status_code=202,
     response_model=JobReport,
-    responses=commands("client_not_found"),
+    responses=commands("client_not_found", "no_billing_method", "payment_in_flight"),
 )
 def deposit(
     client_id: UUID, new: Deposit, caller: Writer, session: Transaction, command: Commanded
 ) -> Response:
-    """It pays the client's open invoices at once, oldest due first, and the client gets a receipt."""
+    """It pays the client's open invoices at once, oldest due first, and the client gets a receipt.
+
+    By `card` it does so once it is settled. A decline is the job's result, no error, and so is
+    `needs_action`, which waits for the client to authenticate: for a day, or until the next one.
+    """
     told = new.model_dump(exclude={"source"})
+    if new.source is DepositSource.CARD:
+        client_of(session, caller, client_id)
+        require_chargeable(new.amount, new.currency)
+        require_no_deposit_in_flight(session, client_id)
+        require_billing_method(session, client_id)
+        return command.accepted(_enqueue(session, caller, client_id, deposit_by_card, told))
     return command.accepted(_enqueue(session, caller, client_id, deposit_credit, told))
 
 

@@ -1,12 +1,15 @@
 """Automatic top-ups: when a client's card fills its credit again, and how that went."""
 
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from billing.top_ups import AutoTopUp, TopUpTries
 from models.base import Base, CreatedAt, MinorUnits, is_currency
+from models.client import Client
 
 
 class AutoTopUpSetting(Base):
@@ -29,3 +32,36 @@ class AutoTopUpSetting(Base):
     declined_at: Mapped[datetime | None]
     is_off: Mapped[bool] = mapped_column(server_default="false")
     created_at: Mapped[CreatedAt]
+
+    @classmethod
+    def of(cls, client: Client, setting: AutoTopUp) -> Self:
+        """A client's new setting, with nothing declined."""
+        row = cls(client_id=client.id, account_id=client.account_id)
+        row.setting, row.tries = setting, TopUpTries()
+        return row
+
+    @property
+    def setting(self) -> AutoTopUp:
+        """When to charge, and how much."""
+        return AutoTopUp(self.threshold, self.target, self.currency)
+
+    @setting.setter
+    def setting(self, wanted: AutoTopUp) -> None:
+        self.threshold, self.target, self.currency = (
+            wanted.threshold,
+            wanted.target,
+            wanted.currency,
+        )
+
+    @property
+    def tries(self) -> TopUpTries:
+        """What became of those since the last one that was paid."""
+        return TopUpTries(self.declines, self.declined_at, self.is_off)
+
+    @tries.setter
+    def tries(self, known: TopUpTries) -> None:
+        self.declines, self.declined_at, self.is_off = (
+            known.declines,
+            known.declined_at,
+            known.is_off,
+        )

@@ -17,7 +17,15 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from billing.collection import UNSETTLED, AttemptPurpose, AttemptState, Origin, settle
 from billing.declines import DeclineClass
-from models.base import Base, CreatedAt, MinorUnits, PrimaryKey, is_currency, one_of
+from models.base import (
+    Base,
+    CreatedAt,
+    JsonObject,
+    MinorUnits,
+    PrimaryKey,
+    is_currency,
+    one_of,
+)
 
 STILL_OPEN = UNSETTLED | {AttemptState.NEEDS_ACTION}
 
@@ -35,7 +43,8 @@ class PaymentAttempt(Base):
     What the call needs is frozen here, so that asking again asks the same under the same
     ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a
     day later. ``payment_method`` is Stripe's, as it was when the attempt was made. ``job_id`` made
-    the attempt: run again after a crash, that job goes on with it.
+    the attempt: run again after a crash, that job goes on with it. ``told`` is what was said of a
+    deposit that is still to come.
     """
 
     __tablename__ = "payment_attempts"
@@ -106,6 +115,7 @@ class PaymentAttempt(Base):
     decline_code: Mapped[str | None]
     decline_class: Mapped[str | None]
     message: Mapped[str | None]
+    told: Mapped[JsonObject]
     asks: Mapped[int] = mapped_column(server_default="0")
     first_asked_at: Mapped[datetime | None]
     next_ask_at: Mapped[datetime | None]
@@ -140,6 +150,15 @@ def open_attempts_of(invoice_ids: Sequence[UUID]) -> Select[PaymentAttempt]:
     """The attempts of invoices that have no outcome yet; one an invoice at most."""
     return select(PaymentAttempt).where(
         PaymentAttempt.invoice_id.in_(invoice_ids), PaymentAttempt.state.in_(STILL_OPEN)
+    )
+
+
+def open_for_credit(client_id: UUID) -> Select[PaymentAttempt]:
+    """A client's attempts for credit that have no outcome yet; one of each purpose at most."""
+    return select(PaymentAttempt).where(
+        PaymentAttempt.client_id == client_id,
+        PaymentAttempt.purpose != AttemptPurpose.INVOICE,
+        PaymentAttempt.state.in_(STILL_OPEN),
     )
 
 

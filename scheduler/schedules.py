@@ -15,6 +15,7 @@ from tasks.expiring import expire_due_credit
 from tasks.kinds import JobKind
 from tasks.pruning import prune
 from tasks.reviewing import finalize_due_reviews
+from tasks.top_ups import top_up_due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,12 @@ SCHEDULES = (
         cron="*/15 * * * *",
         kind=expire_due_credit,
         description="Write down what has expired of promotional credit",
+    ),
+    CronLine(
+        name="top-up-credit",
+        cron="*/5 * * * *",
+        kind=top_up_due,
+        description="Charge cards of clients whose credit is below its threshold",
     ),
     CronLine(
         name="audit-books",

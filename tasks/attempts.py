@@ -1,9 +1,10 @@
 """Payment attempts: written down before the card is touched, and what comes of them."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -15,12 +16,13 @@ from sqlalchemy.orm import Session
 from billing.card_amounts import minimum_charge, to_stripe
 from billing.collection import (
     UNSETTLED,
+    AttemptPurpose,
     AttemptState,
     Origin,
 )
 from billing.credit import CreditEntryKind
 from billing.cycles import local_date
-from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass, decline_class
+from billing.declines import DeclineClass, decline_class
 from billing.dunning import MAX_TRIES_IN_30_DAYS, DunningFinal, next_try
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
@@ -50,11 +52,14 @@ from models.payment_attempt import attempt_for_update
 from tasks.bad_debt import write_off
 from tasks.calls import Call, Gateways, Step
 from tasks.credit_balances import CreditMove, apply_credit, move_credit, write_expiries
+from tasks.credit_settlements import CreditSettlement
 from tasks.kinds import Run
 from tasks.mailing import tell_payment_failed, tell_receipt
 from tasks.outcomes import Snooze
 from tasks.payments import Received, receive
 from tasks.posting import Entry, post
+from tasks.refused_charges import Fault, fault_of
+from tasks.tried_cards import TriedCard
 
 _log = structlog.get_logger(__name__)
 
@@ -67,24 +72,11 @@ LONGEST_WAIT = timedelta(hours=1)
 
 _NEXT_DAY = (1,)
 
-# Codes by which Stripe refuses a request before it asks the bank
-# (https://docs.stripe.com/error-codes). What says that the customer or the card is not there, or
-# cannot be charged, is mended by another card alone. What is wrong with the amount is wrong the
-# next time too. Anything else is about us, such as a key or an account that is restricted: it says
-# nothing of the card, and must not stop every client's.
-_THE_CARDS_FAULT = frozenset(
-    {
-        "customer_max_payment_methods",
-        "payment_method_customer_decline",
-        "payment_method_invalid_parameter",
-        "payment_method_microdeposit_failed",
-        "payment_method_unexpected_state",
-        "resource_missing",
-    }
-)
-_THE_AMOUNTS_FAULT = frozenset(
-    {"amount_too_large", "amount_too_small", "invalid_amount", "invalid_currency"}
-)
+# The same every time an attempt is asked for, whatever the account is called by then.
+_FOR_CREDIT = {
+    AttemptPurpose.DEPOSIT: "Credit deposit",
+    AttemptPurpose.TOP_UP: "Automatic credit top-up",
+}
 
 Answer = CardReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
 
@@ -131,24 +123,66 @@ def begin_attempt(
     if too_little:
         _carry(session, account, invoice, now=run.now, requested_by=run.requested_by)
         return ended(session, None)
-    attempt_id = session.scalars(select(func.uuid7())).one()
     invoice.attempt_count += 1
-    attempt = PaymentAttempt(
-        id=attempt_id,
-        account_id=account.id,
-        client_id=invoice.client_id,
+    return _begin(
+        session,
+        run,
+        method,
+        ended,
         invoice_id=invoice.id,
-        job_id=run.job_id,
         ordinal=invoice.attempt_count,
         origin=origin,
         amount=due,
         currency=invoice.currency,
+    )
+
+
+def begin_credit_attempt(
+    session: Session,
+    run: Run,
+    method: BillingMethod,
+    *,
+    purpose: AttemptPurpose,
+    amount: int,
+    currency: str,
+    ended: Ended,
+    told: Mapping[str, Any] = MappingProxyType({}),
+) -> Call:
+    """Write an attempt for credit down, in ``currency``'s minor units, and ask for it.
+
+    The caller holds the client's lock, and knows that none for this purpose has no outcome yet,
+    and that a card can be charged the amount. ``told`` is what was said of the money.
+    """
+    return _begin(
+        session,
+        run,
+        method,
+        ended,
+        purpose=purpose,
+        origin=Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF,
+        amount=amount,
+        currency=currency,
+        told=dict(told),
+    )
+
+
+def _begin(
+    session: Session, run: Run, method: BillingMethod, ended: Ended, **asked: object
+) -> Call:
+    """Write an attempt down under a key of its own, before the card is touched; then ask."""
+    attempt_id = session.scalars(select(func.uuid7())).one()
+    attempt = PaymentAttempt(
+        id=attempt_id,
+        account_id=method.account_id,
+        client_id=method.client_id,
+        job_id=run.job_id,
         customer=method.stripe_customer,
         payment_method=method.payment_method,
         idempotency_key=f"duecourse-attempt-{attempt_id}",
         first_asked_at=run.now,
         next_ask_at=next_ask(0, run.now, run.now),
         created_at=run.now,
+        **asked,
     )
     session.add(attempt)
     session.flush()
@@ -235,22 +269,31 @@ def _record_withdrawal(
 
 def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
     """What Stripe is asked for: the same every time, or its key would refuse it."""
-    invoice = session.get_one(Invoice, attempt.invoice_id)
+    description, of = _named(session, attempt)
     return CardCharge(
         amount=attempt.amount,
         currency=attempt.currency,
         customer=attempt.customer,
         payment_method=attempt.payment_method,
         idempotency_key=attempt.idempotency_key,
-        description=f"Invoice {invoice.number}",
+        description=description,
         metadata={
             "account": str(attempt.account_id),
             "client": str(attempt.client_id),
-            "invoice": str(attempt.invoice_id),
+            **of,
             "attempt": str(attempt.id),
         },
         sent_since=sent_at(attempt),
     )
+
+
+def _named(session: Session, attempt: PaymentAttempt) -> tuple[str, dict[str, str]]:
+    """What an attempt is for, in words and in metadata."""
+    if attempt.invoice_id is None:
+        purpose = AttemptPurpose(attempt.purpose)
+        return _FOR_CREDIT[purpose], {"purpose": purpose.value}
+    invoice = session.get_one(Invoice, attempt.invoice_id)
+    return f"Invoice {invoice.number}", {"invoice": str(invoice.id)}
 
 
 def charge(order: CardCharge, gateways: Gateways) -> Answer:
@@ -303,8 +346,13 @@ def until_available(attempt: PaymentAttempt | Refund, reason: CardsUnavailable) 
 
 def as_result(attempt: PaymentAttempt) -> dict[str, Any]:
     """What a job's reader is told of an attempt."""
+    of = (
+        {"client": str(attempt.client_id), "purpose": attempt.purpose}
+        if attempt.invoice_id is None
+        else {"invoice": str(attempt.invoice_id)}
+    )
     return {
-        "invoice": str(attempt.invoice_id),
+        **of,
         "attempt": str(attempt.id),
         "state": attempt.state,
         "decline_code": attempt.decline_code,
@@ -354,7 +402,8 @@ def settle_attempt(
         attempt.message = news.message
     else:
         attempt.decline_code, attempt.message = news.code, str(news)
-    settlement = _Settlement(session, attempt, now=now, requested_by=requested_by)
+    settle = _Settlement if attempt.invoice_id is not None else CreditSettlement
+    settlement = settle(session, attempt, now=now, requested_by=requested_by)
     match to:
         case AttemptState.SUCCEEDED if isinstance(news, CardReport):
             settlement.succeed(news.amount_received)
@@ -375,7 +424,7 @@ def settle_attempt(
 
 
 class _Settlement:
-    """What follows from an attempt's news, in the transaction that holds its locks."""
+    """What follows from the news of an invoice's attempt, in the transaction with its locks."""
 
     def __init__(
         self, session: Session, attempt: PaymentAttempt, *, now: datetime, requested_by: str
@@ -387,14 +436,8 @@ class _Settlement:
         self._account = session.get_one(Account, attempt.account_id)
         self._client = session.get_one(Client, attempt.client_id)
         self._invoice = session.get_one(Invoice, attempt.invoice_id)
-        card = session.get(BillingMethod, attempt.client_id)
-        is_the_same = card is not None and card.payment_method == attempt.payment_method
-        # The client's card, if it is still the one that was tried.
-        self._card = card if is_the_same else None
-        # What becomes of an old card changes nothing about when the new one is tried.
-        self._decides_next_try = attempt.origin == Origin.AUTOMATIC and (
-            card is None or is_the_same
-        )
+        self._card = TriedCard(session, attempt)
+        self._decides_next_try = attempt.origin == Origin.AUTOMATIC and self._card.is_current
 
     def succeed(self, amount: int) -> None:
         """Money came: it settles the invoice, or is credit where nothing is due any more."""
@@ -417,9 +460,7 @@ class _Settlement:
             invoice=self._invoice,
             now=self._now,
         )
-        if self._card is not None and self._card.stopped_for is not None:
-            self._card.stopped_for = None
-            try_all_again(self._session, self._client.id, self._now)
+        self._card.paid(self._now)
         tell_receipt(
             self._session, self._account, self._client, payment, requested_by=self._requested_by
         )
@@ -433,9 +474,7 @@ class _Settlement:
                 self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
             )
             self._hold_the_rest()
-        if kind in STOPS_AUTOMATIC_TRIES and self._card is not None:
-            self._card.stopped_for = self._attempt.decline_code or kind
-            stop_tries(self._session, self._client.id)
+        self._card.declined(kind)
         self._use_credit()
         if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
             self._tell()
@@ -443,7 +482,8 @@ class _Settlement:
 
     def refuse(self, code: str) -> None:
         """Stripe did not even ask the card: whose fault that is decides what can help."""
-        if code in _THE_CARDS_FAULT:
+        fault = fault_of(code)
+        if fault is Fault.CARD:
             self.decline(DeclineClass.NEEDS_NEW_CARD)
             return
         _log.error(
@@ -453,7 +493,7 @@ class _Settlement:
             code=code,
         )
         if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
-            self._invoice.next_attempt_at = None if code in _THE_AMOUNTS_FAULT else self._tomorrow()
+            self._invoice.next_attempt_at = None if fault is Fault.AMOUNT else self._tomorrow()
         self._use_credit()
 
     def wait_for_client(self) -> None:
@@ -520,28 +560,6 @@ class _Settlement:
             self._attempt,
             requested_by=self._requested_by,
         )
-
-
-def stop_tries(session: Session, client_id: UUID) -> None:
-    """Try nothing of a client's by itself any more; a new card starts its tries again."""
-    session.execute(
-        update(Invoice)
-        .where(Invoice.client_id == client_id, Invoice.next_attempt_at.is_not(None))
-        .values(next_attempt_at=None)
-    )
-
-
-def try_all_again(session: Session, client_id: UUID, now: datetime) -> None:
-    """Let a client's automatic invoices be tried at once, with a fresh schedule."""
-    session.execute(
-        update(Invoice)
-        .where(
-            Invoice.client_id == client_id,
-            Invoice.status == InvoiceStatus.OPEN,
-            Invoice.auto_collect,
-        )
-        .values(next_attempt_at=now, failures=0)
-    )
 
 
 def _carry(

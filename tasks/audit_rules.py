@@ -521,6 +521,30 @@ CHECKS = {
                        (attempts.invoice_id, attempts.client_id, attempts.currency, attempts.amount))
                AND state = 'succeeded'
     """,
+    "money_for_credit_is_a_deposit": """
+        SELECT attempts.id::text,
+               concat('paid for ', purpose, ' and is booked as ', event, ', its credit as ', kind)
+          FROM payment_attempts AS attempts JOIN payments ON attempt_id = attempts.id
+          LEFT JOIN ledger_entries AS books ON books.payment_id = payments.id
+          LEFT JOIN credit_entries AS entries ON entries.payment_id = payments.id
+         WHERE attempts.account_id = :account
+           AND ((event = 'deposit') <> (purpose <> 'invoice')
+                OR (kind = 'deposit') <> (purpose <> 'invoice'))
+    """,
+    "a_clients_credit_is_charged_once_at_a_time": """
+        SELECT client_id::text, concat(count(*), ' charges for a ', purpose, ' are under way')
+          FROM payment_attempts
+         WHERE account_id = :account AND purpose <> 'invoice'
+           AND state IN ('pending', 'processing', 'unknown', 'needs_action')
+         GROUP BY client_id, purpose HAVING count(*) > 1
+    """,
+    "top_ups_end_after_four_declines": """
+        SELECT client_id::text,
+               concat(declines, ' were declined, the last ', declined_at, ', is off: ', is_off)
+          FROM auto_top_ups
+         WHERE account_id = :account
+           AND (declines >= 4 AND NOT is_off OR declines > 0 AND declined_at IS NULL)
+    """,
     "attempts_are_counted": """
         SELECT invoices.id::text,
                concat(number, ' says ', attempt_count, ', it has ', count(attempts.id),

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from billing.errors import NotFound, RuleViolation
 from models import BillingMethod, Client
 from models.client import clients_for_update
-from tasks.attempts import try_all_again
+from tasks.auto_top_ups import begin_anew, wake_top_ups
 from tasks.collecting import wake_collection
+from tasks.tried_cards import try_all_again
 
 
 def set_billing_method(
@@ -24,6 +25,8 @@ def set_billing_method(
     requested_by: str,
 ) -> BillingMethod:
     """Put a client on a card. A new one is tried at once, with a fresh schedule.
+
+    Top-ups begin anew with it, too.
 
     The same card again changes nothing, so that repeating a request tries nothing twice; one
     that automatic tries had stopped on is tried again.
@@ -53,6 +56,8 @@ def set_billing_method(
     session.flush()
     try_all_again(session, client_id, now)
     wake_collection(session, [client_id], now=now, requested_by=requested_by)
+    begin_anew(session, client_id)
+    wake_top_ups(session, [client_id], requested_by=requested_by)
     return method
 
 

@@ -15,10 +15,12 @@ from billing.cycles import BillingCycle, Cadence, time_zone
 from billing.dates import MAX_NET_DAYS
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.texts import MAX_SHORT, require_text
+from billing.top_ups import AutoTopUp
 from models import Account, Client
 from models.client import client_alone, clients_for_update
 from tasks.accounts import switches_after
 from tasks.archiving import with_archiving
+from tasks.auto_top_ups import checked_auto_top_up, set_auto_top_up
 from tasks.automation import columns_of_client
 from tasks.cycles import (
     complete_chains,
@@ -63,6 +65,7 @@ class NewClient:
     billing_cycle: BillingCycle = BillingCycle.MANUAL
     anchor_day: int = 1
     billing_starts_on: date | None = None
+    auto_top_up: Mapping[str, Any] | None = None
 
 
 CHANGEABLE = frozenset(NewClient.__dataclass_fields__)
@@ -85,12 +88,17 @@ def create_clients(
     # Their ids first: rows whose key the database gives are inserted one by one.
     ids = session.scalars(select(func.uuid7()).select_from(func.generate_series(1, len(new))))
     clients: list[Client] = []
+    top_ups: dict[UUID, AutoTopUp] = {}
     periods: list[ClientPeriod] = []
     for client_id, one in zip(ids.all(), new, strict=True):
         _check_start(one.billing_starts_on, now)
         client = Client(id=client_id, account_id=account.id)
         wanted = {name: getattr(one, name) for name in CHANGEABLE}
-        for name, value in _checked_all({}, wanted).items():
+        checked = _checked_all({}, wanted)
+        top_up = checked.pop("auto_top_up")
+        if top_up is not None:
+            top_ups[client_id] = top_up
+        for name, value in checked.items():
             setattr(client, name, value)
         _check_cadence(client)
         if client.billing_cycle != BillingCycle.MANUAL:
@@ -98,6 +106,9 @@ def create_clients(
         clients.append(client)
     session.add_all(clients)
     session.flush()
+    for client in clients:
+        if client.id in top_ups:
+            set_auto_top_up(session, client, top_ups[client.id])
     write_periods(session, periods)
     return clients
 
@@ -136,6 +147,8 @@ def change_client(
     was_on_cycle = client.billing_cycle != BillingCycle.MANUAL
     if was_on_cycle and changes.keys() & {"billing_cycle", "anchor_day", "time_zone"}:
         complete_chains(session, account, [client], now=now)
+    if "auto_top_up" in changes:
+        set_auto_top_up(session, client, changes.pop("auto_top_up"))
     starts_on = changes.pop("billing_starts_on", client.billing_starts_on)
     _check_start(starts_on, now)
     zone = client.zone(account)
@@ -185,6 +198,8 @@ def _checked_all(switches: Mapping[str, bool], changes: Mapping[str, Any]) -> di
     checked = {name: _checked(name, value) for name, value in changes.items()}
     if "notifications" in checked:
         checked["notifications"] = switches_after(switches, checked["notifications"])
+    if "auto_top_up" in checked:
+        checked["auto_top_up"] = checked_auto_top_up(checked["auto_top_up"])
     return columns_of_client(checked)
 
 

@@ -22,7 +22,6 @@ from tasks.attempts import (
     begin_attempt,
     is_to_ask_again,
     require_tries_left,
-    stop_tries,
     withdraw,
 )
 from tasks.calls import Step, go_on
@@ -30,6 +29,7 @@ from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import Done
+from tasks.tried_cards import stop_tries
 
 MAX_FOUND_AT_ONCE = 10_000
 

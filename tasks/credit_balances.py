@@ -6,7 +6,7 @@ taken from them first, and what a client owes is covered by them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -31,6 +31,7 @@ from models import Account, CreditBalance, Invoice
 from models.credit import balances_for_update
 from models.payment_attempt import is_open_for
 from models.refund import is_being_refunded
+from tasks.auto_top_ups import wake_top_ups
 from tasks.grants import Spending, empty_grants, expired_grants, may_expire, spend_grants
 from tasks.posting import Entry, post
 
@@ -114,8 +115,8 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
     """Write movements down, with the balances they change, in one statement.
 
     Where the clients have promotional credit, what is spent is taken from that first, in one
-    statement more. The caller holds the clients' locks; before it spends any, it has what has
-    expired written down (``write_expiries``).
+    statement more; spending may ask for a top-up. The caller holds the clients' locks; before it
+    spends any, it has what has expired written down (``write_expiries``).
     """
     if not moves:
         return
@@ -138,6 +139,9 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
     ).all()
     if grants:
         spend_grants(session, grants, [_spending(move) for move in moves if _spends(move)])
+    spenders = sorted({move.client_id for move in moves if move.amount < 0})
+    if spenders:
+        wake_top_ups(session, spenders, requested_by=moves[0].requested_by)
 
 
 def _spends(move: CreditMove) -> bool:
@@ -208,19 +212,13 @@ def expire(
                 account_id=account.id,
                 client_id=one.client_id,
                 currency=one.currency,
-                effective_on=_open_day(account, one.effective_on),
+                effective_on=one.effective_on,
                 grant_id=one.grant_id,
                 postings=reversed_postings(postings_for_granting(one.amount)),
             )
             for one in expired
         ],
     )
-
-
-def _open_day(account: Account, day: date) -> date:
-    """``day``, or the first one after it for which the books are not closed."""
-    closed = account.books_closed_through
-    return day if closed is None else max(day, closed + timedelta(days=1))
 
 
 def apply_credit(

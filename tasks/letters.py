@@ -163,7 +163,7 @@ def payment_failed(
     *,
     account: str,
     client: str,
-    invoice: LetterInvoice,
+    invoice: LetterInvoice | None,
     tried: str,
     reason: str,
     next_try: str | None,
@@ -173,6 +173,8 @@ def payment_failed(
     """For a card charge for ``invoice``, which came with an earlier letter, that did not succeed.
 
     Args:
+        invoice: None where the card was to fill the credit balance again by itself: that is
+            tried again soon where this card can be.
         tried: The amount of the charge.
         reason: Why, for people: "The card has insufficient funds."
         next_try: The date of the next automatic try; None when there is none.

@@ -204,7 +204,8 @@ def _needless(mail: Mail, invoices: Sequence[Invoice], now: datetime) -> Skip | 
             if any(_is_listed(mail, invoice) for invoice in invoices):
                 return None
         case MailKind.PAYMENT_FAILED:
-            if any(invoice.outstanding for invoice in invoices):
+            # One of a top-up asks for a card, whatever becomes of the credit.
+            if not mail.invoice_ids or any(invoice.outstanding for invoice in invoices):
                 return None
     is_void = all(invoice.status == InvoiceStatus.VOID for invoice in invoices)
     return Skip("invoice_void" if is_void else "invoice_paid", "there is nothing to pay any more")
@@ -258,7 +259,8 @@ def _letter(
         case MailKind.RECEIPT:
             return _receipt(session, account, client, invoices, mail.payment_id)
         case MailKind.PAYMENT_FAILED:
-            return _failed(session, account, client, invoices[0], mail.attempt_id)
+            invoice = invoices[0] if invoices else None
+            return _failed(session, account, client, invoice, mail.attempt_id)
 
 
 def _ready(
@@ -337,7 +339,7 @@ def _failed(
     session: Session,
     account: Account,
     client: Client,
-    invoice: Invoice,
+    invoice: Invoice | None,
     attempt_id: UUID | None,
 ) -> Callable[..., Letter]:
     attempt = session.get_one(PaymentAttempt, attempt_id)
@@ -346,11 +348,11 @@ def _failed(
         letters.payment_failed,
         account=account.name,
         client=client.name,
-        invoice=_listed(session, [invoice])[0],
+        invoice=None if invoice is None else _listed(session, [invoice])[0],
         tried=format_amount(attempt.amount, attempt.currency),
         reason=_reason(attempt, kind),
         next_try=None
-        if invoice.next_attempt_at is None
+        if invoice is None or invoice.next_attempt_at is None
         else written_date(local_date(invoice.next_attempt_at, client.zone(account))),
         needs_authentication=kind == DeclineClass.NEEDS_AUTHENTICATION,
         needs_new_card=kind in STOPS_AUTOMATIC_TRIES,

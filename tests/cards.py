@@ -24,8 +24,10 @@ from gateways.cards import (
 from gateways.sandbox.stripe.application import DATABASE
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.stripe_events import event_from
 from models import (
     Account,
+    AutoTopUpSetting,
     BillingMethod,
     Client,
     CreditBalance,
@@ -35,13 +37,17 @@ from models import (
     Payment,
     PaymentAttempt,
 )
+from tasks.auto_top_ups import wake_top_ups
 from tasks.billing_methods import remove_billing_method, set_billing_method
 from tasks.calls import Gateways
+from tasks.clients import change_client
 from tasks.drafting import draft_invoice
 from tasks.due_collections import collect_due
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
 from tasks.kinds import JobKind, Run
+from tasks.top_ups import top_up_due
+from tasks.webhooks import store_payment_event
 from tests.jobs import rescue
 from tests.worlds import NOW, a_charge, a_client, audited, charges, invoices_of, perform, work
 
@@ -195,6 +201,13 @@ def pay_waiting_intents_by_bank(stripe: StripeSandbox) -> None:
             client.v1.payment_intents.confirm(intent["id"], {"payment_method": bank.id})
 
 
+def tell_all(engine: Engine, stripe: StripeSandbox) -> None:
+    """All that happened at Stripe so far is told by its events, stored as they come."""
+    with Session(engine) as session, session.begin():
+        for event in stripe.control.events():
+            store_payment_event(session, event_from(event), requested_by="webhook:stripe")
+
+
 def begin_to_pay_returned_debits(stripe: StripeSandbox) -> None:
     """The clients want to pay what came back by a card, and are asked to authenticate."""
     with _as_clients(stripe) as client:
@@ -300,6 +313,12 @@ def sweep(engine: Engine, vendors: Gateways, *, now: datetime = NOW) -> None:
     work(engine, now=now, gateways=vendors, queues=QUEUES)
 
 
+def sweep_top_ups(engine: Engine, vendors: Gateways, *, now: datetime = NOW) -> None:
+    """What the schedule of top-ups starts at ``now``, worked to its end."""
+    ask(engine, top_up_due, None)
+    work(engine, now=now, gateways=vendors, queues=QUEUES)
+
+
 def hurry(engine: Engine, vendors: Gateways, *, now: datetime) -> None:
     """Let the time that jobs wait for have come, and work."""
     with engine.begin() as connection:
@@ -361,6 +380,23 @@ def card_of(engine: Engine, client: Client) -> BillingMethod | None:
     """The card that a client is on."""
     with Session(engine) as session:
         return session.get(BillingMethod, client.id)
+
+
+def set_top_up(
+    engine: Engine, client: Client, threshold: int = 5_000, target: int = 20_000
+) -> None:
+    """Have a client's credit topped up below ``threshold`` US cents, committed."""
+    with Session(engine) as session, session.begin():
+        setting = {"threshold": threshold, "target": target, "currency": "usd"}
+        account = session.get_one(Account, client.account_id)
+        change_client(session, account, client.id, {"auto_top_up": setting}, now=NOW)
+        wake_top_ups(session, [client.id], requested_by="test")
+
+
+def top_up_of(engine: Engine, client: Client) -> AutoTopUpSetting:
+    """A client's setting, and how its top-ups went."""
+    with Session(engine) as session:
+        return session.get_one(AutoTopUpSetting, client.id)
 
 
 def credit_of(engine: Engine, client: Client, currency: str = "usd") -> int:

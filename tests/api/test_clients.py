@@ -10,8 +10,9 @@ FIELDS = {
     "id", "name", "email", "external_ref", "currency", "time_zone", "billing_cycle", "anchor_day",
     "billing_starts_on", "legal_name", "address", "tax_ids", "tax_rates", "tax_exempt", "net_days",
     "auto_collect", "review_hours", "paused", "notifications", "billing_method", "archived",
-    "created_at",
+    "auto_top_up", "created_at",
 }  # fmt: skip
+TOP_UP = {"threshold": 5_000, "target": 20_000, "currency": "usd"}
 
 
 def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> None:
@@ -89,6 +90,16 @@ def test_a_cycle_and_its_anchor_fit_together_also_when_one_of_them_changes(
         ({"name": "A", "tax_ids": ["x", ""]}, ["tax_ids[1]"]),
         ({"name": "A", "tax_rates": ["x"], "tax_exempt": 1}, ["tax_rates[0]", "tax_exempt"]),
         ({"name": "A", "auto_collect": "no"}, ["auto_collect"]),
+        ({"name": "A", "auto_top_up": True}, ["auto_top_up"]),
+        (
+            {"name": "A", "auto_top_up": {"target": 2}},
+            ["auto_top_up.threshold", "auto_top_up.currency"],
+        ),
+        ({"name": "A", "auto_top_up": {**TOP_UP, "threshold": 0}}, ["auto_top_up.threshold"]),
+        ({"name": "A", "auto_top_up": {**TOP_UP, "target": 5_000}}, ["auto_top_up.target"]),
+        ({"name": "A", "auto_top_up": {**TOP_UP, "target": 5_048}}, ["auto_top_up.target"]),
+        ({"name": "A", "auto_top_up": {**TOP_UP, "currency": "irr"}}, ["auto_top_up.currency"]),
+        ({"name": "A", "auto_top_up": {**TOP_UP, "off": True}}, ["auto_top_up.off"]),
         ({"name": "A", "notifications": None}, ["notifications"]),
         ({"name": "A", "notifications": {"receipt": "on"}}, ["notifications.receipt"]),
         ({"name": "A", "notifications": {"reminders": True}}, ["notifications.reminders"]),
@@ -102,7 +113,7 @@ def test_every_wrong_field_is_named(
 
 @pytest.mark.parametrize(
     "field",
-    ["review_hours", "paused", "auto_top_up", "billing_method", "id"],
+    ["balance", "billing_method", "id"],
 )
 def test_a_field_of_no_client_is_refused_and_never_ignored(api: TestClient, field: str) -> None:
     body = problem(api.post("/v1/clients", json={"name": "A", field: True}), 422, "invalid", field)
@@ -176,3 +187,21 @@ def test_a_client_is_found_by_its_external_ref(api: TestClient, ada: dict[str, A
 def test_an_unknown_client_is_not_found(api: TestClient, client_id: str) -> None:
     problem(api.get(f"/v1/clients/{client_id}"), 404, "client_not_found")
     problem(api.patch(f"/v1/clients/{client_id}", json={}), 404, "client_not_found")
+
+
+def test_an_automatic_top_up_is_set_changed_shown_and_switched_off(api: TestClient) -> None:
+    fresh = {"declines": 0, "paused_until": None, "off": False}
+    new = {"name": "Ada", "auto_top_up": {**TOP_UP, "currency": "USD"}}
+
+    client = api.post("/v1/clients", json=new).json()
+    url = f"/v1/clients/{client['id']}"
+
+    assert client["auto_top_up"] == {**TOP_UP, **fresh}
+    assert api.get(url).json() == client
+    assert api.get("/v1/clients").json()["data"] == [client]
+    other = {**TOP_UP, "target": 30_000}
+    changed = api.patch(url, json={"auto_top_up": other}).json()
+    assert changed["auto_top_up"] == {**other, **fresh}
+    assert api.patch(url, json={"name": "Ada & Co"}).json()["auto_top_up"] == {**other, **fresh}
+    assert api.patch(url, json={"auto_top_up": None}).json()["auto_top_up"] is None
+    assert api.get(url).json()["auto_top_up"] is None

@@ -3,6 +3,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx2 import Response
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
@@ -10,6 +11,8 @@ from billing.credit import CreditEntryKind
 from models import Client
 from tasks.credit_balances import CreditMove, move_credit
 from tests.api.calls import an_invoice, deposit, done, problem
+from tests.api.conftest import Finish, PutCard
+from tests.cards import AUTHENTICATED, BANK, HARD, SOFT
 
 
 def credit_of(api: TestClient, client: dict[str, Any], query: str = "") -> dict[str, Any]:
@@ -25,7 +28,12 @@ def paid_in(currency: str, amount: int) -> dict[str, Any]:
 
 
 def test_a_new_client_has_no_credit(api: TestClient, ada: dict[str, Any]) -> None:
-    assert credit_of(api, ada) == {"balances": [], "entries": [], "next_cursor": None}
+    assert credit_of(api, ada) == {
+        "balances": [],
+        "entries": [],
+        "under_way": [],
+        "next_cursor": None,
+    }
 
 
 def test_a_deposit_is_in_hand_with_what_was_said_of_it(
@@ -110,6 +118,85 @@ def test_credit_is_used_for_what_is_open_as_far_as_is_asked(
     assert credit_of(api, ada)["balances"] == [paid_in("usd", 0)]
 
 
+def by_card(api: TestClient, client: dict[str, Any], **fields: Any) -> Response:
+    new = {"amount": 5_000, "currency": "usd", "source": "card", **fields}
+    return api.post(f"/v1/clients/{client['id']}/credit/deposits", json=new)
+
+
+def test_a_deposit_by_card_is_charged_and_pays_what_is_open(
+    engine: Engine, api: TestClient, ada: dict[str, Any], *, put_card: PutCard, finish: Finish
+) -> None:
+    put_card(ada["id"])
+    invoice = an_invoice(engine, api, ada["id"])
+
+    job = finish(by_card(api, ada, reference="order 7", note="For June"))
+
+    assert (job["kind"], job["queue"], job["state"]) == ("deposit_by_card", "payments", "succeeded")
+    (payment,) = api.get(f"/v1/payments?client={ada['id']}").json()["data"]
+    assert (payment["source"], payment["amount"], payment["invoice"]) == ("card", 5_000, None)
+    assert (payment["reference"], payment["note"]) == ("order 7", "For June")
+    assert job["result"] == {
+        "client": ada["id"],
+        "purpose": "deposit",
+        "attempt": payment["attempt"],
+        "state": "succeeded",
+        "decline_code": None,
+        "payment": payment["id"],
+        "balance": 3_900,
+    }
+    assert api.get(f"/v1/invoices/{invoice['id']}").json()["status"] == "paid"
+    shown = credit_of(api, ada)
+    assert shown["balances"] == [{"currency": "usd", "balance": 3_900}]
+    assert shown["under_way"] == []
+
+
+def test_a_deposit_that_waits_for_the_client_is_shown(
+    api: TestClient, ada: dict[str, Any], put_card: PutCard, finish: Finish
+) -> None:
+    put_card(ada["id"], AUTHENTICATED)
+
+    job = finish(by_card(api, ada))
+
+    assert job["result"]["state"] == "needs_action"
+    (waiting,) = credit_of(api, ada)["under_way"]
+    assert (waiting["id"], waiting["state"]) == (job["result"]["attempt"], "needs_action")
+    assert (waiting["purpose"], waiting["amount"]) == ("deposit", 5_000)
+
+
+def test_a_deposit_by_card_that_is_certain_to_be_refused_is_refused_at_once(
+    api: TestClient, ada: dict[str, Any], put_card: PutCard, finish: Finish
+) -> None:
+    refused = problem(by_card(api, ada, amount=49), 422, "invalid", "amount")
+    assert (
+        refused["errors"][0]["message"] == "must be at least 50: a card is charged 50 USD or more"
+    )
+    problem(by_card(api, ada), 409, "no_billing_method")
+    put_card(ada["id"], BANK)
+    assert finish(by_card(api, ada))["result"]["state"] == "processing"
+
+    problem(by_card(api, ada), 409, "payment_in_flight")
+
+
+def test_top_ups_that_are_paused_or_off_say_so(
+    api: TestClient, ada: dict[str, Any], put_card: PutCard, finish: Finish
+) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    put_card(ada["id"], SOFT)
+    setting = {"threshold": 5_000, "target": 20_000, "currency": "usd"}
+    api.patch(url, json={"auto_top_up": setting})
+    # Works off what that enqueued as well.
+    finish(api.post(f"{url}/credit/apply"))
+
+    shown = api.get(url).json()["auto_top_up"]
+    assert (shown["declines"], shown["off"]) == (1, False)
+    assert shown["paused_until"] > api.get(url).json()["created_at"]
+    put_card(ada["id"], HARD)
+    finish(api.post(f"{url}/credit/apply"))
+
+    shown = api.get(url).json()["auto_top_up"]
+    assert (shown["declines"], shown["paused_until"], shown["off"]) == (1, None, True)
+
+
 DEPOSIT = {"amount": 1, "currency": "usd", "source": "outside"}
 ADJUSTMENT = {"amount": 1, "currency": "usd", "note": "x"}
 
@@ -122,7 +209,11 @@ ADJUSTMENT = {"amount": 1, "currency": "usd", "note": "x"}
         ("deposits", {**DEPOSIT, "amount": 1.5}, "amount"),
         ("deposits", {**DEPOSIT, "amount": 10**13}, "amount"),
         ("deposits", {**DEPOSIT, "currency": "zzz"}, "currency"),
-        ("deposits", {**DEPOSIT, "source": "card"}, "source"),
+        ("deposits", {**DEPOSIT, "source": "cash"}, "source"),
+        ("deposits", {**DEPOSIT, "source": "card", "amount": 49}, "amount"),
+        ("deposits", {**DEPOSIT, "source": "card", "amount": 9, "currency": "kwd"}, "amount"),
+        ("deposits", {**DEPOSIT, "source": "card", "amount": 1_005, "currency": "kwd"}, "amount"),
+        ("deposits", {**DEPOSIT, "source": "card", "currency": "irr"}, "currency"),
         ("deposits", {**DEPOSIT, "apply": 1}, "apply"),
         ("deposits", {"amount": 1, "source": "outside"}, "currency"),
         ("deposits", {"amount": 1, "currency": "usd"}, "source"),

@@ -58,7 +58,8 @@ _RECORDED = "SELECT description FROM charges WHERE description LIKE 'call-%'"
 _DEPOSITED = "SELECT note FROM credit_entries WHERE note LIKE 'call-%'"
 _EVENTS = "SELECT event_id, handled_at FROM webhook_events WHERE provider = 'stripe'"
 _PAID_TOO_MUCH = """
-SELECT invoice_id, amount, applied FROM payments WHERE source = 'card' AND applied < amount
+SELECT invoice_id, amount, applied FROM payments
+ WHERE source = 'card' AND applied < amount AND invoice_id IS NOT NULL
 """
 _UNSETTLED = """
 SELECT id FROM payment_attempts WHERE state IN ('pending', 'processing', 'unknown')

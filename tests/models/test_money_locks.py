@@ -341,7 +341,7 @@ MOVING = {
     *("asks", "first_asked_at", "next_ask_at", "settled_at"),
 }
 # Who it is of and what made it is not asked of Stripe.
-UNUSED = {"id", "account_id", "client_id", "job_id", "purpose", "origin", "created_at"}
+UNUSED = {"id", "account_id", "client_id", "job_id", "purpose", "origin", "told", "created_at"}
 
 
 def test_what_was_asked_of_stripe_is_frozen(

@@ -31,6 +31,7 @@ from tasks.amending import change_charge
 from tasks.audits import RULES, audit, audit_books
 from tasks.billing_methods import set_billing_method
 from tasks.calls import Call, Step
+from tasks.card_deposits import deposit_by_card
 from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
 from tasks.crediting import adjust_credit, apply_invoice_credit, deposit_credit
@@ -48,6 +49,7 @@ from tasks.payment_refunds import refund_payment
 from tasks.refunds import settle_refund
 from tasks.running import Runner
 from tasks.sending import send_mail
+from tasks.top_ups import top_up_client
 from tasks.voiding import void_invoice
 from tasks.writing_off import write_off_invoice
 from tests.jobs import LEASE, change_job, dispatch, job_of, states
@@ -59,6 +61,7 @@ from tests.worlds import (
     a_rate,
     audited,
     bill,
+    change,
     charges,
     invoices_of,
     perform,
@@ -100,6 +103,7 @@ def books(engine: Engine, account: Account) -> None:
     bear_taxes(engine, account)
     give_back(engine, account)
     write_off_and_amend(engine, account, a_client(engine, account, name="cleo"))
+    charge_for_credit(engine, account, with_card)
     send_mails(engine, account)
     grant_and_pay_out(engine, account)
 
@@ -277,6 +281,16 @@ def write_off_and_amend(engine: Engine, account: Account, client: Client) -> Non
 def amend(engine: Engine, account: Account, charge: UUID, amount: int) -> None:
     with Session(engine) as session, session.begin():
         change_charge(session, account.id, charge, {"amount": amount}, now=NOW)
+
+
+def charge_for_credit(engine: Engine, account: Account, client: Client) -> None:
+    """A deposit that came, and a top-up that was declined; the credit is in a currency of its own."""
+    some: dict[str, Any] = {"client_id": client.id, "amount": 500, "currency": "eur"}
+    came = told(CardStatus.SUCCEEDED, 500)
+    answer(engine, perform(engine, deposit_by_card, account, **some, apply=False), came)
+    setting = {"threshold": 1_000, "target": 2_000, "currency": "eur"}
+    change(engine, client, auto_top_up=setting)
+    answer(engine, perform(engine, top_up_client, account, client_id=client.id), declined())
 
 
 def send_mails(engine: Engine, account: Account) -> None:
@@ -695,6 +709,40 @@ BREACHES = [
             "currency = 'eur' WHERE state = 'succeeded'",
         )
     ),
+    (
+        "money_for_credit_is_a_deposit",
+        [
+            (
+                "UPDATE credit_entries SET kind = 'unexpected' WHERE payment_id IN (SELECT payments.id"
+                " FROM payments JOIN payment_attempts AS tries ON tries.id = attempt_id"
+                " WHERE purpose = 'deposit')"
+            )
+        ],
+    ),
+    (
+        "money_for_credit_is_a_deposit",
+        [
+            (
+                "UPDATE ledger_entries SET event = 'card_payment' WHERE payment_id IN"
+                " (SELECT id FROM payments WHERE source = 'card' AND invoice_id IS NULL)"
+            )
+        ],
+    ),
+    (
+        "a_clients_credit_is_charged_once_at_a_time",
+        [
+            "DROP INDEX uq_payment_attempts_still_open_for_credit",
+            "UPDATE payment_attempts SET state = 'needs_action' WHERE purpose = 'top_up'",
+            (
+                "INSERT INTO payment_attempts (account_id, client_id, purpose, job_id, origin, state,"
+                " amount, currency, customer, payment_method, idempotency_key) SELECT account_id,"
+                " client_id, purpose, job_id, origin, state, amount, currency, customer,"
+                " payment_method, 'another' FROM payment_attempts WHERE purpose = 'top_up'"
+            ),
+        ],
+    ),
+    ("top_ups_end_after_four_declines", ["UPDATE auto_top_ups SET declines = 4"]),
+    ("top_ups_end_after_four_declines", ["UPDATE auto_top_ups SET declined_at = NULL"]),
     ("attempts_are_counted", ["UPDATE invoices SET attempt_count = attempt_count + 1"]),
     ("attempts_are_counted", ["UPDATE payment_attempts SET ordinal = ordinal + 1"]),
     (

@@ -701,6 +701,15 @@ def upgrade() -> None:
         "payment_attempts",
         sa.Column("purpose", sa.Text(), server_default="invoice", nullable=False),
     )
+    op.add_column(
+        "payment_attempts",
+        sa.Column(
+            "told",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+    )
     op.alter_column("payment_attempts", "invoice_id", existing_type=sa.UUID(), nullable=True)
     op.alter_column("payment_attempts", "ordinal", existing_type=sa.INTEGER(), nullable=True)
     op.create_index(
