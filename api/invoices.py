@@ -28,9 +28,11 @@ from billing.declines import DeclineClass
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from models import (
+    Account,
     BillingMethod,
     BillingPeriod,
     Charge,
+    Client,
     CreditEntry,
     Invoice,
     InvoiceLine,
@@ -70,6 +72,7 @@ _EXAMPLE: dict[str, Any] = {
     "voided_at": None,
     "reissued_at": None,
     "created_at": "2026-06-01T12:00:00Z",
+    "review_ends_at": None,
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
     "links": {
@@ -141,7 +144,8 @@ class InvoiceSummary(BaseModel):
 
     `collection` says how its card is charged, and `next_attempt_at` when that is tried again by
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
-    how often it was tried.
+    how often it was tried. A draft of a billing period is finalized by itself at `review_ends_at`,
+    or by a person where that is null.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -170,6 +174,7 @@ class InvoiceSummary(BaseModel):
     voided_at: datetime | None
     reissued_at: datetime | None
     created_at: datetime
+    review_ends_at: datetime | None
     bill_from: dict[str, Any] | None
     bill_to: dict[str, Any] | None
     links: dict[str, str]
@@ -300,6 +305,7 @@ class _Beside:
     periods: dict[UUID, BillingPeriod]
     open_attempts: dict[UUID, AttemptState]
     methods: dict[UUID, BillingMethod]
+    collection_paused: frozenset[UUID]
 
     @classmethod
     def of(cls, session: Session, invoices: Sequence[Invoice]) -> "_Beside":
@@ -310,10 +316,17 @@ class _Beside:
             )
         )
         attempts = session.scalars(open_attempts_of([one.id for one in invoices]))
+        clients = list({one.client_id for one in invoices})
+        paused = session.scalars(
+            select(Client.id)
+            .join(Account, Account.id == Client.account_id)
+            .where(Client.id.in_(clients), Client.collection_paused | Account.collection_paused)
+        )
         return cls(
             {period.id: period for period in periods},
             {attempt.invoice_id: AttemptState(attempt.state) for attempt in attempts},
-            methods_of(session, list({one.client_id for one in invoices})),
+            methods_of(session, clients),
+            frozenset(paused),
         )
 
     def collection(self, invoice: Invoice) -> Collection:
@@ -324,6 +337,7 @@ class _Beside:
             attempt=self.open_attempts.get(invoice.id),
             has_next_try=invoice.next_attempt_at is not None,
             has_card=invoice.client_id in self.methods,
+            is_paused=invoice.client_id in self.collection_paused,
         )
 
     def fields(self, invoice: Invoice) -> dict[str, Any]:
@@ -361,6 +375,9 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
     return Story(
         invoice=invoice,
         collection=beside.collection(invoice),
+        is_billing_paused=session.get_one(Client, invoice.client_id).is_billing_paused(
+            session.get_one(Account, invoice.account_id)
+        ),
         method=beside.methods.get(invoice.client_id),
         attempts=session.scalars(
             select(PaymentAttempt)
