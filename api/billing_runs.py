@@ -66,12 +66,16 @@ class InvoicedReport(BaseModel):
 
 
 class ProgressReport(BaseModel):
-    """The run's periods still due and by state, and by currency what it invoiced."""
+    """The run's periods still due and by state, and by currency what it invoiced.
+
+    `drafted` are those of its invoices that are still reviewed.
+    """
 
     due: int
     periods: dict[str, int]
     failures: list[FailureReport]
     invoiced: dict[str, InvoicedReport]
+    drafted: dict[str, InvoicedReport]
 
 
 class RunReport(BaseModel):
@@ -90,9 +94,10 @@ class RunReport(BaseModel):
                     "finished_at": "2026-06-01T12:00:03.120000Z",
                     "progress": {
                         "due": 0,
-                        "periods": {"billed": 180, "empty": 20},
+                        "periods": {"billed": 180, "empty": 19, "held": 1},
                         "failures": [],
                         "invoiced": {"usd": {"invoices": 180, "total": 4210000}},
+                        "drafted": {},
                     },
                     "preview": None,
                     "links": {

@@ -29,7 +29,7 @@ class NextStep(StrEnum):
     """What an invoice waits for."""
 
     NOTHING = "nothing"
-    # Somebody has to finalize the draft, or to delete it.
+    # The draft is finalized by itself, or by somebody who may as well delete it.
     FINALIZE = "finalize"
     # The client has to pay, or somebody has to press a button.
     PAY = "pay"
@@ -41,6 +41,8 @@ class NextStep(StrEnum):
     AUTHENTICATE = "authenticate"
     # Nothing happens by itself before there is a (new) card.
     ADD_CARD = "add_card"
+    # Nothing happens by itself before a pause has ended.
+    RESUME = "resume"
 
 
 class Happening(StrEnum):
@@ -106,6 +108,7 @@ class Story:
 
     invoice: Invoice
     collection: Collection
+    is_billing_paused: bool
     method: BillingMethod | None
     attempts: Sequence[PaymentAttempt]
     payments: Sequence[Payment]
@@ -145,16 +148,29 @@ def next_of(story: Story) -> NextReport:
                 f"The card is not charged by itself any more.{_after(last)} Charge it, record a "
                 "payment, or set another card."
             )
+        case Collection.PAUSED:
+            what = NextStep.RESUME
+            why = f"Collection is paused; the card is charged when it goes on.{_after(last)}"
         case Collection.MANUAL:
             what = NextStep.PAY
             why = "It is collected by hand: charge the card, or record the client's payment."
         case _ if story.invoice.status == InvoiceStatus.DRAFT:
-            what = NextStep.FINALIZE
-            why = (
-                "It is a draft: the client does not see it, and is not charged, before it is final."
-            )
+            return _next_of_draft(story)
         case _:
             what, why = NextStep.NOTHING, _why_nothing(story.invoice)
+    return NextReport(what=what, at=at, why=why)
+
+
+def _next_of_draft(story: Story) -> NextReport:
+    what, at = NextStep.FINALIZE, story.invoice.review_ends_at
+    why = "It is a draft: the client does not see it, and is not charged, before it is final."
+    if at is not None and story.is_billing_paused:
+        what, at = NextStep.RESUME, None
+        why += " Billing is paused; its review is over no sooner than the pause."
+    elif at is not None:
+        why += " That happens by itself when its review is over, after the client's older drafts."
+    elif story.invoice.period_id is not None:
+        why += " A person does that."
     return NextReport(what=what, at=at, why=why)
 
 

@@ -30,8 +30,10 @@ from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from billing.postings import LedgerAccount, LedgerEvent
 from models import (
+    Account,
     BillingMethod,
     BillingPeriod,
+    Client,
     CreditEntry,
     CreditNote,
     Invoice,
@@ -80,6 +82,7 @@ _EXAMPLE: dict[str, Any] = {
     "created_at": "2026-06-01T12:00:00Z",
     "memo": "Thank you for a quick unloading.",
     "po_number": "PO-7781",
+    "review_ends_at": None,
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
     "links": {
@@ -153,7 +156,8 @@ class InvoiceSummary(BaseModel):
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
     how often it was tried. `amount_credited` is the sum of its credit notes, and `amount_refunded`
     what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
-    `amount_written_off` is what was given up of it and not paid since.
+    `amount_written_off` is what was given up of it and not paid since. A draft of a billing period
+    is finalized by itself at `review_ends_at`, or by a person where that is null.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -188,6 +192,7 @@ class InvoiceSummary(BaseModel):
     created_at: datetime
     memo: str | None
     po_number: str | None
+    review_ends_at: datetime | None
     bill_from: dict[str, Any] | None
     bill_to: dict[str, Any] | None
     links: dict[str, str]
@@ -317,6 +322,7 @@ class _Beside:
     periods: dict[UUID, BillingPeriod]
     open_attempts: dict[UUID, AttemptState]
     methods: dict[UUID, BillingMethod]
+    collection_paused: frozenset[UUID]
 
     @classmethod
     def of(cls, session: Session, invoices: Sequence[Invoice]) -> "_Beside":
@@ -327,10 +333,17 @@ class _Beside:
             )
         )
         attempts = session.scalars(open_attempts_of([one.id for one in invoices]))
+        clients = list({one.client_id for one in invoices})
+        paused = session.scalars(
+            select(Client.id)
+            .join(Account, Account.id == Client.account_id)
+            .where(Client.id.in_(clients), Client.collection_paused | Account.collection_paused)
+        )
         return cls(
             {period.id: period for period in periods},
             {one.invoice_id: AttemptState(one.state) for one in attempts if one.invoice_id},
-            methods_of(session, list({one.client_id for one in invoices})),
+            methods_of(session, clients),
+            frozenset(paused),
         )
 
     def collection(self, invoice: Invoice) -> Collection:
@@ -341,6 +354,7 @@ class _Beside:
             attempt=self.open_attempts.get(invoice.id),
             has_next_try=invoice.next_attempt_at is not None,
             has_card=invoice.client_id in self.methods,
+            is_paused=invoice.client_id in self.collection_paused,
         )
 
     def fields(self, invoice: Invoice) -> dict[str, Any]:
@@ -378,6 +392,9 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
     return Story(
         invoice=invoice,
         collection=beside.collection(invoice),
+        is_billing_paused=session.get_one(Client, invoice.client_id).is_billing_paused(
+            session.get_one(Account, invoice.account_id)
+        ),
         method=beside.methods.get(invoice.client_id),
         attempts=session.scalars(
             select(PaymentAttempt)

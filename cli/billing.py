@@ -42,16 +42,19 @@ AsOf = datetime | date | None
 class BillReport:
     """What became of everything that was due.
 
-    ``clients`` counts each client's periods by state; ``skipped`` and ``failures`` are those that
-    were not billed, with why; ``invoiced`` holds, by currency, how many invoices and their total
-    in minor units; ``unfinished`` says why a run ended before its work did.
+    ``clients`` counts each client's periods by state; ``held``, ``skipped`` and ``failures`` are
+    those that were not billed, with why; ``invoiced`` holds, by currency, how many invoices and
+    their total in minor units, ``drafted`` those that are reviewed first; ``unfinished`` says why
+    a run ended before its work did.
     """
 
     runs: list[UUID] = field(default_factory=list)
     clients: dict[tuple[UUID, str], Counter[str]] = field(default_factory=dict)
+    held: list[dict[str, str]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
     invoiced: dict[str, Counter[str]] = field(default_factory=dict)
+    drafted: dict[str, Counter[str]] = field(default_factory=dict)
     unfinished: str | None = None
     seconds: float = 0.0
 
@@ -72,8 +75,12 @@ class BillReport:
 
     def add(self, progress: RunProgress) -> None:
         """Count one more run's invoices in."""
-        for currency, counts in progress.invoiced.items():
-            self.invoiced.setdefault(currency, Counter()).update(counts)
+        for ours, theirs in (
+            (self.invoiced, progress.invoiced),
+            (self.drafted, progress.drafted),
+        ):
+            for currency, counts in theirs.items():
+                ours.setdefault(currency, Counter()).update(counts)
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -84,15 +91,24 @@ class BillReport:
                 {"client": str(client_id), "name": name, "periods": _by_state(periods)}
                 for (client_id, name), periods in self.clients.items()
             ],
+            "held": self.held,
             "skipped": self.skipped,
             "failures": self.failures,
             "unfinished": self.unfinished,
             "invoiced": {currency: dict(one) for currency, one in self.invoiced.items()},
+            "drafted": {currency: dict(one) for currency, one in self.drafted.items()},
             "seconds": round(self.seconds, 3),
         }
 
 
-_TOLD = (PeriodState.BILLED, PeriodState.EMPTY, PeriodState.SKIPPED, PeriodState.FAILED)
+_TOLD = (
+    PeriodState.BILLED,
+    PeriodState.DRAFTED,
+    PeriodState.EMPTY,
+    PeriodState.HELD,
+    PeriodState.SKIPPED,
+    PeriodState.FAILED,
+)
 
 
 def _by_state(periods: Counter[str]) -> dict[str, int]:
@@ -241,10 +257,13 @@ def show_report(output: Output, report: BillReport) -> None:
         colour = "red" if state == PeriodState.FAILED and report.periods[state] else ""
         outcomes.add_row(state.value, f"{report.periods[state]:,}", style=colour)
     invoices = table("Invoices", "currency", "invoices", "total", numbers=("invoices", "total"))
-    for currency, counts in sorted(report.invoiced.items()):
-        total = format_amount(counts["total"], currency)
-        invoices.add_row(currency, f"{counts['invoices']:,}", total)
+    for kept, style in ((report.invoiced, ""), (report.drafted, "dim")):
+        for currency, counts in sorted(kept.items()):
+            total = format_amount(counts["total"], currency)
+            what = currency if kept is report.invoiced else f"{currency}, in review"
+            invoices.add_row(what, f"{counts['invoices']:,}", total, style=style)
     output.show(outcomes, invoices)
+    _show_undone(output, "Held periods", report.held, "reason")
     _show_undone(output, "Skipped periods", report.skipped, "reason")
     _show_undone(output, "Failed periods", report.failures, "error")
     if report.unfinished:
@@ -299,15 +318,8 @@ def _preview(
 
 
 def _show_preview(output: Output, found: dict[str, Any]) -> None:
-    rows = table(
-        "Would be invoiced",
-        "client",
-        "from",
-        "to",
-        "charges",
-        "total",
-        numbers=("charges", "total"),
-    )
+    numbers = ("charges", "total", "credit", "card")
+    rows = table("Would be invoiced", "client", "from", "to", *numbers, "outcome", numbers=numbers)
     for one in found["invoices"][:LISTED]:
         rows.add_row(
             Text(one["name"]),
@@ -315,16 +327,41 @@ def _show_preview(output: Output, found: dict[str, Any]) -> None:
             one["period_end"],
             f"{one['charges']:,}",
             format_amount(one["total"], one["currency"]),
+            _amount_if_any(one["credit"], one["currency"]),
+            _amount_if_any(one["card"], one["currency"]),
+            _FORESEEN[one["outcome"]],
         )
     output.show(rows)
     if len(found["invoices"]) > LISTED:
         output.say(f"and {len(found['invoices']) - LISTED:,} more; --json lists all")
     totals = found["totals"]
-    for currency, one in totals["invoiced"].items():
-        output.say(f"{count(one['invoices'], 'invoice')}, {format_amount(one['total'], currency)}")
+    for kept, words in (("invoiced", ""), ("drafted", ", for review"), ("on_hold", ", held")):
+        for currency, one in totals[kept].items():
+            total = format_amount(one["total"], currency)
+            output.say(
+                f"{count(one['invoices'], 'invoice')}, {total}{words}{_paid_by(one, currency)}"
+            )
+    held = f" and {totals['held']:,} held" if totals["held"] else ""
     output.say(
-        f"{count(totals['periods'], 'period')} due, {totals['empty']:,} of them empty; nothing moved"
+        f"{count(totals['periods'], 'period')} due, {totals['empty']:,} of them empty{held}; "
+        "nothing moved"
     )
+
+
+_FORESEEN = {"billed": "finalized", "drafted": "reviewed", "held": "held: paused"}
+"""What becomes of an invoice, in people's words."""
+
+
+def _amount_if_any(amount: int, currency: str) -> str:
+    return format_amount(amount, currency) if amount else ""
+
+
+def _paid_by(sums: dict[str, int], currency: str) -> str:
+    """How much of some invoices credit and cards will pay."""
+    ways = [
+        f"{format_amount(sums[way], currency)} by {way}" for way in ("credit", "card") if sums[way]
+    ]
+    return f"; {' and '.join(ways)}" if ways else ""
 
 
 def _tell_outcomes(session: Session, report: BillReport) -> None:
@@ -343,6 +380,7 @@ def _tell_outcomes(session: Session, report: BillReport) -> None:
     for client_id, name, state, number in counted:
         report.clients.setdefault((client_id, name), Counter())[state] = number
     for state, undone, why in (
+        (PeriodState.HELD, report.held, "reason"),
         (PeriodState.SKIPPED, report.skipped, "reason"),
         (PeriodState.FAILED, report.failures, "error"),
     ):
@@ -365,5 +403,6 @@ def _tell_outcomes(session: Session, report: BillReport) -> None:
 
 def _more_is_due(session: Session, run: BillingRun) -> bool:
     """Whether periods wait that the finished run was not allowed to take; not its failures."""
-    waiting = due_in(run, capped=False).where(BillingPeriod.state == PeriodState.OPEN)
+    waits = BillingPeriod.state.in_((PeriodState.OPEN, PeriodState.HELD))
+    waiting = due_in(run, capped=False).where(waits)
     return session.scalar(select(waiting.with_only_columns(BillingPeriod.id).exists())) or False

@@ -57,6 +57,7 @@ _WORDS = {
     Collection.SCHEDULED: ("held", "an older invoice was declined"),
     Collection.EXHAUSTED: ("held", "the card was declined for good"),
     Collection.NO_BILLING_METHOD: ("open without card", ""),
+    Collection.PAUSED: ("held", "collection is paused"),
     Collection.MANUAL: ("open", "collected by hand"),
     WRITTEN_OFF: ("given up", "bad debt"),
     VOIDED: ("void", ""),
@@ -306,7 +307,7 @@ def _dead(account_id: UUID, first_run: UUID) -> Select[UUID]:
 def _invoiced(session: Session, runs: Sequence[UUID]) -> dict[str, int]:
     rows = session.execute(
         select(Invoice.currency, func.sum(Invoice.total))
-        .where(Invoice.run_id.in_(runs))
+        .where(Invoice.run_id.in_(runs), Invoice.status != InvoiceStatus.DRAFT)
         .group_by(Invoice.currency)
         .order_by(Invoice.currency)
     )
@@ -368,6 +369,7 @@ def _due(session: Session, runs: Sequence[UUID]) -> list[Share]:
         PaymentAttempt.state,
         PaymentAttempt.decline_code,
         BillingMethod.client_id.is_not(None),
+        Client.collection_paused | Account.collection_paused,
     )
     rows = session.execute(
         select(*grouped, func.count(), func.sum(Invoice.amount_due))
@@ -386,7 +388,7 @@ def _due(session: Session, runs: Sequence[UUID]) -> list[Share]:
         .group_by(*grouped)
     )
     shares = []
-    for currency, is_automatic, day, state, code, has_card, invoices, amount in rows:
+    for currency, is_automatic, day, state, code, has_card, is_paused, invoices, amount in rows:
         attempt = None if state is None else AttemptState(state)
         how: str = collection_of(
             status=InvoiceStatus.OPEN,
@@ -394,6 +396,7 @@ def _due(session: Session, runs: Sequence[UUID]) -> list[Share]:
             attempt=attempt if attempt in STILL_OPEN else None,
             has_next_try=day is not None,
             has_card=has_card,
+            is_paused=is_paused,
         )
         next_try_on = day if how == Collection.SCHEDULED else None
         if attempt == AttemptState.DECLINED and how in {Collection.SCHEDULED, Collection.EXHAUSTED}:

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
-from billing.cycles import MAX_PERIODS_PER_RUN
+from billing.cycles import MAX_PERIODS_PER_RUN, BillingCycle
 from billing.periods import PeriodReason, PeriodState
 from models.base import Base, CreatedAt, PrimaryKey, one_of
 from models.billing_run import BillingRun
@@ -145,11 +145,19 @@ def _staffs(run: BillingRun) -> ColumnElement[bool]:
     """What a run of one client may take up, but for what it has left skipped itself."""
     return or_(
         BillingPeriod.state.in_(STAFFS_STATES),
-        and_(
-            BillingPeriod.state == PeriodState.SKIPPED,
-            BillingPeriod.reason == PeriodReason.DRAFT_DELETED,
-            BillingPeriod.run_id.is_distinct_from(run.id),
-        ),
+        and_(drafted_again(), BillingPeriod.run_id.is_distinct_from(run.id)),
+    )
+
+
+def drafted_again() -> ColumnElement[bool]:
+    """Skipped since its draft was deleted, of a client still on a cycle: staff may think again."""
+    on_a_cycle = select(Client.id).where(
+        Client.id == BillingPeriod.client_id, Client.billing_cycle != BillingCycle.MANUAL
+    )
+    return and_(
+        BillingPeriod.state == PeriodState.SKIPPED,
+        BillingPeriod.reason == PeriodReason.DRAFT_DELETED,
+        on_a_cycle.exists(),
     )
 
 

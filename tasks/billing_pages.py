@@ -22,6 +22,7 @@ from tasks.drafting import DraftFor, draft_invoices
 from tasks.finalizing import finalize_invoices
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.outcomes import Done, Outcome, described
+from tasks.pauses import is_held
 from tasks.periods import ClientPeriod, write_periods
 from tasks.reviewing import begin_reviews
 from tasks.run_conclusions import conclude_late_page
@@ -160,7 +161,7 @@ def _bill(
     if not due:
         return
     boundary = due[0].period.period_end
-    held = {one.client.id for one in due if _is_held(one, account, run)}
+    held = {one.client.id for one in due if is_held(one.client, account, run)}
     by_id = {one.client.id: one.client for one in due if one.client.id not in held}
     clients = list(by_id)
     drafts = draft_invoices(
@@ -208,11 +209,6 @@ def _bill(
         now=now,
         requested_by=f"billing_run:{run.id}",
     )
-
-
-def _is_held(one: _Due, account: Account, run: BillingRun) -> bool:
-    """Whether a pause holds the period: it does not hold what staff ask for this client alone."""
-    return run.client_id is None and one.client.is_billing_paused(account)
 
 
 def _decided(

@@ -1,9 +1,11 @@
-"""What a pause of billing has held, and its end."""
+"""What a pause of billing holds, and its end."""
 
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+
+from models import Account, BillingRun, Client
 
 # Whoever has one of them locked is deciding it: the scheduler looks again in a minute.
 _RELEASE = text("""
@@ -29,3 +31,8 @@ def release_held(
     """
     session.flush()
     session.execute(_RELEASE, {"account": account_id, "client": client_id})
+
+
+def is_held(client: Client, account: Account, run: BillingRun) -> bool:
+    """Whether a pause holds a client's periods: not from what staff ask for it alone."""
+    return run.client_id is None and client.is_billing_paused(account)

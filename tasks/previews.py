@@ -1,7 +1,7 @@
 """Dry runs: what a billing run would invoice, without moving anything."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import islice, takewhile
@@ -9,23 +9,28 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from billing.cycles import MAX_PERIODS_PER_RUN, BillingCycle, Cadence, Period
-from billing.periods import periods_between
+from billing.periods import PeriodState, periods_between
 from models import Account, BillingPeriod, BillingRun, Charge, Client
-from models.billing_period import UNDECIDED_STATES
+from models.billing_period import STAFFS_STATES, drafted_again
+from tasks.forecasting import Prediction, Prospect, predict
+from tasks.pauses import is_held
 from tasks.taxing import RATES, TAXED_ON, TaxPart, rates_by_id, tax_parts
 
 
 def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, Any]:
-    """Every invoice that a run up to ``run``'s as-of would make, as JSON values.
+    """Every invoice that a run up to ``run``'s as-of would make, as JSON values in minor units.
 
     Returns:
         ``invoices``: a list, oldest boundary first, of client, name, period_start, period_end,
-        currency, charges and total (minor units, with tax); ``totals``: how many periods were looked at,
-        how many of them are empty, and by currency the invoices and their total.
+        currency, charges, total (with tax), outcome (``billed``, ``drafted`` for review, ``held``
+        by a pause), credit (what it applies, signed) and card (what a card is charged by itself);
+        ``clients``: the same summed by client, currency and outcome; ``totals``: how many periods
+        were looked at, how many of them are empty or held, and by currency what is invoiced,
+        drafted and on hold.
     """
     account = session.get_one(Account, run.account_id)
     clients = select(Client).where(
@@ -33,51 +38,97 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
     )
     if run.client_id is not None:
         clients = clients.where(Client.id == run.client_id)
-    names: dict[UUID, str] = {}
-    exempt: set[UUID] = set()
-    due: list[tuple[Period, UUID]] = []
+    due: list[tuple[Period, Client]] = []
     undecided = _undecided(session, run)
     for client in session.scalars(clients):
-        names[client.id] = client.name
-        if client.tax_exempt:
-            exempt.add(client.id)
-        zone = client.zone(account)
-        due += [
-            (period, client.id)
-            for period in _due_periods(client, undecided[client.id], run, zone, now)
-        ]
-    due.sort(key=lambda one: (one[0].end, one[1]))
+        zone, held = client.zone(account), is_held(client, account, run)
+        periods = [one for one in undecided[client.id] if held or not _waits_for_resume(*one, run)]
+        due += [(period, client) for period in _due_periods(client, periods, run, zone, now)]
+    due.sort(key=lambda one: (one[0].end, one[1].id))
     charges = _open_charges(session, run)
     rates = rates_by_id(
         session,
         {rate for parts in charges.values() for one in parts for rate in one.part.rate_ids},
     )
-    invoices: list[dict[str, Any]] = []
-    empty = 0
-    totals: dict[str, dict[str, int]] = defaultdict(lambda: {"invoices": 0, "total": 0})
-    for period, client_id in due:
-        taken = _take(charges[client_id], period.end)
-        empty += not taken
-        for currency, of_currency in sorted(taken.items()):
-            total = tax_parts(
-                [one.part for one in of_currency], rates=rates, is_exempt=client_id in exempt
-            ).total
-            totals[currency]["invoices"] += 1
-            totals[currency]["total"] += total
-            invoices.append(
-                {
-                    "client": str(client_id),
-                    "name": names[client_id],
-                    "period_start": period.start.isoformat(),
-                    "period_end": period.end.isoformat(),
-                    "currency": currency,
-                    "charges": sum(one.count for one in of_currency),
-                    "total": total,
-                }
+    prospects: list[Prospect] = []
+    empty = held_periods = 0
+    for period, client in due:
+        taken = _take(charges[client.id], period.end)
+        held_periods += is_held(client, account, run)
+        empty += not taken and not is_held(client, account, run)
+        prospects += [
+            Prospect(
+                client=client,
+                period=period,
+                currency=currency,
+                charges=sum(one.count for one in of_currency),
+                total=tax_parts(
+                    [one.part for one in of_currency], rates=rates, is_exempt=client.tax_exempt
+                ).total,
             )
+            for currency, of_currency in sorted(taken.items())
+        ]
+    predictions = predict(session, account, run, prospects, now=now)
     return {
-        "invoices": invoices,
-        "totals": {"periods": len(due), "empty": empty, "invoiced": dict(totals)},
+        "invoices": [_as_json(one) for one in predictions],
+        "clients": _by_client(predictions),
+        "totals": {
+            "periods": len(due),
+            "empty": empty,
+            "held": held_periods,
+            "invoiced": _sums(predictions, PeriodState.BILLED),
+            "drafted": _sums(predictions, PeriodState.DRAFTED),
+            "on_hold": _sums(predictions, PeriodState.HELD),
+        },
+    }
+
+
+def _as_json(one: Prediction) -> dict[str, Any]:
+    prospect = one.prospect
+    return {
+        "client": str(prospect.client.id),
+        "name": prospect.client.name,
+        "period_start": prospect.period.start.isoformat(),
+        "period_end": prospect.period.end.isoformat(),
+        "currency": prospect.currency,
+        "charges": prospect.charges,
+        "total": prospect.total,
+        "outcome": one.outcome.value,
+        "credit": one.credit,
+        "card": one.card,
+    }
+
+
+def _by_client(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
+    of_client: dict[tuple[Client, str, PeriodState], list[Prediction]] = defaultdict(list)
+    for one in predictions:
+        of_client[one.prospect.client, one.prospect.currency, one.outcome].append(one)
+    return [
+        {
+            "client": str(client.id),
+            "name": client.name,
+            "currency": currency,
+            "outcome": outcome.value,
+            **_sum(ones),
+        }
+        for (client, currency, outcome), ones in of_client.items()
+    ]
+
+
+def _sums(predictions: Iterable[Prediction], outcome: PeriodState) -> dict[str, dict[str, int]]:
+    by_currency: dict[str, list[Prediction]] = defaultdict(list)
+    for one in predictions:
+        if one.outcome == outcome:
+            by_currency[one.prospect.currency].append(one)
+    return {currency: _sum(ones) for currency, ones in by_currency.items()}
+
+
+def _sum(predictions: Sequence[Prediction]) -> dict[str, int]:
+    return {
+        "invoices": len(predictions),
+        "total": sum(one.prospect.total for one in predictions),
+        "credit": sum(one.credit for one in predictions),
+        "card": sum(one.card for one in predictions),
     }
 
 
@@ -96,6 +147,9 @@ _Undecided = tuple[BillingPeriod, date | None]
 
 def _undecided(session: Session, run: BillingRun) -> dict[UUID, list[_Undecided]]:
     """By client, oldest first: each undecided period, and where the one written after it starts."""
+    which: ColumnElement[bool] = BillingPeriod.state.in_(STAFFS_STATES)
+    if run.client_id is not None:
+        which = or_(which, drafted_again())
     following = func.lead(BillingPeriod.period_start).over(
         partition_by=BillingPeriod.client_id, order_by=BillingPeriod.period_start
     )
@@ -108,7 +162,7 @@ def _undecided(session: Session, run: BillingRun) -> dict[UUID, list[_Undecided]
     for period, following_start in session.execute(
         select(BillingPeriod, chains.c.following_start)
         .join(chains, chains.c.id == BillingPeriod.id)
-        .where(BillingPeriod.state.in_(UNDECIDED_STATES))
+        .where(which)
         .order_by(BillingPeriod.client_id, BillingPeriod.period_start)
     ):
         periods[period.client_id].append((period, following_start))
@@ -144,6 +198,11 @@ def _whose(rows: type[BillingPeriod | Charge], run: BillingRun) -> Iterator[Colu
     yield rows.account_id == run.account_id
     if run.client_id is not None:
         yield rows.client_id == run.client_id
+
+
+def _waits_for_resume(period: BillingPeriod, _following: date | None, run: BillingRun) -> bool:
+    """Whether a pause that has just ended still holds it from a run for everyone."""
+    return run.client_id is None and period.state == PeriodState.HELD
 
 
 def _due_periods(

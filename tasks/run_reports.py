@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from billing.invoice_states import InvoiceStatus
 from billing.periods import PeriodState
 from models import BillingPeriod, BillingRun, Invoice
 from models.billing_period import due_in
@@ -17,13 +18,15 @@ MAX_FAILURES_LISTED = 20
 class RunProgress:
     """How far a run is: its periods by state, those still due, and what it invoiced.
 
-    ``invoiced`` holds, by currency, how many invoices and their total in minor units.
+    ``invoiced`` holds, by currency, how many invoices and their total in minor units; ``drafted``
+    those of its invoices that are still reviewed.
     """
 
     due: int
     periods: dict[str, int]
     failures: list[dict[str, str]]
     invoiced: dict[str, dict[str, int]]
+    drafted: dict[str, dict[str, int]]
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -32,6 +35,7 @@ class RunProgress:
             "periods": self.periods,
             "failures": self.failures,
             "invoiced": self.invoiced,
+            "drafted": self.drafted,
         }
 
 
@@ -52,12 +56,6 @@ def progress_of(session: Session, run: BillingRun) -> RunProgress:
         .order_by(BillingPeriod.client_id)
         .limit(MAX_FAILURES_LISTED)
     )
-    invoiced = session.execute(
-        select(Invoice.currency, func.count(), func.sum(Invoice.total))
-        .where(Invoice.run_id == run.id)
-        .group_by(Invoice.currency)
-        .order_by(Invoice.currency)
-    )
     return RunProgress(
         due=due,
         periods=dict(by_state.all()),
@@ -65,8 +63,19 @@ def progress_of(session: Session, run: BillingRun) -> RunProgress:
             {"client": str(client), "period_start": start.isoformat(), "error": error or ""}
             for client, start, error in failures
         ],
-        invoiced={
-            currency: {"invoices": count, "total": int(total)}
-            for currency, count, total in invoiced
-        },
+        invoiced=_invoices(session, run, Invoice.status != InvoiceStatus.DRAFT),
+        drafted=_invoices(session, run, Invoice.status == InvoiceStatus.DRAFT),
     )
+
+
+def _invoices(
+    session: Session, run: BillingRun, which: ColumnElement[bool]
+) -> dict[str, dict[str, int]]:
+    """How many of the run's invoices there are in each currency, and their total."""
+    rows = session.execute(
+        select(Invoice.currency, func.count(), func.sum(Invoice.total))
+        .where(Invoice.run_id == run.id, which)
+        .group_by(Invoice.currency)
+        .order_by(Invoice.currency)
+    )
+    return {currency: {"invoices": count, "total": int(total)} for currency, count, total in rows}

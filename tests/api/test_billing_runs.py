@@ -46,6 +46,7 @@ def test_a_run_bills_what_is_due_and_shows_its_progress(
             "periods": {"billed": 1, "empty": 1},
             "failures": [],
             "invoiced": {"usd": {"invoices": 1, "total": 1100}},
+            "drafted": {},
         },
         "preview": None,
         "links": {"self": url, "job": job["links"]["self"]},

@@ -16,6 +16,7 @@ from cli import billing, patience
 from cli.output import Output
 from models import Account, BillingPeriod, BillingRun, Client, Invoice
 from tests.cli.conftest import Command, Working
+from tests.money import deposit, with_a_card
 from tests.waiting import wait_for
 from tests.worlds import NOW, a_charge, a_client, bill, refuse_invoices_of
 
@@ -23,6 +24,8 @@ PURCHASES = Path(__file__).parent / "data" / "purchases.csv"
 """Real shops' shape: CRLF, a history of 18 months, a month that sums to zero, one free item."""
 
 AS_OF = "1998-07-01"
+
+NOTHING = dict.fromkeys(("billed", "drafted", "empty", "held", "skipped", "failed"), 0)
 
 pytestmark = pytest.mark.usefixtures("account")
 
@@ -145,6 +148,60 @@ def test_a_dry_run_says_what_would_be_billed_and_moves_nothing(
     assert session.scalars(select(Invoice)).all() == []
 
 
+def test_a_dry_run_tells_how_each_invoice_would_be_paid_reviewed_or_held(
+    command: Command, working: Working, engine: Engine, account: Account
+) -> None:
+    since = date(2026, 4, 1)
+    paid, reviewed, held = (
+        monthly(engine, account, since, name=name, **fields)
+        for name, fields in {
+            "Paid": {},
+            "Reviewed": {"review_hours": 24},
+            "Held": {"paused": {"billing": True}},
+        }.items()
+    )
+    for client in (paid, reviewed, held):
+        a_charge(engine, client, date(2026, 4, 20), "12.50")
+    deposit(engine, account, paid, 450)
+    with_a_card(engine, account, paid)
+    with working():
+        answer = command("bill", "--as-of", "2026-05-01", "--dry-run", "--json")
+        shown = command("bill", "--as-of", "2026-05-01", "--dry-run").stdout
+
+    outcomes = {one["name"]: one["outcome"] for one in answer.document["invoices"]}
+    assert outcomes == {"Paid": "billed", "Reviewed": "drafted", "Held": "held"}
+    assert answer.document["totals"]["invoiced"] == {
+        "usd": {"invoices": 1, "total": 1250, "credit": 450, "card": 800}
+    }
+    assert re.search(r"Paid .* 12.50 USD +4.50 USD +8.00 USD +finalized", shown)
+    assert re.search(r"Reviewed .* 12.50 USD +reviewed", shown)
+    assert re.search(r"Held .* 12.50 USD +held: paused", shown)
+    assert "1 invoice, 12.50 USD; 4.50 USD by credit and 8.00 USD by card" in shown
+    assert "1 invoice, 12.50 USD, for review" in shown
+    assert "1 invoice, 12.50 USD, held" in shown
+    assert "3 periods due, 0 of them empty and 1 held; nothing moved" in shown
+
+
+def test_what_is_reviewed_or_held_is_told_apart_from_what_is_invoiced(
+    command: Command, working: Working, engine: Engine, account: Account
+) -> None:
+    reviewed = monthly(engine, account, date(2026, 4, 1), review_hours=24)
+    held = monthly(engine, account, date(2026, 4, 1), name="Held", paused={"billing": True})
+    for client in (reviewed, held):
+        a_charge(engine, client, date(2026, 4, 20), "12.50")
+    with working():
+        answer = command("bill", "--as-of", "2026-05-01", "--json")
+    assert answer.code == 0
+    assert answer.document["periods"] == {**NOTHING, "drafted": 1, "held": 1}
+    assert answer.document["invoiced"] == {}
+    assert answer.document["drafted"] == {"usd": {"invoices": 1, "total": 1250}}
+    [one] = answer.document["held"]
+    assert (one["name"], one["reason"]) == ("Held", "paused")
+    with working():
+        again = command("bill", "--as-of", "2026-05-01", "--client", str(held.id))
+    assert re.search(r"billed +1\n", again.stdout)
+
+
 def test_a_period_that_fails_is_told_with_its_reason(
     command: Command, working: Working, engine: Engine, account: Account
 ) -> None:
@@ -179,7 +236,7 @@ def test_what_waits_behind_a_failure_is_not_asked_for_again_and_again(
     assert answer.code == 1
     assert len(answer.document["runs"]) == 1
     (counted,) = answer.document["clients"]
-    assert counted["periods"] == {"billed": 0, "empty": 0, "skipped": 0, "failed": 1}
+    assert counted["periods"] == {**NOTHING, "failed": 1}
     assert [one["period_start"] for one in answer.document["failures"]] == ["2026-01-01"]
 
 
@@ -191,10 +248,9 @@ def test_each_clients_periods_are_counted(
     a_charge(engine, one, date(2026, 3, 2))
     with working():
         answer = command("bill", "--as-of", "2026-05-01", "--json")
-    nothing = {"billed": 0, "empty": 0, "skipped": 0, "failed": 0}
     assert answer.document["clients"] == [
-        {"client": str(one.id), "name": "One", "periods": {**nothing, "billed": 1, "empty": 1}},
-        {"client": str(other.id), "name": "Other", "periods": {**nothing, "empty": 1}},
+        {"client": str(one.id), "name": "One", "periods": {**NOTHING, "billed": 1, "empty": 1}},
+        {"client": str(other.id), "name": "Other", "periods": {**NOTHING, "empty": 1}},
     ]
 
 

@@ -8,10 +8,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
+from billing.credit import CreditEntryKind
 from models import Account, BillingPeriod, BillingRun, Charge, Client, Invoice
 from tasks.accounts import create_account
+from tasks.credit_balances import CreditMove, move_credit
 from tasks.previews import preview
 from tests.billing.chains import CADENCES
+from tests.money import owe, with_a_card
+from tests.reviews import delete
 from tests.worlds import (
     NOW,
     a_charge,
@@ -35,7 +39,7 @@ def previewed(engine: Engine, account: Account, now: datetime, **options: Any) -
 
 
 def invoiced(engine: Engine, account: Account, now: datetime, **options: Any) -> dict[str, Any]:
-    """What a real run does, in a preview's words."""
+    """What a real run does, in a preview's words; of what it holds there are no invoices."""
     run = bill(engine, account, now=now, **options)
     with Session(engine) as session:
         rows = session.execute(
@@ -45,35 +49,79 @@ def invoiced(engine: Engine, account: Account, now: datetime, **options: Any) ->
             .join(Charge, Charge.invoice_id == Invoice.id)
             .where(Invoice.run_id == run.id)
             .group_by(Invoice.id, BillingPeriod.id, Client.id)
-            .order_by(Invoice.number)
+            .order_by(BillingPeriod.period_end, Invoice.client_id, Invoice.currency)
         ).all()
         decided = session.scalars(
             select(BillingPeriod.state).where(BillingPeriod.run_id == run.id)
         ).all()
-    totals: dict[str, dict[str, int]] = {}
-    for invoice, *_ in rows:
-        of_currency = totals.setdefault(invoice.currency, {"invoices": 0, "total": 0})
-        of_currency["invoices"] += 1
-        of_currency["total"] += invoice.total
+    invoices = [
+        {
+            "client": str(invoice.client_id),
+            "name": name,
+            "period_start": period.period_start.isoformat(),
+            "period_end": period.period_end.isoformat(),
+            "currency": invoice.currency,
+            "charges": count,
+            "total": invoice.total,
+            "outcome": "drafted" if invoice.status == "draft" else "billed",
+            "credit": invoice.credit_applied,
+            # Nothing is charged yet; too little for a card is not going to be.
+            "card": invoice.amount_due
+            if invoice.next_attempt_at is not None and invoice.amount_due >= 50
+            else 0,
+        }
+        for invoice, period, name, count in rows
+    ]
     return {
-        "invoices": [
-            {
-                "client": str(invoice.client_id),
-                "name": name,
-                "period_start": period.period_start.isoformat(),
-                "period_end": period.period_end.isoformat(),
-                "currency": invoice.currency,
-                "charges": count,
-                "total": invoice.total,
-            }
-            for invoice, period, name, count in rows
-        ],
+        "invoices": invoices,
         "totals": {
             "periods": len(decided),
             "empty": decided.count("empty"),
-            "invoiced": totals,
+            "held": decided.count("held"),
+            "invoiced": sums(invoices, "billed"),
+            "drafted": sums(invoices, "drafted"),
         },
     }
+
+
+def sums(invoices: list[dict[str, Any]], outcome: str) -> dict[str, dict[str, int]]:
+    totals: dict[str, dict[str, int]] = {}
+    for one in invoices:
+        if one["outcome"] == outcome:
+            nothing = {"invoices": 0, "total": 0, "credit": 0, "card": 0}
+            of_currency = totals.setdefault(one["currency"], nothing)
+            of_currency["invoices"] += 1
+            for what in ("total", "credit", "card"):
+                of_currency[what] += one[what]
+    return totals
+
+
+def told(preview: dict[str, Any]) -> dict[str, Any]:
+    """A preview without what a run leaves no trace of, and what only sums up."""
+    return {
+        "invoices": [one for one in preview["invoices"] if one["outcome"] != "held"],
+        "totals": {key: one for key, one in preview["totals"].items() if key != "on_hold"},
+    }
+
+
+def give(engine: Engine, client: Client, balances: dict[str, int]) -> None:
+    """Let a client have these balances, or owe them."""
+    with Session(engine) as session, session.begin():
+        move_credit(
+            session,
+            [
+                CreditMove(
+                    account_id=client.account_id,
+                    client_id=client.id,
+                    currency=currency,
+                    kind=CreditEntryKind.ADJUSTMENT,
+                    amount=balance,
+                    requested_by="test",
+                )
+                for currency, balance in balances.items()
+                if balance
+            ],
+        )
 
 
 WORLDS = st.lists(
@@ -89,6 +137,14 @@ WORLDS = st.lists(
                     st.sampled_from(["usd", "eur"]),
                 ),
                 max_size=5,
+            ),
+            "review_hours": st.sampled_from([None, None, 24, "person"]),
+            "paused": st.sampled_from([False, False, True]),
+            "collection_paused": st.sampled_from([False, False, True]),
+            "card": st.booleans(),
+            "auto_collect": st.sampled_from([None, True, False]),
+            "balances": st.fixed_dictionaries(
+                {"usd": st.integers(-250, 250), "eur": st.integers(-250, 250)}
             ),
         }
     ),
@@ -120,14 +176,20 @@ def test_a_preview_is_what_the_run_then_does(
             billing_starts_on=one["start"],
             anchor_day=one["cadence"].anchor_day,
             time_zone=one["time_zone"],
+            review_hours=one["review_hours"],
+            paused={"billing": one["paused"], "collection": one["collection_paused"]},
+            auto_collect=one["auto_collect"],
         )
+        if one["card"]:
+            with_a_card(engine, account, client)
+        give(engine, client, one["balances"])
         for charged_on, price, currency in one["charges"]:
             a_charge(engine, client, charged_on, price, currency=currency)
 
     # Noon in UTC on 1 June: in every one of these zones the day has begun.
     for as_of in runs:
         expected = previewed(engine, account, NOW, as_of=as_of)
-        assert invoiced(engine, account, NOW, as_of=as_of) == expected
+        assert invoiced(engine, account, NOW, as_of=as_of) == told(expected)
 
 
 @pytest.mark.usefixtures("six_periods_a_run")
@@ -146,7 +208,7 @@ def test_previews_of_a_start_long_ago_are_what_each_run_then_does(
     taken = []
     for now in (NOW, NOW, NOW + timedelta(days=31), NOW + timedelta(days=31)):
         expected = previewed(engine, account, now)
-        assert invoiced(engine, account, now) == expected
+        assert invoiced(engine, account, now) == told(expected)
         taken.append(expected["totals"]["periods"])
     assert taken == [6, 6, 1, 0]
 
@@ -168,7 +230,7 @@ def test_a_failed_period_that_later_ones_have_overtaken_is_previewed_by_itself(
 
     assert [one["period_start"] for one in expected["invoices"]] == ["2026-03-01"]
     assert expected["totals"]["periods"] == 2
-    assert invoiced(engine, account, NOW) == expected
+    assert invoiced(engine, account, NOW) == told(expected)
 
 
 def test_a_preview_moves_nothing(engine: Engine, session: Session, account: Account) -> None:
@@ -200,7 +262,10 @@ def test_a_preview_looks_into_the_future(
     assert preview["totals"] == {
         "periods": 3,
         "empty": 1,
-        "invoiced": {"usd": {"invoices": 2, "total": 300}},
+        "held": 0,
+        "invoiced": {"usd": {"invoices": 2, "total": 300, "credit": 0, "card": 0}},
+        "drafted": {},
+        "on_hold": {},
     }
 
 
@@ -241,7 +306,7 @@ def test_a_preview_of_a_date_that_has_begun_only_elsewhere_is_what_the_run_then_
     expected = previewed(engine, account, now, as_of=date(2026, 6, 1))
 
     assert [one["name"] for one in expected["invoices"]] == ["Asia/Tokyo"]
-    assert invoiced(engine, account, now, as_of=date(2026, 6, 1)) == expected
+    assert invoiced(engine, account, now, as_of=date(2026, 6, 1)) == told(expected)
     # The day after has begun nowhere: everyone's boundary is looked ahead to.
     ahead = previewed(engine, account, now, as_of=date(2026, 6, 2))
     assert [one["name"] for one in ahead["invoices"]] == ["America/Chicago"]
@@ -261,3 +326,79 @@ def test_a_preview_of_one_client_reads_nobody_elses_rows(
     [of_periods] = [one for one in statements if "FROM billing_periods" in one]
     assert "charges.client_id = " in of_charges
     assert "billing_periods.client_id = " in of_periods
+
+
+def test_a_preview_says_how_credit_debits_and_cards_will_pay(
+    engine: Engine, account: Account
+) -> None:
+    since: dict[str, Any] = {"billing_cycle": "monthly", "billing_starts_on": date(2026, 3, 1)}
+    client = a_client(engine, account, **since)
+    months = [(date(2026, 3, 5), "5"), (date(2026, 4, 5), "9"), (date(2026, 5, 5), "-4")]
+    charges(engine, client, months)
+    with_a_card(engine, account, client)
+    give(engine, client, {"usd": 600})
+
+    found = previewed(engine, account, NOW)
+
+    # March uses five of the six; April the last one, and what May gives.
+    assert [(one["credit"], one["card"]) for one in found["invoices"]] == [
+        (500, 0), (500, 400), (-400, 0)
+    ]  # fmt: skip
+    [of_client] = found["clients"]
+    assert of_client == {
+        "client": str(client.id),
+        "name": client.name,
+        "currency": "usd",
+        "outcome": "billed",
+        "invoices": 3,
+        "total": 1000,
+        "credit": 600,
+        "card": 400,
+    }
+    assert invoiced(engine, account, NOW) == told(found)
+
+
+def test_what_a_negative_invoice_will_give_pays_older_ones_first(
+    engine: Engine, account: Account
+) -> None:
+    since: dict[str, Any] = {"billing_cycle": "monthly", "billing_starts_on": date(2026, 4, 1)}
+    client = a_client(engine, account, **since)
+    owe(engine, account, client, 300)
+    charges(engine, client, [(date(2026, 4, 5), "5"), (date(2026, 5, 5), "-4")])
+
+    found = previewed(engine, account, NOW)
+
+    assert invoiced(engine, account, NOW) == told(found)
+
+
+def test_a_preview_tells_what_a_pause_holds_of_one_client_and_of_everyone(
+    engine: Engine, account: Account
+) -> None:
+    since: dict[str, Any] = {"billing_cycle": "monthly", "billing_starts_on": date(2026, 5, 1)}
+    client = a_client(engine, account, **since, paused={"billing": True})
+    a_charge(engine, client, date(2026, 5, 5), "5")
+    bill(engine, account, now=NOW)
+
+    everyone = previewed(engine, account, NOW)
+    assert [one["outcome"] for one in everyone["invoices"]] == ["held"]
+    assert (everyone["totals"]["held"], everyone["totals"]["invoiced"]) == (1, {})
+    assert everyone["totals"]["on_hold"]["usd"]["total"] == 500
+
+    alone = previewed(engine, account, NOW, client_id=client.id)
+    assert [one["outcome"] for one in alone["invoices"]] == ["billed"]
+    assert invoiced(engine, account, NOW, client_id=client.id) == told(alone)
+
+
+def test_a_preview_of_one_client_tells_what_would_be_drafted_again(
+    engine: Engine, account: Account
+) -> None:
+    since: dict[str, Any] = {"billing_cycle": "monthly", "billing_starts_on": date(2026, 5, 1)}
+    client = a_client(engine, account, **since, review_hours=24)
+    a_charge(engine, client, date(2026, 5, 5), "5")
+    bill(engine, account, now=NOW)
+    delete(engine, account, invoices_of(engine, client)[0].id)
+
+    assert previewed(engine, account, NOW)["invoices"] == []
+    alone = previewed(engine, account, NOW, client_id=client.id)
+    assert [one["outcome"] for one in alone["invoices"]] == ["drafted"]
+    assert invoiced(engine, account, NOW, client_id=client.id) == told(alone)

@@ -21,7 +21,7 @@ def test_progress_counts_periods_failures_and_money(engine: Engine, account: Acc
     with Session(engine) as session:
         unborn = request_run(session, account.id, now=NOW, requested_by="test").run
         assert progress_of(session, unborn) == RunProgress(
-            due=3, periods={}, failures=[], invoiced={}
+            due=3, periods={}, failures=[], invoiced={}, drafted={}
         )
 
     run = bill(engine, account, now=NOW)
@@ -43,5 +43,6 @@ def test_progress_counts_periods_failures_and_money(engine: Engine, account: Acc
             "eur": {"invoices": 1, "total": 300},
             "usd": {"invoices": 1, "total": 1200},
         },
+        drafted={},
     )
     assert told == progress.as_json()
