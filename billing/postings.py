@@ -175,11 +175,10 @@ def postings_for_finalizing(total: int, taxes: Taxes = NO_TAXES) -> tuple[Postin
     A negative total is booked in two steps, revenue to receivable and receivable to credit. The
     receivable of that invoice ends at zero, so it has no line here: one line an account, net.
     """
-    return _without_zeros(
-        Posting(LedgerAccount.CREDIT if total < 0 else LedgerAccount.RECEIVABLE, total),
-        Posting(LedgerAccount.REVENUE, sum(taxes.values()) - total),
-        *_taxed(taxes, -1),
-    )
+    earned = Posting(LedgerAccount.REVENUE, sum(taxes.values()) - total), *_taxed(taxes, -1)
+    if total < 0:
+        return _without_zeros(*earned, Posting(LedgerAccount.CREDIT, total))
+    return _without_zeros(Posting(LedgerAccount.RECEIVABLE, total), *earned)
 
 
 def postings_for_voiding(

@@ -61,8 +61,8 @@ def test_finalizing_debits_receivable_and_credits_revenue() -> None:
 
 def test_a_negative_total_takes_revenue_back_and_becomes_credit() -> None:
     assert postings_for_finalizing(-500) == (
-        Posting(LedgerAccount.CREDIT, -500),
         Posting(LedgerAccount.REVENUE, 500),
+        Posting(LedgerAccount.CREDIT, -500),
     )
 
 

@@ -180,12 +180,14 @@ def test_books_that_were_closed_stay_closed(
 ) -> None:
     close = f"UPDATE accounts SET books_closed_through = {{}} WHERE id = '{account.id}'"
     session.execute(text(close.format("'2026-05-31'")))
-    at = session.scalar(select(Account.books_closed_at).where(Account.id == account.id))
+    at = session.scalars(select(Account.books_closed_at)).one()
     assert at is not None
 
     assert "closed through 2026-05-31, and stay closed" in str(refused(close.format(day)))
     session.execute(text(close.format("'2026-06-30'")))
-    assert session.scalar(select(Account.books_closed_at)) > at
+    again_at = session.scalars(select(Account.books_closed_at)).one()
+    assert again_at is not None
+    assert again_at > at
 
 
 def test_an_event_of_an_invoice_is_posted_once(posted: Invoice, refused: Refuse) -> None:
