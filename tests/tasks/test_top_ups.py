@@ -388,7 +388,7 @@ def test_a_deposit_under_way_holds_it_until_it_is_settled(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
     client = a_client_with(engine, account, stripe_sandbox, BANK)
-    some = {"client_id": client.id, "amount": 1_000, "currency": "usd"}
+    some: dict[str, Any] = {"client_id": client.id, "amount": 1_000, "currency": "usd"}
     do(engine, vendors, deposit_by_card, account, **some)
     set_top_up(engine, client)
     worked(engine, vendors)
@@ -561,7 +561,7 @@ def test_a_wrong_setting_is_refused_by_the_name_of_its_field(value: object, fiel
 def test_credit_in_another_currency_is_none_of_it(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox, ada: Client
 ) -> None:
-    some = {"client_id": ada.id, "currency": "eur"}
+    some: dict[str, Any] = {"client_id": ada.id, "currency": "eur"}
     deposit(engine, account, ada, 500, currency="eur")
     do(engine, vendors, adjust_credit, account, **some, amount=-400, note="a miscount")
 
