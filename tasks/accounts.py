@@ -149,16 +149,24 @@ def _checked(field: str, value: Any) -> Any:  # noqa: ANN401 - one of several ty
             raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
         case "auto_collect" | "void_makes_credit_note", _ if not isinstance(value, bool):
             raise InvalidInput(field, "must be true or false")
-        case "dunning_days", _ if not isinstance(value, list | tuple) or not _is_dunning(value):
-            raise InvalidInput(
-                "dunning_days",
-                f"must be at most {MAX_TRIES_AGAIN} numbers of days, each 1 to {MAX_DUNNING_DAYS}",
-            )
+        case "dunning_days" | "dunning_final", _:
+            return _checked_dunning(field, value)
         case "tax_rates", None:
             raise InvalidInput("tax_rates", "must be a list of tax rates, which may be empty")
-        case "dunning_final", _ if value not in {*DunningFinal}:
-            raise InvalidInput("dunning_final", f"must be {' or '.join(sorted(DunningFinal))}")
-        case "dunning_days" | "tax_ids" | "tax_rates", _:
+        case "tax_ids" | "tax_rates", _:
             return list(value or [])
         case _:
             return value
+
+
+def _checked_dunning(field: str, value: Any) -> Any:  # noqa: ANN401 - as above
+    if field == "dunning_final":
+        if value not in {*DunningFinal}:
+            raise InvalidInput(field, f"must be {' or '.join(sorted(DunningFinal))}")
+        return value
+    if not isinstance(value, list | tuple) or not _is_dunning(value):
+        raise InvalidInput(
+            field,
+            f"must be at most {MAX_TRIES_AGAIN} numbers of days, each 1 to {MAX_DUNNING_DAYS}",
+        )
+    return list(value)
