@@ -9,7 +9,7 @@ from tests.api.calls import problem
 FIELDS = {
     "id", "name", "email", "external_ref", "currency", "time_zone", "billing_cycle", "anchor_day",
     "billing_starts_on", "legal_name", "address", "tax_ids", "net_days", "auto_collect", "notifications",
-    "billing_method", "created_at",
+    "billing_method", "created_at", "review_hours", "paused",
 }  # fmt: skip
 
 
@@ -28,6 +28,8 @@ def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> 
         "tax_ids": ["GB123456789"],
         "net_days": 30,
         "auto_collect": False,
+        "review_hours": 48,
+        "paused": {"billing": False, "collection": True},
         "notifications": {"invoice_ready": None, "receipt": False, "payment_failed": True},
     }
 
@@ -49,6 +51,8 @@ def test_a_new_client_is_billed_by_hand_and_takes_the_accounts_defaults(api: Tes
     assert client["currency"] is client["time_zone"] is client["net_days"] is None
     assert client["auto_collect"] is client["billing_method"] is None
     assert set(client["notifications"].values()) == {None}
+    assert client["review_hours"] is None
+    assert client["paused"] == {"billing": False, "collection": False}
 
 
 def test_a_cycle_and_its_anchor_fit_together_also_when_one_of_them_changes(
@@ -87,6 +91,13 @@ def test_a_cycle_and_its_anchor_fit_together_also_when_one_of_them_changes(
         ({"name": "A", "address": {"planet": "Mars"}}, ["address.planet"]),
         ({"name": "A", "tax_ids": ["x", ""]}, ["tax_ids[1]"]),
         ({"name": "A", "auto_collect": "no"}, ["auto_collect"]),
+        *(
+            ({"name": "A", "review_hours": hours}, ["review_hours"])
+            for hours in (-1, 2161, 1.5, "48", "somebody", True, [])
+        ),
+        ({"name": "A", "paused": None}, ["paused"]),
+        ({"name": "A", "paused": {"billing": "yes"}}, ["paused.billing"]),
+        ({"name": "A", "paused": {"mails": True}}, ["paused.mails"]),
         ({"name": "A", "notifications": None}, ["notifications"]),
         ({"name": "A", "notifications": {"receipt": "on"}}, ["notifications.receipt"]),
         ({"name": "A", "notifications": {"reminders": True}}, ["notifications.reminders"]),
@@ -100,7 +111,7 @@ def test_every_wrong_field_is_named(
 
 @pytest.mark.parametrize(
     "field",
-    ["review_hours", "paused", "tax_rates", "auto_top_up", "billing_method", "id"],
+    ["tax_rates", "auto_top_up", "billing_method", "id"],
 )
 def test_a_field_of_no_client_is_refused_and_never_ignored(api: TestClient, field: str) -> None:
     body = problem(api.post("/v1/clients", json={"name": "A", field: True}), 422, "invalid", field)
@@ -145,7 +156,28 @@ def test_a_clients_own_switches_are_set_one_by_one_and_left_to_the_account_again
     assert api.patch(url, json={"auto_collect": None}).json()["auto_collect"] is None
 
 
-@pytest.mark.parametrize("field", ["name", "billing_cycle", "anchor_day", "tax_ids"])
+def test_a_review_is_of_hours_a_persons_or_the_accounts(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    for hours in (48, "person", 0, None, "person", None):
+        assert api.patch(url, json={"review_hours": hours}).json()["review_hours"] == hours
+        assert api.get(url).json()["review_hours"] == hours
+    api.patch(url, json={"review_hours": "person"})
+    assert api.patch(url, json={"name": "Ada"}).json()["review_hours"] == "person"
+
+
+def test_a_client_is_paused_switch_by_switch(api: TestClient, ada: dict[str, Any]) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    api.patch(url, json={"paused": {"billing": True}})
+
+    changed = api.patch(url, json={"paused": {"collection": True}}).json()
+
+    assert changed["paused"] == {"billing": True, "collection": True}
+    assert api.get(url).json() == changed
+
+
+@pytest.mark.parametrize("field", ["name", "billing_cycle", "anchor_day", "tax_ids", "paused"])
 def test_what_every_client_has_cannot_be_cleared(
     api: TestClient, ada: dict[str, Any], field: str
 ) -> None:
