@@ -104,12 +104,47 @@ def test_a_wrong_word_about_collection_or_mails_is_named(
         {"tax_ids": "GB1"},
         {"tax_rates": None},
         {"tax_rates": ["019ae8a3-5c00-7000-8000-000000000099"]},
+        {"review_hours": 2161},
         {"review_hours": -1},
+        {"review_hours": "person"},
+        {"review_hours": True},
+        {"invoice_date": "today"},
+        {"invoice_date": None},
+        {"paused": None},
         {"books_closed_through": "2999-01-01"},
     ],
 )
 def test_a_wrong_or_unknown_field_is_refused(api: TestClient, change: dict[str, Any]) -> None:
     problem(api.patch("/v1/account", json=change), 422, "invalid", *change)
+
+
+def test_how_far_automation_goes_is_the_accounts_to_choose(api: TestClient) -> None:
+    new = api.get("/v1/account").json()
+    assert (new["review_hours"], new["invoice_date"]) == (0, "boundary")
+    assert new["paused"] == {"billing": False, "collection": False}
+
+    for changes in (
+        {"review_hours": 2160, "invoice_date": "finalization"},
+        {"review_hours": None, "invoice_date": "boundary"},
+    ):
+        changed = api.patch("/v1/account", json=changes).json()
+        assert {name: changed[name] for name in changes} == changes
+        assert api.get("/v1/account").json() == changed
+
+
+def test_billing_and_collection_are_paused_one_by_one(api: TestClient) -> None:
+    def pause(**switches: bool) -> dict[str, bool]:
+        answer = api.patch("/v1/account", json={"paused": switches})
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, bool] = answer.json()["paused"]
+        return shown
+
+    assert pause(billing=True) == {"billing": True, "collection": False}
+    assert pause(collection=True) == {"billing": True, "collection": True}
+    assert pause(billing=False) == {"billing": False, "collection": True}
+    assert pause() == {"billing": False, "collection": True}
+    wrong = {"paused": {"billing": None, "mail": True}}
+    problem(api.patch("/v1/account", json=wrong), 422, "invalid", "paused.billing", "paused.mail")
 
 
 def test_two_businesses_may_bear_the_same_name(stranger: TestClient) -> None:

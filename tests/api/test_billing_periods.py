@@ -79,3 +79,36 @@ def test_a_failed_period_says_why(engine: Engine, api: TestClient) -> None:
     (period,) = api.get(f"/v1/clients/{client['id']}/billing-periods").json()["data"]
 
     assert (period["state"], period["reason"]) == ("failed", "KeyError: 'x'")
+
+
+def test_periods_in_review_held_by_a_pause_and_skipped_say_so(
+    engine: Engine, api: TestClient
+) -> None:
+    client = monthly(api, review_hours=48)
+    url, periods = f"/v1/clients/{client['id']}", f"/v1/clients/{client['id']}/billing-periods"
+    a_charge(api, client, charged_on="2026-03-10")
+    a_charge(api, client, charged_on="2026-04-10")
+
+    def bill(as_of: str, **whom: str) -> dict[str, Any]:
+        done(engine, api, api.post("/v1/billing-runs", json={"as_of": as_of, **whom}))
+        shown = api.get(f"{periods}?limit=200").json()["data"]
+        return {period["period_start"]: period for period in shown}
+
+    drafted = bill("2026-04-01")["2026-03-01"]
+    assert (drafted["state"], drafted["reason"]) == ("drafted", None)
+    invoice = api.get(f"/v1/invoices/{drafted['invoices'][0]}").json()
+    assert (invoice["status"], invoice["next"]["what"]) == ("draft", "finalize")
+    assert invoice["review_ends_at"] is not None
+    assert invoice["review_ends_at"] == invoice["next"]["at"]
+
+    api.patch(url, json={"paused": {"billing": True}})
+    assert api.get(f"/v1/invoices/{invoice['id']}").json()["next"]["what"] == "resume"
+    held = bill("2026-05-01")["2026-04-01"]
+    assert (held["state"], held["reason"], held["invoices"]) == ("held", "paused", [])
+    assert bill("2026-05-01", client=client["id"])["2026-04-01"]["state"] == "drafted"
+
+    done(engine, api, api.post(f"/v1/invoices/{invoice['id']}/finalize"))
+    api.patch(url, json={"billing_cycle": "manual"})
+    states = {one["period_start"]: one["state"] for one in api.get(periods).json()["data"]}
+    assert (states["2026-03-01"], states["2026-04-01"]) == ("billed", "drafted")
+    assert {*states.values()} == {"billed", "drafted", "skipped"}

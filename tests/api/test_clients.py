@@ -30,6 +30,8 @@ def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> 
         "tax_ids": ["GB123456789"],
         "net_days": 30,
         "auto_collect": False,
+        "review_hours": 48,
+        "paused": {"billing": False, "collection": True},
         "notifications": {"invoice_ready": None, "receipt": False, "payment_failed": True},
     }
 
@@ -51,6 +53,8 @@ def test_a_new_client_is_billed_by_hand_and_takes_the_accounts_defaults(api: Tes
     assert client["currency"] is client["time_zone"] is client["net_days"] is None
     assert client["auto_collect"] is client["billing_method"] is None
     assert set(client["notifications"].values()) == {None}
+    assert client["review_hours"] is None
+    assert client["paused"] == {"billing": False, "collection": False}
 
 
 def test_a_cycle_and_its_anchor_fit_together_also_when_one_of_them_changes(
@@ -100,6 +104,13 @@ def test_a_cycle_and_its_anchor_fit_together_also_when_one_of_them_changes(
         ({"name": "A", "auto_top_up": {**TOP_UP, "target": 5_048}}, ["auto_top_up.target"]),
         ({"name": "A", "auto_top_up": {**TOP_UP, "currency": "irr"}}, ["auto_top_up.currency"]),
         ({"name": "A", "auto_top_up": {**TOP_UP, "off": True}}, ["auto_top_up.off"]),
+        *(
+            ({"name": "A", "review_hours": hours}, ["review_hours"])
+            for hours in (-1, 2161, 1.5, "48", "somebody", True, [])
+        ),
+        ({"name": "A", "paused": None}, ["paused"]),
+        ({"name": "A", "paused": {"billing": "yes"}}, ["paused.billing"]),
+        ({"name": "A", "paused": {"mails": True}}, ["paused.mails"]),
         ({"name": "A", "notifications": None}, ["notifications"]),
         ({"name": "A", "notifications": {"receipt": "on"}}, ["notifications.receipt"]),
         ({"name": "A", "notifications": {"reminders": True}}, ["notifications.reminders"]),
@@ -158,7 +169,30 @@ def test_a_clients_own_switches_are_set_one_by_one_and_left_to_the_account_again
     assert api.patch(url, json={"auto_collect": None}).json()["auto_collect"] is None
 
 
-@pytest.mark.parametrize("field", ["name", "billing_cycle", "anchor_day", "tax_ids", "tax_exempt"])
+def test_a_review_is_of_hours_a_persons_or_the_accounts(
+    api: TestClient, ada: dict[str, Any]
+) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    for hours in (48, "person", 0, None, "person", None):
+        assert api.patch(url, json={"review_hours": hours}).json()["review_hours"] == hours
+        assert api.get(url).json()["review_hours"] == hours
+    api.patch(url, json={"review_hours": "person"})
+    assert api.patch(url, json={"name": "Ada"}).json()["review_hours"] == "person"
+
+
+def test_a_client_is_paused_switch_by_switch(api: TestClient, ada: dict[str, Any]) -> None:
+    url = f"/v1/clients/{ada['id']}"
+    api.patch(url, json={"paused": {"billing": True}})
+
+    changed = api.patch(url, json={"paused": {"collection": True}}).json()
+
+    assert changed["paused"] == {"billing": True, "collection": True}
+    assert api.get(url).json() == changed
+
+
+@pytest.mark.parametrize(
+    "field", ["name", "billing_cycle", "anchor_day", "tax_ids", "tax_exempt", "paused"]
+)
 def test_what_every_client_has_cannot_be_cleared(
     api: TestClient, ada: dict[str, Any], field: str
 ) -> None:

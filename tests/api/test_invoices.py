@@ -20,9 +20,10 @@ from tests.worlds import counted
 SUMMARY = {
     "id", "client", "number", "status", "collection", "auto_collect", "next_attempt_at",
     "attempt_count", "currency", "subtotal", "tax", "total", "credit_applied",
-    "amount_paid", "amount_credited", "amount_refunded", "amount_due", "period_start",
-    "period_end", "issued_on", "due_on", "finalized_at", "paid_at", "voided_at", "reissued_at",
-    "created_at", "memo", "po_number", "bill_from", "bill_to", "links",
+    "amount_paid", "amount_credited", "amount_refunded", "amount_written_off", "amount_due",
+    "period_start", "period_end", "issued_on", "due_on", "finalized_at", "paid_at", "voided_at",
+    "written_off_at", "reissued_at", "created_at", "review_ends_at", "memo", "po_number",
+    "bill_from", "bill_to", "links",
 }  # fmt: skip
 STORY = {"lines", "taxes", "payments", "attempts", "credit", "mails", "next", "history"}
 
@@ -263,6 +264,19 @@ def test_every_way_of_not_being_paid_says_what_comes_next_and_why(
         assert invoice["next"]["at"] == invoice["next_attempt_at"]
     else:
         assert (invoice["next"]["at"] is not None) is (collection == "in_flight")
+
+
+def test_what_a_pause_keeps_from_being_charged_says_so(api: TestClient, bill: Bill) -> None:
+    api.patch("/v1/account", json={"paused": {"collection": True}})
+
+    invoice = bill("pm_card_visa")
+
+    assert (invoice["collection"], invoice["next_attempt_at"]) == ("paused", None)
+    assert invoice["next"] == {
+        "what": "resume",
+        "at": None,
+        "why": "Collection is paused; the card is charged when it goes on.",
+    }
 
 
 def test_a_schedule_that_is_used_up_leaves_the_invoice_to_people(

@@ -1,4 +1,5 @@
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -127,6 +128,30 @@ def test_how_an_open_invoice_is_collected(
         )
         == collection
     )
+
+
+@pytest.mark.parametrize(
+    ("facts", "collection"),
+    [
+        ({"has_next_try": True}, "paused"),
+        ({"has_next_try": True, "attempt": AttemptState.UNKNOWN}, "in_flight"),
+        # What would not be charged anyway waits for something else than the end of the pause.
+        ({"is_automatic": False}, "manual"),
+        ({}, "exhausted"),
+        ({"has_card": False}, "no_billing_method"),
+        ({"has_next_try": True, "status": InvoiceStatus.PAID}, "none"),
+    ],
+)
+def test_a_pause_is_told_of_what_would_be_charged(facts: dict[str, Any], collection: str) -> None:
+    usual: dict[str, Any] = {
+        "status": InvoiceStatus.OPEN,
+        "is_automatic": True,
+        "attempt": None,
+        "has_next_try": False,
+        "has_card": True,
+    }
+
+    assert collection_of(**{**usual, **facts}, is_paused=True) == collection
 
 
 OPEN_ATTEMPTS = st.sampled_from(sorted({*AttemptState} - SETTLED))

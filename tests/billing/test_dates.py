@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.dates import due_on, issued_on
+from billing.dates import InvoiceDate, due_on, issued_on
 from billing.errors import InvalidInput
 
 DAYS = st.dates(date(2000, 1, 1), date(2100, 1, 1))
@@ -149,3 +149,27 @@ def test_absurd_net_days_are_refused(net_days: int) -> None:
         due_on(issued_on=date(2026, 1, 1), finalized_on=date(2026, 1, 1), net_days=net_days)
 
     assert refused.value.field == "net_days"
+
+
+@pytest.mark.parametrize(
+    ("last", "issued"),
+    [
+        (None, date(2026, 6, 20)),
+        (date(2026, 6, 1), date(2026, 6, 20)),
+        # The account's zone went back over midnight, or its clock did.
+        (date(2026, 6, 21), date(2026, 6, 21)),
+    ],
+)
+def test_where_the_account_wants_it_the_date_is_the_day_of_finalizing(
+    last: date | None, issued: date
+) -> None:
+    assert (
+        issued_on(
+            boundary=date(2026, 6, 15),
+            finalized_on=date(2026, 6, 20),
+            oldest_boundary=None,
+            last_issued_on=last,
+            invoice_date=InvoiceDate.FINALIZATION,
+        )
+        == issued
+    )

@@ -526,6 +526,19 @@ BREACHES = [
         ["UPDATE billing_periods SET state = 'billed' WHERE state = 'empty'"],
     ),
     (
+        "drafted_periods_have_drafts",
+        ["UPDATE billing_periods SET state = 'drafted' WHERE state = 'billed'"],
+    ),
+    (
+        "held_periods_are_paused",
+        [
+            (
+                "UPDATE billing_periods SET state = 'held', decided_at = decided_at - interval '2 h'"
+                " WHERE state = 'empty'"
+            )
+        ],
+    ),
+    (
         "credit_balances_equal_their_entries",
         ["UPDATE credit_entries SET amount = amount - 1 WHERE kind = 'adjustment'"],
     ),

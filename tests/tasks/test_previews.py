@@ -75,9 +75,8 @@ def invoiced(engine: Engine, account: Account, now: datetime, **options: Any) ->
     return {
         "invoices": invoices,
         "totals": {
-            "periods": len(decided),
+            "periods": len(decided) - decided.count("held"),
             "empty": decided.count("empty"),
-            "held": decided.count("held"),
             "invoiced": sums(invoices, "billed"),
             "drafted": sums(invoices, "drafted"),
         },
@@ -97,10 +96,12 @@ def sums(invoices: list[dict[str, Any]], outcome: str) -> dict[str, dict[str, in
 
 
 def told(preview: dict[str, Any]) -> dict[str, Any]:
-    """A preview without what a run leaves no trace of, and what only sums up."""
+    """A preview without what only sums up, and what is held: maybe for longer than since this run."""
+    totals = preview["totals"]
+    counted = {"periods": totals["periods"] - totals["held"], "empty": totals["empty"]}
     return {
         "invoices": [one for one in preview["invoices"] if one["outcome"] != "held"],
-        "totals": {key: one for key, one in preview["totals"].items() if key != "on_hold"},
+        "totals": {**counted, "invoiced": totals["invoiced"], "drafted": totals["drafted"]},
     }
 
 
