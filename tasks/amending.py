@@ -62,9 +62,7 @@ def change_charge(
             (``charge_locked``).
     """
     try:
-        # A locked charge lets go of its invoice again: an amendment begins with the client's lock.
-        with session.begin_nested():
-            edit_charge(session, account_id, charge_id, changes)
+        edit_charge(session, account_id, charge_id, changes)
     except RuleViolation as refusal:
         if refusal.code != _LOCKED:
             raise
@@ -92,8 +90,7 @@ def remove_charge(
             (``charge_voided``).
     """
     try:
-        with session.begin_nested():
-            delete_charge(session, account_id, charge_id)
+        delete_charge(session, account_id, charge_id)
     except RuleViolation as refusal:
         if refusal.code != _LOCKED:
             raise
@@ -194,6 +191,7 @@ def _lock_amended(session: Session, account_id: UUID, charge_id: UUID) -> _Amend
         NotFound: The account has no such charge.
         RuleViolation: Its invoice is void (``charge_voided``).
     """
+    # The refusal to edit the charge let go of its invoice: an amendment begins with the client.
     client_id = session.scalar(
         select(Charge.client_id).where(Charge.account_id == account_id, Charge.id == charge_id)
     )

@@ -207,7 +207,8 @@ def _lock(session: Session, account_id: UUID, charge_id: UUID) -> tuple[Charge, 
     """A charge that may be edited, and its draft, both locked: their client first, as all do."""
     find = select(Charge).where(Charge.account_id == account_id, Charge.id == charge_id)
     while True:
-        # A try that finds the charge moved lets go of what it locked, in the wrong order by then.
+        # A try that finds the charge moved lets go of what it locked, in the wrong order by then;
+        # so does a refusal, after which the charge may be amended under its client's lock.
         with session.begin_nested() as locking:
             seen = session.execute(
                 find.with_only_columns(Charge.client_id, Charge.invoice_id)
@@ -224,11 +225,11 @@ def _lock(session: Session, account_id: UUID, charge_id: UUID) -> tuple[Charge, 
             if charge.invoice_id != (draft and draft.id):
                 locking.rollback()  # It was drafted, or given back, between the two looks.
                 continue
-        require_original(charge.amends)
-        if draft is not None and draft.status != InvoiceStatus.DRAFT:
-            raise RuleViolation(
-                "charge_locked", f"the charge is on invoice {draft.number}, which is finalized"
-            )
+            require_original(charge.amends)
+            if draft is not None and draft.status != InvoiceStatus.DRAFT:
+                raise RuleViolation(
+                    "charge_locked", f"the charge is on invoice {draft.number}, which is finalized"
+                )
         return charge, draft
 
 
