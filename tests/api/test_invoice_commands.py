@@ -445,7 +445,7 @@ def test_an_unknown_invoice_is_not_found(api: TestClient, command: str) -> None:
     problem(api.delete(url), 404, "invoice_not_found")
 
 
-@pytest.mark.parametrize("path", ["write-off", "credit-notes"])
+@pytest.mark.parametrize("path", ["write-off"])
 def test_what_this_version_cannot_do_is_not_there(
     api: TestClient, invoice: dict[str, Any], path: str
 ) -> None:
