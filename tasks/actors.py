@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 from typing_extensions import override
 
-from models import BillingRun, Client, Invoice, job_ledger
+from models import BillingRun, Client, Invoice, Payment, job_ledger
 from models.job_ledger import NewJob
 from tasks.catalogue import KINDS
 from tasks.kinds import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, POSITIONAL, JobKind
@@ -32,10 +32,11 @@ UNKNOWN_KINDS_QUEUE = "ops"
 UNREADABLE = "unreadable"
 """Under this name stand the arguments, as JSON text, that no column takes as they are."""
 
-_SUBJECTS: dict[str, type[Invoice | Client | BillingRun]] = {
+_SUBJECTS: dict[str, type[Invoice | Client | BillingRun | Payment]] = {
     "invoice": Invoice,
     "client": Client,
     "billing_run": BillingRun,
+    "payment": Payment,
 }
 
 

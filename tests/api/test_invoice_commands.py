@@ -493,10 +493,3 @@ def test_an_unknown_invoice_is_not_found(api: TestClient, command: str) -> None:
 
     problem(api.post(f"{url}/{command}"), 404, "invoice_not_found")
     problem(api.delete(url), 404, "invoice_not_found")
-
-
-@pytest.mark.parametrize("path", ["credit-notes"])
-def test_what_this_version_cannot_do_is_not_there(
-    api: TestClient, invoice: dict[str, Any], path: str
-) -> None:
-    problem(api.post(f"/v1/invoices/{invoice['id']}/{path}"), 404, "not_found")
