@@ -170,6 +170,7 @@ def _bill(
         before=boundary,
     )
     waiting = begin_reviews(session, account, by_id, drafts, boundary=boundary, now=now)
+    in_review = {draft.invoice_id for draft in waiting}
     page = {"run": run.id, "clients": clients, "boundary": boundary, "now": now}
     elsewhere = set(
         session.scalars(_ON_MANUAL_DRAFTS, {"clients": clients, "before": boundary}).all()
@@ -205,7 +206,7 @@ def _bill(
     finalize_invoices(
         session,
         account,
-        [draft.invoice_id for draft in drafts if draft not in waiting],
+        [draft.invoice_id for draft in drafts if draft.invoice_id not in in_review],
         now=now,
         requested_by=f"billing_run:{run.id}",
     )

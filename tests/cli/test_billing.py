@@ -152,14 +152,9 @@ def test_a_dry_run_tells_how_each_invoice_would_be_paid_reviewed_or_held(
     command: Command, working: Working, engine: Engine, account: Account
 ) -> None:
     since = date(2026, 4, 1)
-    paid, reviewed, held = (
-        monthly(engine, account, since, name=name, **fields)
-        for name, fields in {
-            "Paid": {},
-            "Reviewed": {"review_hours": 24},
-            "Held": {"paused": {"billing": True}},
-        }.items()
-    )
+    paid = monthly(engine, account, since, name="Paid")
+    reviewed = monthly(engine, account, since, name="Reviewed", review_hours=24)
+    held = monthly(engine, account, since, name="Held", paused={"billing": True})
     for client in (paid, reviewed, held):
         a_charge(engine, client, date(2026, 4, 20), "12.50")
     deposit(engine, account, paid, 450)
