@@ -10,6 +10,7 @@ from scheduler.schedules import SCHEDULES, CronLine
 from tasks.catalogue import KINDS
 from tasks.due_collections import collect_due
 from tasks.pruning import prune
+from tasks.top_ups import top_up_due
 from tests.worlds import NOW
 
 BERLIN = "Europe/Berlin"  # Skips 02:00 to 03:00 on 29 March 2026, repeats it on 25 October.
@@ -53,6 +54,12 @@ def test_cards_that_are_due_and_charges_without_an_answer_are_looked_for_every_m
     [line] = [line for line in SCHEDULES if line.kind is collect_due]
     assert line.next_after(NOW) == NOW + timedelta(minutes=1)
     # Whatever minute it was fired for, what is due is what is due by the time it runs.
+    assert line.arguments(NOW) == {}
+
+
+def test_credit_that_is_too_low_is_looked_for_every_five_minutes() -> None:
+    [line] = [line for line in SCHEDULES if line.kind is top_up_due]
+    assert line.next_after(NOW) == NOW + timedelta(minutes=5)
     assert line.arguments(NOW) == {}
 
 
