@@ -261,11 +261,11 @@ FROZEN = {
 MOVING = {
     *("state", "stripe_refund", "message", "asks", "first_asked_at", "next_ask_at", "settled_at"),
     # The note is written once the money has moved.
-    "credit_note_id",
+    *("credit_note_id", "note_amount", "note_positions", "succeeded_at"),
 }
 # Who it is of, what made it and why is not asked of Stripe.
 UNUSED = {"id", "account_id", "client_id", "makes_note", "reason", "job_id", "requested_by"} | {
-    "created_at"
+    *("created_at", "reference")
 }
 
 

@@ -366,7 +366,9 @@ TAXED = "(SELECT invoice_id FROM invoice_taxes LIMIT 1)"
 LASTING = "(SELECT id FROM credit_grants WHERE expires_on IS NULL)"
 AMENDMENT = "amends IS NOT NULL AND invoice_id IS NULL"
 TABLE = "entries_follow_the_postings_table"
-# An entry that lost what it is about is not what the table of postings says, either.
+# An entry that lost what it is about is not what the table of postings says, either; and a statement
+# adds up all documents of a client.
+ALONGSIDE = {TABLE, "statements_agree_with_ledger"}
 BREACHES = [
     (
         "statements_agree_with_ledger",
@@ -506,7 +508,7 @@ BREACHES = [
     ("numbers_are_gapless", ["DELETE FROM number_series"]),
     (
         "numbers_are_gapless",
-        ["UPDATE invoices SET number = 'INV-000070' WHERE number = 'INV-000002'"],
+        ["UPDATE invoices SET sequence = 70 WHERE number = 'INV-000002'"],
     ),
     (
         "periods_tile_time",
@@ -914,7 +916,8 @@ def test_a_breach_is_named_by_exactly_its_rule(
         differences = audit(session, account.id, now=NOW)
 
         named = {one.rule for one in differences}
-        assert named in ({rule}, {rule, TABLE}), statements
+        assert rule in named, statements
+        assert named <= {rule} | ALONGSIDE, statements
         assert all(one.subject and one.found for one in differences), statements
         session.rollback()
 

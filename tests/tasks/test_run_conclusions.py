@@ -576,8 +576,11 @@ def a_billed_run(session: Session, account: Account, clients: int) -> BillingRun
     )
     session.execute(
         text(
-            "UPDATE invoices SET status = 'open', number = id, issued_on = '2026-06-01',"
-            " due_on = '2026-06-15', finalized_at = '2026-06-01' WHERE run_id = :run"
+            "UPDATE invoices SET status = 'open', number = id, series_year = 0,"
+            " sequence = numbered.sequence, issued_on = '2026-06-01',"
+            " due_on = '2026-06-15', finalized_at = '2026-06-01'"
+            " FROM (SELECT id, row_number() OVER (ORDER BY id) AS sequence FROM invoices) AS numbered"
+            " WHERE numbered.id = invoices.id AND run_id = :run"
         ),
         {"run": run.id},
     )
