@@ -103,6 +103,6 @@ def test_what_was_thrown_away_is_not_made_again_for_an_archived_client(
     bill(engine, account, now=NOW, client_id=client.id)
     assert invoices_of(engine, client) == []
 
-    change(engine, client, archived=False)
+    change(engine, client, archived=False, billing_cycle="monthly")
     bill(engine, account, now=NOW, client_id=client.id)
     assert [one.total for one in invoices_of(engine, client)] == [1000]
