@@ -20,8 +20,8 @@ from tests.worlds import counted
 SUMMARY = {
     "id", "client", "number", "status", "collection", "auto_collect", "next_attempt_at",
     "attempt_count", "currency", "subtotal", "tax", "total", "credit_applied",
-    "amount_paid", "amount_due", "period_start", "period_end", "issued_on", "due_on",
-    "finalized_at", "paid_at", "voided_at", "reissued_at", "created_at", "bill_from", "bill_to", "links",
+    "amount_paid", "amount_written_off", "amount_due", "period_start", "period_end", "issued_on", "due_on",
+    "finalized_at", "paid_at", "voided_at", "written_off_at", "reissued_at", "created_at", "bill_from", "bill_to", "links",
 }  # fmt: skip
 STORY = {"lines", "payments", "attempts", "credit", "mails", "next", "history"}
 
