@@ -285,7 +285,13 @@ def show_charge(charge_id: UUID, caller: Reader, session: Transaction) -> Charge
 @router.patch(
     "/v1/charges/{charge_id}",
     summary="Change a charge",
-    responses=writes("charge_not_found", "charge_locked", "charge_voided", "edit_the_original"),
+    responses=writes(
+        "charge_not_found",
+        "charge_locked",
+        "charge_voided",
+        "edit_the_original",
+        "line_already_credited",
+    ),
 )
 def change(
     charge_id: UUID, changes: ChargeChanges, caller: Writer, session: Transaction
@@ -306,7 +312,9 @@ def change(
 @router.delete(
     "/v1/charges/{charge_id}",
     summary="Delete a charge",
-    responses=reads("charge_not_found", "charge_voided", "edit_the_original"),
+    responses=reads(
+        "charge_not_found", "charge_voided", "edit_the_original", "line_already_credited"
+    ),
 )
 def delete(charge_id: UUID, caller: Writer, session: Transaction) -> DeletedReport:
     """A draft that loses its last charge is deleted too.

@@ -141,6 +141,7 @@ class CreditNoteFilters(Paging):
         "invoice_not_open",
         "nothing_to_credit",
         "line_already_credited",
+        "charge_amended",
         "payment_in_flight",
         "refund_in_flight",
         "amount_exceeds_invoice",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from billing.amendments import (
@@ -25,7 +25,7 @@ from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from billing.pricing import price_line
 from billing.texts import MAX_LONG
-from models import Account, Charge, Client, Invoice, InvoiceLine
+from models import Account, Charge, Client, CreditNote, Invoice, InvoiceLine
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from tasks.charges import delete_charge, edit_charge, money_after
@@ -113,6 +113,54 @@ def require_unamended(session: Session, invoice: Invoice) -> None:
     removed_by_void([_amendment(*row) for row in rows])
 
 
+def require_uncredited(session: Session, charge: Charge, invoice: Invoice) -> None:
+    """Check that no credit note took a charge's line back, so that it is not given back twice.
+
+    A note of an amount is no correction of one line, unless it took all of the invoice.
+
+    Raises:
+        RuleViolation: One did (``line_already_credited``).
+    """
+    named = session.scalar(
+        select(CreditNote.number)
+        .join(InvoiceLine, InvoiceLine.invoice_id == CreditNote.invoice_id)
+        .where(
+            CreditNote.invoice_id == invoice.id,
+            InvoiceLine.charge_id == charge.id,
+            or_(
+                CreditNote.positions.contains([InvoiceLine.position]),
+                invoice.amount_credited >= invoice.total,
+            ),
+        )
+        .limit(1)
+    )
+    if named is not None:
+        raise RuleViolation(
+            "line_already_credited", f"the charge's line was credited already, by {named}"
+        )
+
+
+def require_lines_unamended(session: Session, charge_ids: Sequence[UUID]) -> None:
+    """Check that nothing bills a difference to charges whose lines are to be credited whole.
+
+    Raises:
+        RuleViolation: Something does, or will (``charge_amended``).
+    """
+    amended = session.scalar(
+        select(Charge.amends)
+        .outerjoin(Invoice, Invoice.id == Charge.invoice_id)
+        .where(
+            Charge.amends.in_(charge_ids),
+            or_(Charge.invoice_id.is_(None), Invoice.status != InvoiceStatus.VOID),
+        )
+        .limit(1)
+    )
+    if amended is not None:
+        raise RuleViolation(
+            "charge_amended", f"charge {amended} was amended: credit an amount, or edit the charge"
+        )
+
+
 def remove_open_amendments(session: Session, invoice: Invoice) -> int:
     """Delete what would bill a difference to an invoice's charges, as it is voided; how many.
 
@@ -189,7 +237,8 @@ def _lock_amended(session: Session, account_id: UUID, charge_id: UUID) -> _Amend
 
     Raises:
         NotFound: The account has no such charge.
-        RuleViolation: Its invoice is void (``charge_voided``).
+        RuleViolation: Its invoice is void (``charge_voided``), or a credit note took its line back
+            (``line_already_credited``).
     """
     # The refusal to edit the charge let go of its invoice: an amendment begins with the client.
     client_id = session.scalar(
@@ -201,6 +250,7 @@ def _lock_amended(session: Session, account_id: UUID, charge_id: UUID) -> _Amend
     charge = session.get_one(Charge, charge_id, populate_existing=True)
     invoice = session.get_one(Invoice, charge.invoice_id, populate_existing=True)
     require_billed(InvoiceStatus(invoice.status))
+    require_uncredited(session, charge, invoice)
     return _Amended(
         charge,
         invoice,

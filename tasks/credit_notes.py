@@ -18,6 +18,7 @@ from billing.number_formats import DocumentType
 from billing.postings import LedgerAccount, LedgerEvent, postings_for_credit_note
 from billing.tax import TaxedLine
 from models import Account, CreditNote, Invoice, InvoiceLine
+from tasks.amending import require_lines_unamended
 from tasks.credit_balances import CreditMove, apply_credit, balance_of, move_credit
 from tasks.numbering import number_documents
 from tasks.posting import Entry, post
@@ -54,7 +55,7 @@ def note_asked_for(
     Raises:
         InvalidInput: Neither is given, or both; or the rules take no such note of this invoice.
         RuleViolation: Nothing is left of it, or of the lines (``nothing_to_credit``,
-            ``line_already_credited``).
+            ``line_already_credited``), or a charge was amended (``charge_amended``).
     """
     if (amount is None) == (lines is None):
         raise InvalidInput("amount", "give either an amount or lines")
@@ -65,6 +66,7 @@ def note_asked_for(
     named = set(lines or ())
     if not named <= set(charges):
         raise InvalidInput("lines", "must be charges on this invoice")
+    require_lines_unamended(session, sorted(named))
     return rules.note_of_lines(
         so_far, {position for position, charge in enumerate(charges) if charge in named}
     )

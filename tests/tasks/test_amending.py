@@ -14,6 +14,7 @@ from tasks.accounts import create_account
 from tasks.amending import change_charge, remove_charge
 from tasks.drafting import delete_draft, draft_invoice
 from tasks.finalizing import finalize_invoice
+from tasks.invoice_credits import credit_invoice
 from tasks.outcomes import Done
 from tasks.reissuing import reissue_invoice
 from tasks.voiding import void_invoice
@@ -409,6 +410,49 @@ def test_a_void_is_refused_while_an_amendment_of_its_charges_is_billed(
     void(engine, account, later)
     assert void(engine, account, invoice)["amendments_removed"] == 1
     assert amendments_of(engine, locked) == [(200, "void")]
+    assert_no_money_is_lost(engine, account)
+
+
+def credit_note(engine: Engine, account: Account, invoice_id: UUID, **what: Any) -> None:
+    perform(engine, credit_invoice, account, invoice_id=invoice_id, to="credit", **what)
+
+
+def test_what_a_credit_note_took_back_is_not_taken_back_by_an_amendment_as_well(
+    engine: Engine, account: Account, ada: Client
+) -> None:
+    credited, other = charges(engine, ada, [(MAY, "10.00"), (MAY, "20.00")])
+    invoice_id = bill_all(engine, account, ada, credited, other)
+    credit_note(engine, account, invoice_id, lines=[credited])
+
+    for refused in (
+        lambda: remove(engine, account, credited),
+        lambda: edit(engine, account, credited, amount=500),
+    ):
+        with pytest.raises(RuleViolation) as refusal:
+            refused()
+        assert refusal.value.code == "line_already_credited"
+    assert edit(engine, account, other, amount=1_500) is not None
+
+    credit_note(engine, account, invoice_id, amount=2_000)
+    with pytest.raises(RuleViolation, match="credited already"):
+        remove(engine, account, other)
+    assert_no_money_is_lost(engine, account)
+
+
+def test_the_line_of_an_amended_charge_is_not_credited_whole(
+    engine: Engine, account: Account, ada: Client
+) -> None:
+    amended, other = charges(engine, ada, [(MAY, "10.00"), (MAY, "20.00")])
+    invoice_id = bill_all(engine, account, ada, amended, other)
+    edit(engine, account, amended, amount=400)
+
+    with pytest.raises(RuleViolation) as refusal:
+        credit_note(engine, account, invoice_id, lines=[amended, other])
+
+    assert refusal.value.code == "charge_amended"
+    credit_note(engine, account, invoice_id, lines=[other])
+    edit(engine, account, amended, amount=1_000)
+    credit_note(engine, account, invoice_id, lines=[amended])
     assert_no_money_is_lost(engine, account)
 
 

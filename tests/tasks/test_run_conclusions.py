@@ -576,7 +576,7 @@ def a_billed_run(session: Session, account: Account, clients: int) -> BillingRun
     )
     session.execute(
         text(
-            "UPDATE invoices SET status = 'open', number = id, series_year = 0,"
+            "UPDATE invoices SET status = 'open', number = invoices.id, series_year = 0,"
             " sequence = numbered.sequence, issued_on = '2026-06-01',"
             " due_on = '2026-06-15', finalized_at = '2026-06-01'"
             " FROM (SELECT id, row_number() OVER (ORDER BY id) AS sequence FROM invoices) AS numbered"
