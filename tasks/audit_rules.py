@@ -235,7 +235,7 @@ CHECKS = {
                 OR copies.amends IS DISTINCT FROM originals.amends)
     """,
     "numbers_are_gapless": """
-        SELECT concat(document, ' ', NULLIF(year, 0)),
+        SELECT concat_ws(' ', document, NULLIF(year, 0)),
                concat('began with ', COALESCE(first_number, 1), ', next is ',
                       COALESCE(next_number, 1), ', ', COALESCE(given, 0), ' are given, from ',
                       lowest, ' to ', highest)

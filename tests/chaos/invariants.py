@@ -62,7 +62,14 @@ SELECT invoice_id, amount, applied FROM payments
  WHERE source = 'card' AND applied < amount AND invoice_id IS NOT NULL
 """
 _UNSETTLED = """
-SELECT id FROM payment_attempts WHERE state IN ('pending', 'processing', 'unknown')
+SELECT 'attempt' AS what, id FROM payment_attempts
+ WHERE state IN ('pending', 'processing', 'unknown')
+ UNION ALL
+SELECT 'refund', id FROM refunds WHERE state IN ('pending', 'processing', 'unknown')
+"""
+# One that the bank gave back had succeeded before: at Stripe it has failed, as it has here.
+_REFUNDS = """
+SELECT id, amount FROM refunds WHERE destination = 'card' AND state = 'succeeded'
 """
 
 
@@ -78,6 +85,7 @@ def violations(
             *_of_requests(session, business),
             *_of_events(session, stripe),
             *_of_money(session, stripe),
+            *_of_refunds(session, stripe),
             *_of_mails(session, sendgrid),
             *_of_books(session, business),
         ]
@@ -149,8 +157,26 @@ def _of_money(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
         yield f"attempt {attempt} is recorded as paid and was never charged"
     for row in session.execute(text(_PAID_TOO_MUCH)):
         yield f"invoice {row.invoice_id} took {row.applied} of {row.amount} that its card paid"
-    for (attempt,) in session.execute(text(_UNSETTLED)):
-        yield f"attempt {attempt} has no outcome"
+    for row in session.execute(text(_UNSETTLED)):
+        yield f"{row.what} {row.id} has no outcome"
+
+
+def _of_refunds(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
+    given_back: Counter[UUID] = Counter()
+    amounts: dict[UUID, int] = {}
+    for one in stripe.objects("refund"):
+        if one["status"] == "succeeded":
+            refund = UUID(one["metadata"]["refund"])
+            given_back[refund] += 1
+            amounts[refund] = one["amount"]
+    recorded = {row.id: row.amount for row in session.execute(text(_REFUNDS))}
+    for refund, times in given_back.items():
+        if times > 1:
+            yield f"refund {refund} was given back {times} times"
+        if recorded.get(refund) != amounts[refund]:
+            yield f"refund {refund} gave back {amounts[refund]}, recorded {recorded.get(refund)}"
+    for refund in recorded.keys() - given_back.keys():
+        yield f"refund {refund} is recorded as given back and never was"
 
 
 def _of_mails(session: Session, sendgrid: SendGridControl) -> Iterator[str]:

@@ -21,15 +21,21 @@ SELECT count(*) FROM jobs
  WHERE state NOT IN ('succeeded', 'skipped', 'cancelled', 'dead')
    AND NOT (state = 'scheduled' AND run_at > now() + interval '20 seconds')
 """
-_UNSETTLED = "SELECT count(*) FROM payment_attempts WHERE state IN ('pending', 'unknown')"
-_PROCESSING = "SELECT count(*) FROM payment_attempts WHERE state = 'processing'"
-# A charge without an answer is asked after a minute later, a mail's event awaited for half an
+_ASKED_FOR = """
+  FROM (SELECT state FROM payment_attempts UNION ALL SELECT state FROM refunds) AS asked_for
+"""
+_UNSETTLED = f"SELECT count(*) {_ASKED_FOR} WHERE state IN ('pending', 'unknown')"
+_PROCESSING = f"SELECT count(*) {_ASKED_FOR} WHERE state = 'processing'"
+# A charge or refund without an answer is asked after a minute later, a mail's event awaited for half an
 # hour: here that time has passed at once.
 _LATER_MAILS = """
 UPDATE jobs SET run_at = now() WHERE kind = 'send_mail' AND state = 'scheduled'
 """
 _LATER_CHARGES = """
 UPDATE payment_attempts SET next_ask_at = now() WHERE state IN ('pending', 'unknown')
+"""
+_LATER_REFUNDS = """
+UPDATE refunds SET next_ask_at = now() WHERE state IN ('pending', 'unknown')
 """
 _OVERDUE = """
 SELECT id FROM jobs WHERE state = 'running' AND lease_expires_at < now() - interval '5 seconds'
@@ -77,7 +83,7 @@ def settle(
     _replay(engine, report, within)
     if _do(engine, _LATER_MAILS):
         _until_idle(engine, within)
-    if _do(engine, _LATER_CHARGES):
+    if _do(engine, _LATER_CHARGES) + _do(engine, _LATER_REFUNDS):
         _until(lambda: _count(engine, _UNSETTLED) == 0, within)
     for act in after:
         act()

@@ -32,7 +32,7 @@ from scheduler.schedules import SCHEDULES
 from tasks.accounts import create_account
 from tasks.calls import Gateways
 from tasks.webhooks import store_payment_event
-from tests.cards import give_card
+from tests.cards import give_card, payments
 from tests.chaos import marks
 from tests.chaos.business import Business
 from tests.chaos.events import all_told
@@ -41,19 +41,26 @@ from tests.conftest import MAIL_FROM, SENDGRID_KEY, STRIPE_KEY
 from tests.jobs import kinds_of_its_own
 from tests.mailbox import monthly
 from tests.money import deposit
+from tests.refunds import refund
 from tests.worlds import a_charge, work
 
 
 class _Stripe(StripeSandboxControl):
     """What Stripe's log said, and whatever a test makes of that."""
 
-    def __init__(self, intents: list[JsonObject], told: list[JsonObject]) -> None:
+    def __init__(
+        self, intents: list[JsonObject], refunds: list[JsonObject], told: list[JsonObject]
+    ) -> None:
         super().__init__("http://nowhere.example")
         self.intents = intents
+        self.refunds = refunds
         self.told = told
 
     def payment_intents(self, *, account: str | None = None) -> list[JsonObject]:
         return self.intents
+
+    def objects(self, kind: str, *, account: str | None = None) -> list[JsonObject]:
+        return {"refund": self.refunds}[kind]
 
     def deliveries(self) -> list[JsonObject]:
         return self.told
@@ -72,7 +79,7 @@ class _SendGrid(SendGridControl):
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """A business of one client whose last month was billed, charged and mailed.
+    """A business of one client whose last month was billed, charged, mailed and partly refunded.
 
     Attributes:
         names: What sentences call what there is.
@@ -112,7 +119,8 @@ def true_world(server: str, directory: Path) -> Iterator[_World]:
     ):
         business = _worked(engine, stripe, sendgrid)
         told = [{"event": one["id"], "state": "delivered"} for one in stripe.control.events()]
-        said = _Stripe(stripe.control.payment_intents(), told), _SendGrid(post.mails())
+        intents, refunds = stripe.control.payment_intents(), stripe.control.objects("refund")
+        said = _Stripe(intents, refunds, told), _SendGrid(post.mails())
     with engine.connect() as connection:
         yield _World(business, *said, _names(connection, *said), connection)
     engine.dispose()
@@ -127,7 +135,7 @@ def world(true_world: _World) -> Iterator[_World]:
         yield replace(
             true_world,
             business=replace(true_world.business, rolled_back=[], cancelled=[]),
-            stripe=_Stripe(*deepcopy((true_world.stripe.intents, true_world.stripe.told))),
+            stripe=deepcopy(true_world.stripe),
             sendgrid=_SendGrid(list(true_world.sendgrid.taken)),
         )
         transaction.rollback()
@@ -163,6 +171,8 @@ def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) ->
             cards=cards, mail=mail, mail_sender=MAIL_FROM, documents=TypstDocuments()
         )
         work(engine, gateways=vendors)
+        [paid] = payments(engine)
+        refund(engine, vendors, account, paid, amount=300)
         a_charge(engine, client, now.date(), description="call-1")
         business.recorded.append("call-1")
         deposit(engine, account, client, 700, now=now, note="call-2")
@@ -182,6 +192,7 @@ def _names(connection: Connection, stripe: _Stripe, sendgrid: _SendGrid) -> dict
             "client": "clients",
             "invoice": "invoices",
             "attempt": "payment_attempts",
+            "refund": "refunds",
             "charge": "charges WHERE description = 'call-1'",
             "period": "billing_periods WHERE state = 'billed'",
             "bill": "jobs WHERE kind = 'bill_due_periods'",
@@ -215,6 +226,11 @@ def _sql(*statements: str) -> _Harm:
 def _say_of_stripe(**changes: object) -> _Harm:
     """Stripe says something else of its only charge."""
     return lambda world: world.stripe.intents[0].update(changes)
+
+
+def _say_of_the_refund(**changes: object) -> _Harm:
+    """Stripe says something else of its only refund."""
+    return lambda world: world.stripe.refunds[0].update(changes)
 
 
 def _cancel(world: _World) -> None:
@@ -319,6 +335,12 @@ MONEY: dict[str, _Harm] = {
     "attempt {attempt} has no outcome": _sql(
         "UPDATE payment_attempts SET state = 'unknown', next_ask_at = now()"
     ),
+    "refund {refund} was given back 2 times": (
+        lambda world: world.stripe.refunds.append(world.stripe.refunds[0])
+    ),
+    "refund {refund} gave back 200, recorded 300": _say_of_the_refund(amount=200),
+    "refund {refund} gave back 300, recorded None": _sql("DELETE FROM refunds"),
+    "refund {refund} is recorded as given back and never was": _say_of_the_refund(status="failed"),
 }
 
 MAILS: dict[str, _Harm] = {
@@ -356,8 +378,8 @@ BOOKS: dict[str, _Harm] = {
     "period {period} is open (None)": _sql(
         "UPDATE billing_periods SET state = 'open' WHERE id = :period"
     ),
-    "audit: numbers_are_gapless: invoice next is 9, 1 are finalized, the last is 1": _sql(
-        "UPDATE number_series SET next_number = 9"
+    ("audit: numbers_are_gapless: invoice began with 1, next is 9, 1 are given, from 1 to 1"): _sql(
+        "UPDATE number_series SET next_number = 9 WHERE document = 'invoice'"
     ),
 }
 
@@ -370,6 +392,7 @@ KEPT: dict[str, _Harm] = {
         " run_at = now() + interval '1 hour' WHERE id = :fired"
     ),
     "a job was cancelled before it started": _cancel,
+    "a refund has failed": lambda world: world.stripe.refunds.append({"status": "failed"}),
     "a card was declined": lambda world: world.stripe.intents.append(
         {"status": "requires_payment_method"}
     ),
