@@ -81,10 +81,14 @@ class TaxRate:
 
 @dataclass(frozen=True, slots=True)
 class TaxableLine:
-    """A line to tax: its amount as it was priced, signed, in minor units, and its rates."""
+    """A line to tax: its amount as it was priced, signed, in minor units, and its rates.
+
+    ``is_exempt`` says that it bears none of them, and that none is left in its price.
+    """
 
     amount: int
     rates: tuple[TaxRate, ...] = ()
+    is_exempt: bool = False
 
     def __post_init__(self) -> None:
         """Refuse to take a tax twice.
@@ -150,7 +154,7 @@ def rates_on(rates: Iterable[TaxRate], charged_on: date) -> tuple[TaxRate, ...]:
     return tuple(rate for rate in dict.fromkeys(rates) if rate.is_valid_on(charged_on))
 
 
-def tax_invoice(lines: Sequence[TaxableLine], *, is_exempt: bool = False) -> InvoiceTaxes:
+def tax_invoice(lines: Sequence[TaxableLine]) -> InvoiceTaxes:
     """The taxes of an invoice of these lines, of any sign.
 
     Each rate's tax is rounded once, half away from zero, and shared over its lines by largest
@@ -158,52 +162,51 @@ def tax_invoice(lines: Sequence[TaxableLine], *, is_exempt: bool = False) -> Inv
     off, the lines' order changes no total, and an invoice with every amount negated cancels this
     one line by line.
 
-    An exempt client bears no tax. What its prices contain of it is taken out, so its total is the
-    subtotal that another client would see: left in, it would be paid all the same, and kept as
-    revenue. Shops that are asked for this do the same
+    A line of an exempt client bears no tax. What its price contains of it is taken out, so its net
+    is what another client would see: left in, it would be paid all the same, and kept as revenue. Shops that are asked for this do the same
     (https://github.com/woocommerce/woocommerce/pull/17273).
 
     Raises:
         ValueError: Two rates bear the same id.
     """
     rates: dict[UUID, TaxRate] = {}
-    bearers: dict[UUID, list[int]] = {}
+    # Exempt lines apart from the others: each rate is rounded on those that bear it.
+    bearers: dict[tuple[UUID, bool], list[int]] = {}
     for position, line in enumerate(lines):
         for rate in line.rates:
             known = rates.setdefault(rate.id, rate)
             if (known.percent, known.inclusive) != (rate.percent, rate.inclusive):
                 raise ValueError(f"two different rates bear the id {rate.id}")
-            bearers.setdefault(rate.id, []).append(position)
+            bearers.setdefault((rate.id, line.is_exempt), []).append(position)
     # In millionths: each rate, and what a line's amount is of its base.
     levies = {rate.id: rate.millionths for rate in rates.values()}
     parts = [_ONE + sum(levies[rate.id] for rate in line.rates if rate.inclusive) for line in lines]
     nets = [line.amount for line in lines]
     taxes: list[dict[UUID, int]] = [{} for _ in lines]
-    for rate in rates.values():
-        positions = bearers[rate.id]
+    for (rate_id, is_exempt), positions in bearers.items():
         whole = lcm(*(parts[position] for position in positions))
         shares = _shares(
             [
-                lines[position].amount * levies[rate.id] * (whole // parts[position])
+                lines[position].amount * levies[rate_id] * (whole // parts[position])
                 for position in positions
             ],
             whole,
         )
         for position, share in zip(positions, shares, strict=True):
-            if rate.inclusive:
+            if rates[rate_id].inclusive:
                 nets[position] -= share
             if not is_exempt:
-                taxes[position][rate.id] = share
+                taxes[position][rate_id] = share
     return InvoiceTaxes(
         tuple(TaxedLine(net, by_rate) for net, by_rate in zip(nets, taxes, strict=True)),
         tuple(
             RateTotal(
                 rate,
-                net=sum(nets[position] for position in bearers[rate.id]),
-                tax=sum(taxes[position][rate.id] for position in bearers[rate.id]),
+                net=sum(nets[position] for position in bearers[rate.id, False]),
+                tax=sum(taxes[position][rate.id] for position in bearers[rate.id, False]),
             )
             for rate in rates.values()
-            if not is_exempt
+            if (rate.id, False) in bearers
         ),
     )
 

@@ -36,7 +36,8 @@ class Charge(Base):
     invoice is immutable (trigger ``charges_locked``); once that is void, a ``copy_of`` it can be
     billed. One that ``amends`` it corrects it on another invoice. ``tax_rates``, ids of
     ``TaxRate``, fall back to the client's when NULL; those apply that are valid on ``taxed_on``, or
-    on ``charged_on`` when that is NULL.
+    on ``charged_on`` when that is NULL. An amendment is taxed as its original was: all of its
+    ``tax_rates`` apply, whatever their dates are by now, and ``tax_exempt`` is as it was then.
     """
 
     __tablename__ = "charges"
@@ -77,5 +78,6 @@ class Charge(Base):
     currency: Mapped[str]
     tax_rates: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))
     taxed_on: Mapped[date | None]
+    tax_exempt: Mapped[bool | None]
     details: Mapped[JsonObject] = mapped_column("metadata")
     created_at: Mapped[CreatedAt]

@@ -86,6 +86,9 @@ def change_account(
     if affected:
         complete_chains(session, account, affected, now=now)
     closes = "books_closed_through" in changes
+    if closes and (numbers or len(changes) > 1):
+        # It waits for all that posts; whoever posts may wait for what the others lock.
+        raise InvalidInput("books_closed_through", "must be changed by itself")
     closed_through = changes.pop("books_closed_through", None)
     for field, value in changes.items():
         setattr(account, field, value)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, any_, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from billing.amendments import (
@@ -128,7 +128,7 @@ def require_uncredited(session: Session, charge: Charge, invoice: Invoice) -> No
             CreditNote.invoice_id == invoice.id,
             InvoiceLine.charge_id == charge.id,
             or_(
-                CreditNote.positions.contains([InvoiceLine.position]),
+                InvoiceLine.position == any_(CreditNote.positions),
                 invoice.amount_credited >= invoice.total,
             ),
         )
@@ -372,6 +372,8 @@ def _open(session: Session, amended: _Amended, amount: int, now: datetime) -> Ch
         currency=original.currency,
         tax_rates=_tax_rates_of(session, original),
         taxed_on=original.taxed_on or original.charged_on,
+        # As it was billed: whatever its client is by now, the difference cancels what was billed.
+        tax_exempt=bool((amended.invoice.bill_to or {}).get("tax_exempt")),
     )
     session.add(opened)
     session.flush()

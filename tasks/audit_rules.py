@@ -125,20 +125,21 @@ CHECKS = {
     # An exempt client's price had the taxes in it taken out, and they are nowhere.
     "lines_are_their_net_and_taxes": """
         SELECT lines.invoice_id::text,
-               concat(number, ' line ', position, ' of ', amount, ' is ', net, ' and tax of ',
+               concat(number, ' line ', position, ' of ', lines.amount, ' is ', net, ' and tax of ',
                       lines.tax, ', its rates sum to ', COALESCE(borne.tax, 0), ', in its price ',
                       COALESCE(borne.inclusive, 0))
           FROM invoice_lines AS lines JOIN invoices ON invoices.id = lines.invoice_id
+          JOIN charges ON charges.id = lines.charge_id
           LEFT JOIN LATERAL (
                SELECT sum(share::bigint) AS tax,
                       sum(share::bigint) FILTER (WHERE inclusive) AS inclusive
                  FROM jsonb_each_text(lines.taxes) AS share (rate_id, share)
                  JOIN tax_rates ON tax_rates.id = rate_id::uuid AND account_id = :account
                ) AS borne ON true
-         WHERE account_id = :account
+         WHERE invoices.account_id = :account
            AND (COALESCE(borne.tax, 0) <> lines.tax
-                OR net + COALESCE(borne.inclusive, 0) <> amount
-                   AND COALESCE(bill_to -> 'tax_exempt', 'false') = 'false')
+                OR net + COALESCE(borne.inclusive, 0) <> lines.amount
+                   AND COALESCE(tax_exempt::text, bill_to ->> 'tax_exempt', 'false') = 'false')
     """,
     "taxes_sum_up_their_lines": """
         SELECT invoice_id::text,
@@ -148,13 +149,14 @@ CHECKS = {
                   FROM invoice_taxes JOIN invoices ON invoices.id = invoice_id
                  WHERE account_id = :account) AS taxes
           FULL JOIN (
-               SELECT invoice_id, rate_id::uuid AS tax_rate_id, sum(net) AS net,
+               SELECT lines.invoice_id, rate_id::uuid AS tax_rate_id, sum(net) AS net,
                       sum(share::bigint) AS tax
-                 FROM invoice_lines JOIN invoices ON invoices.id = invoice_id
+                 FROM invoice_lines AS lines JOIN invoices ON invoices.id = lines.invoice_id
+                 JOIN charges ON charges.id = lines.charge_id
                 CROSS JOIN jsonb_each_text(taxes) AS share (rate_id, share)
-                WHERE account_id = :account
-                  AND COALESCE(bill_to -> 'tax_exempt', 'false') = 'false'
-                GROUP BY invoice_id, rate_id) AS borne USING (invoice_id, tax_rate_id)
+                WHERE invoices.account_id = :account
+                  AND COALESCE(tax_exempt::text, bill_to ->> 'tax_exempt', 'false') = 'false'
+                GROUP BY lines.invoice_id, rate_id) AS borne USING (invoice_id, tax_rate_id)
          WHERE (taxes.net, taxes.tax) IS DISTINCT FROM (borne.net, borne.tax)
     """,
     "ledger_agrees_with_taxes": """

@@ -18,7 +18,7 @@ from models import Account, BillingPeriod, BillingRun, Charge, Client
 from models.billing_period import STAFFS_STATES, drafted_again
 from tasks.forecasting import Prediction, Prospect, predict
 from tasks.pauses import is_held
-from tasks.taxing import RATES, TAXED_ON, TaxPart, rates_by_id, tax_parts
+from tasks.taxing import IS_EXEMPT, RATES, TAXED_ON, TaxPart, rates_by_id, tax_parts
 
 
 def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, Any]:
@@ -62,9 +62,7 @@ def preview(session: Session, run: BillingRun, *, now: datetime) -> dict[str, An
                 period=period,
                 currency=currency,
                 charges=sum(one.count for one in of_currency),
-                total=tax_parts(
-                    [one.part for one in of_currency], rates=rates, is_exempt=client.tax_exempt
-                ).total,
+                total=tax_parts([one.part for one in of_currency], rates=rates).total,
             )
             for currency, of_currency in sorted(taken.items())
         ]
@@ -181,14 +179,15 @@ def _open_charges(session: Session, run: BillingRun) -> dict[UUID, list[_Charges
             func.sum(Charge.amount),
             RATES,
             TAXED_ON,
+            IS_EXEMPT,
         )
         .join(Client, Client.id == Charge.client_id)
         .join(Account, Account.id == Charge.account_id)
         .where(*_whose(Charge, run), Charge.invoice_id.is_(None))
-        .group_by(Charge.client_id, Charge.charged_on, Charge.currency, RATES, TAXED_ON)
+        .group_by(Charge.client_id, Charge.charged_on, Charge.currency, RATES, TAXED_ON, IS_EXEMPT)
     )
-    for client_id, charged_on, currency, count, total, rate_ids, day in rows:
-        part = TaxPart(int(total), rate_ids, day)
+    for client_id, charged_on, currency, count, total, rate_ids, day, exempt in rows:
+        part = TaxPart(int(total), rate_ids, day, exempt)
         charges[client_id].append(_Charges(charged_on, currency, count, part))
     return charges
 

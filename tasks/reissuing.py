@@ -10,6 +10,7 @@ from billing.invoice_states import InvoiceStatus
 from models import Client, Invoice
 from tasks.amending import reissue_amendments
 from tasks.archiving import require_not_archived
+from tasks.joining import join_drafts
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Outcome
 from tasks.withdrawing import lock_invoice
@@ -17,9 +18,10 @@ from tasks.withdrawing import lock_invoice
 # A reference names one charge of its account, so a copy has none.
 _COPY = text("""
 INSERT INTO charges (account_id, client_id, copy_of, amends, charged_on, description, category,
-                     quantity, unit_price, amount, currency, tax_rates, taxed_on, metadata)
+                     quantity, unit_price, amount, currency, tax_rates,
+                     taxed_on, tax_exempt, metadata)
 SELECT account_id, client_id, id, amends, charged_on, description, category, quantity, unit_price,
-       amount, currency, tax_rates, taxed_on, metadata
+       amount, currency, tax_rates, taxed_on, tax_exempt, metadata
   FROM charges
  WHERE client_id = :client AND invoice_id = :invoice AND id <> ALL(:left_out ::uuid[])
  ORDER BY id
@@ -48,7 +50,9 @@ def reissue_charges(session: Session, run: Run, invoice: Invoice) -> int:
     session.flush()
     left_out = reissue_amendments(session, invoice)
     wanted = {"client": invoice.client_id, "invoice": invoice.id, "left_out": left_out}
-    return len(session.execute(_COPY, wanted).all())
+    copies = session.scalars(_COPY, wanted).all()
+    join_drafts(session, copies)
+    return len(copies)
 
 
 def require_reissuable(invoice: Invoice) -> None:

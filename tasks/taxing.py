@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, cast, func, select, text
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, case, cast, func, select, text
 from sqlalchemy.orm import Session
 
 from billing.invoice_states import InvoiceStatus
@@ -18,14 +18,19 @@ from models import Account, Charge, Client, Invoice, InvoiceTax, TaxRateRow
 RATES = func.coalesce(Charge.tax_rates, Client.tax_rates, Account.tax_rates)
 """The ids of the rates of a charge, where its client and account are in the statement."""
 
-TAXED_ON = func.coalesce(Charge.taxed_on, Charge.charged_on)
-"""The day whose rates a charge bears."""
+TAXED_ON = case((Charge.amends.is_(None), func.coalesce(Charge.taxed_on, Charge.charged_on)))
+"""The day whose rates a charge bears; none for an amendment, whose rates were chosen before."""
+
+IS_EXEMPT = func.coalesce(Charge.tax_exempt, Client.tax_exempt)
+"""Whether a charge bears no tax: as its client, or as the charge that it amends did."""
 
 # Lines without rates are one sum: an account may tax few of its clients. An account that has no
 # rates is told from the others before any of its charges is looked at.
 _PARTS = text("""
-SELECT invoices.id AS invoice_id, clients.tax_exempt AS is_exempt, rates,
-       CASE WHEN rates <> '{}' THEN COALESCE(charges.taxed_on, charges.charged_on) END AS day,
+SELECT invoices.id AS invoice_id, COALESCE(charges.tax_exempt, clients.tax_exempt) AS is_exempt,
+       rates,
+       CASE WHEN rates <> '{}' AND charges.amends IS NULL
+            THEN COALESCE(charges.taxed_on, charges.charged_on) END AS day,
        CASE WHEN rates <> '{}' AND :by_line THEN charges.id END AS charge_id,
        sum(charges.amount)::bigint AS amount
   FROM invoices
@@ -37,7 +42,7 @@ SELECT invoices.id AS invoice_id, clients.tax_exempt AS is_exempt, rates,
  WHERE invoices.id = ANY(:ids ::uuid[]) AND EXISTS (
        SELECT FROM tax_rates WHERE account_id =
               (SELECT account_id FROM invoices WHERE id = (:ids ::uuid[])[1]))
- GROUP BY invoices.id, clients.tax_exempt, rates, day, charge_id
+ GROUP BY invoices.id, is_exempt, rates, day, charge_id
  ORDER BY invoices.id, min(charges.charged_on), charge_id
 """)
 
@@ -61,11 +66,15 @@ SELECT taxes.invoice_id, taxes.position, rates.id, rates.name, rates.percent, ra
 
 @dataclass(frozen=True, slots=True)
 class TaxPart:
-    """Charges that bear the same rates on the same day: their sum, in minor units."""
+    """Charges that bear the same rates on the same day: their sum, in minor units.
+
+    Without a day all of the rates apply: they were chosen when what is amended was billed.
+    """
 
     amount: int
     rate_ids: Sequence[UUID]
     day: date | None
+    is_exempt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,7 @@ def taxed_drafts(session: Session, invoice_ids: Sequence[UUID]) -> dict[UUID, Ta
     drafts: dict[UUID, TaxedDraft] = {}
     for invoice_id, rows in parts.items():
         taxable = [_taxable(_part(row), rates) for row in rows]
-        taxes = tax_invoice(taxable, is_exempt=rows[0].is_exempt)
+        taxes = tax_invoice(taxable)
         lines = {
             row.charge_id: TaxedLine(
                 taxed.net, {rate.id: taxed.taxes.get(rate.id, 0) for rate in line.rates}
@@ -116,9 +125,7 @@ def tax_drafts(session: Session, invoice_ids: Sequence[UUID]) -> dict[UUID, int]
     if not parts:
         return {}
     taxed = {
-        invoice_id: tax_parts(
-            [_part(row) for row in rows], rates=rates, is_exempt=rows[0].is_exempt
-        )
+        invoice_id: tax_parts([_part(row) for row in rows], rates=rates)
         for invoice_id, rows in parts.items()
     }
     session.execute(
@@ -153,15 +160,13 @@ def retax_drafts(session: Session, *whose: ColumnElement[bool]) -> None:
         tax_drafts(session, drafts)
 
 
-def tax_parts(
-    parts: Iterable[TaxPart], *, rates: Mapping[UUID, TaxRate], is_exempt: bool
-) -> InvoiceTaxes:
+def tax_parts(parts: Iterable[TaxPart], *, rates: Mapping[UUID, TaxRate]) -> InvoiceTaxes:
     """The taxes of an invoice of these charges; of ``rates`` those that each names.
 
     Summed charges come to the same totals as their lines: what a rate takes is exact until it is
     rounded on the whole invoice.
     """
-    return tax_invoice([_taxable(part, rates) for part in parts], is_exempt=is_exempt)
+    return tax_invoice([_taxable(part, rates) for part in parts])
 
 
 def rates_by_id(session: Session, ids: AbstractSet[UUID]) -> dict[UUID, TaxRate]:
@@ -219,10 +224,11 @@ def _read(
 
 
 def _part(row: Any) -> TaxPart:  # noqa: ANN401 - a row of _PARTS
-    return TaxPart(row.amount, row.rates, row.day)
+    return TaxPart(row.amount, row.rates, row.day, row.is_exempt)
 
 
 def _taxable(part: TaxPart, rates: Mapping[UUID, TaxRate]) -> TaxableLine:
-    if part.day is None or not part.rate_ids:
-        return TaxableLine(part.amount)
-    return TaxableLine(part.amount, rates_on((rates[one] for one in part.rate_ids), part.day))
+    borne = tuple(rates[one] for one in part.rate_ids)
+    if part.day is not None:
+        borne = rates_on(borne, part.day)
+    return TaxableLine(part.amount, borne, part.is_exempt)

@@ -1,4 +1,6 @@
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -237,9 +239,14 @@ def test_the_earliest_of_equal_lines_bear_the_odd_units(
     assert shares[0] - shares[-1] <= 1
 
 
+def exempted(lines: Sequence[TaxableLine]) -> list[TaxableLine]:
+    """The same lines of an exempt client."""
+    return [replace(line, is_exempt=True) for line in lines]
+
+
 def test_an_exempt_client_bears_no_tax() -> None:
     result = tax_invoice(
-        [TaxableLine(1_000, (VAT_20,)), TaxableLine(200), TaxableLine(5, (ZERO,))], is_exempt=True
+        exempted([TaxableLine(1_000, (VAT_20,)), TaxableLine(200), TaxableLine(5, (ZERO,))])
     )
 
     assert result.lines == (TaxedLine(1_000, {}), TaxedLine(200, {}), TaxedLine(5, {}))
@@ -248,7 +255,7 @@ def test_an_exempt_client_bears_no_tax() -> None:
 
 
 def test_an_exempt_client_does_not_pay_the_tax_that_a_price_contains() -> None:
-    result = tax_invoice([TaxableLine(1_260, (IN_20, IN_6, VAT_5))], is_exempt=True)
+    result = tax_invoice(exempted([TaxableLine(1_260, (IN_20, IN_6, VAT_5))]))
 
     assert result.lines == (TaxedLine(1_000, {}),)
     assert result.total == 1_000
@@ -256,10 +263,26 @@ def test_an_exempt_client_does_not_pay_the_tax_that_a_price_contains() -> None:
 
 @given(INVOICES)
 def test_an_exempt_client_pays_the_subtotal_of_any_other(lines: list[TaxableLine]) -> None:
-    exempt, other = tax_invoice(lines, is_exempt=True), tax_invoice(lines)
+    exempt, other = tax_invoice(exempted(lines)), tax_invoice(lines)
 
     assert exempt.total == exempt.subtotal == other.subtotal
     assert [line.net for line in exempt.lines] == [line.net for line in other.lines]
+
+
+@given(INVOICES, INVOICES)
+def test_exempt_lines_change_nothing_for_the_others(
+    exempt: list[TaxableLine], others: list[TaxableLine]
+) -> None:
+    """As where a client that was exempt has a correction of before on its invoice."""
+    together = tax_invoice([*exempted(exempt), *others])
+
+    assert together.lines == (
+        *tax_invoice(exempted(exempt)).lines,
+        *tax_invoice(others).lines,
+    )
+    assert {one.rate: one for one in together.rates} == {
+        one.rate: one for one in tax_invoice(others).rates
+    }
 
 
 def test_taxes_ignore_the_decimal_context_of_the_thread() -> None:

@@ -23,6 +23,7 @@ from models import (
     TaxRateRow,
 )
 from tasks.accounts import change_account, create_account
+from tasks.amending import remove_charge
 from tasks.charges import NewCharge, Recorded, delete_charge, edit_charge, record_charges
 from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice
@@ -548,11 +549,12 @@ def test_what_is_drafted_and_finalized_is_what_the_rules_say(
     expected = tax_invoice(
         [
             TaxableLine(
-                amount, rates_on((taxes[one] for one in numbers), MAY + timedelta(days=day))
+                amount,
+                rates_on((taxes[one] for one in numbers), MAY + timedelta(days=day)),
+                is_exempt,
             )
             for amount, numbers, day in in_order
         ],
-        is_exempt=is_exempt,
     )
 
     draft = drafted(engine, account, client)
@@ -655,3 +657,30 @@ def test_a_dry_run_shows_the_totals_with_tax(
     assert sorted((UUID(one["client"]), one["total"]) for one in shown["invoices"]) == sorted(
         (one.client_id, one.total) for one in invoices_of(engine, account)
     )
+
+
+@pytest.mark.parametrize("was_exempt", [True, False])
+@pytest.mark.parametrize("kind", ["exclusive", "inclusive"])
+def test_a_correction_cancels_what_was_billed_whatever_the_client_and_its_rate_are_by_now(
+    engine: Engine, account: Account, kind: str, *, was_exempt: bool
+) -> None:
+    rate = a_rate(engine, account, "20", kind)
+    client = a_client(engine, account, tax_rates=[rate], tax_exempt=was_exempt)
+    charge = a_charge(engine, client, MAY, "10.00")
+    draft = drafted(engine, account, client)
+    perform(engine, finalize_invoice, account, invoice_id=draft.id)
+    change(engine, client, tax_exempt=not was_exempt)
+    with Session(engine) as session, session.begin():
+        end_tax_rate(session, account.id, rate, MAY - timedelta(days=5))
+        remove_charge(session, account.id, charge, now=NOW)
+
+    correction = drafted(engine, account, client)
+    perform(engine, finalize_invoice, account, invoice_id=correction.id)
+
+    billed, taken_back = again(engine, draft), again(engine, correction)
+    assert (taken_back.subtotal, taken_back.tax, taken_back.total) == (
+        -billed.subtotal,
+        -billed.tax,
+        -billed.total,
+    )
+    assert audited(engine, account) == []

@@ -564,6 +564,7 @@ def upgrade() -> None:
     op.add_column("charges", sa.Column("amends", sa.Uuid(), nullable=True))
     op.add_column("charges", sa.Column("tax_rates", sa.ARRAY(sa.Uuid()), nullable=True))
     op.add_column("charges", sa.Column("taxed_on", sa.Date(), nullable=True))
+    op.add_column("charges", sa.Column("tax_exempt", sa.Boolean(), nullable=True))
     op.create_index(
         "ix_charges_amends",
         "charges",
