@@ -31,9 +31,10 @@ class Refund(Base):
     """Money given back of a payment, or unused credit paid out where it is of no ``invoice_id``.
 
     What Stripe is asked for is frozen here, so that asking again asks the same under the same
-    ``idempotency_key``. ``makes_note`` says that its invoice stays settled by a credit note, which
-    takes ``note_amount`` of it and names the lines at ``note_positions``. ``succeeded_at`` is when
-    the money went, also where the bank gave it back later.
+    ``idempotency_key``; and so is the note that was agreed: ``makes_note`` says that its invoice
+    stays settled by a credit note, which takes ``note_amount`` of it and names the lines at
+    ``note_positions``. ``succeeded_at`` is when the money went, also where the bank gave it back
+    later.
     """
 
     __tablename__ = "refunds"

@@ -257,15 +257,18 @@ FROZEN = {
     "currency": "'eur'",
     "destination": "'outside'",
     "idempotency_key": "'another'",
+    "makes_note": "NOT makes_note",
+    "note_amount": "amount",
+    "note_positions": "'{9}'",
 }
 MOVING = {
     *("state", "stripe_refund", "message", "asks", "first_asked_at", "next_ask_at", "settled_at"),
     # The note is written once the money has moved.
-    *("credit_note_id", "note_amount", "note_positions", "succeeded_at"),
+    *("credit_note_id", "succeeded_at"),
 }
 # Who it is of, what made it and why is not asked of Stripe.
-UNUSED = {"id", "account_id", "client_id", "makes_note", "reason", "job_id", "requested_by"} | {
-    *("created_at", "reference")
+UNUSED = {"id", "account_id", "client_id", "reason", "reference", "job_id", "requested_by"} | {
+    "created_at"
 }
 
 

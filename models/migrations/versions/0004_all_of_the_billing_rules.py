@@ -119,13 +119,13 @@ END $fn$;
 CREATE TRIGGER tax_rates_ended BEFORE UPDATE ON tax_rates
     FOR EACH ROW EXECUTE FUNCTION check_tax_rate_change();
 
--- What was asked of Stripe stays as it was asked; an outcome is never taken back, but by the bank.
+-- What was asked for stays as it was asked; an outcome is never taken back, but by the bank.
 CREATE FUNCTION check_refund_change() RETURNS trigger LANGUAGE plpgsql AS $fn$
 BEGIN
     IF (OLD.payment_id, OLD.invoice_id, OLD.amount, OLD.currency, OLD.destination,
-        OLD.idempotency_key) IS DISTINCT FROM
+        OLD.idempotency_key, OLD.makes_note, OLD.note_amount, OLD.note_positions) IS DISTINCT FROM
        (NEW.payment_id, NEW.invoice_id, NEW.amount, NEW.currency, NEW.destination,
-        NEW.idempotency_key) THEN
+        NEW.idempotency_key, NEW.makes_note, NEW.note_amount, NEW.note_positions) THEN
         RAISE EXCEPTION 'refund % was asked for as it stands', OLD.id
             USING ERRCODE = 'restrict_violation';
     END IF;
