@@ -25,7 +25,9 @@ _ASKED_FOR = """
   FROM (SELECT state FROM payment_attempts UNION ALL SELECT state FROM refunds) AS asked_for
 """
 _UNSETTLED = f"SELECT count(*) {_ASKED_FOR} WHERE state IN ('pending', 'unknown')"
-_PROCESSING = f"SELECT count(*) {_ASKED_FOR} WHERE state = 'processing'"
+_UNDER_WAY = f"""
+SELECT ({_BUSY}) + (SELECT count(*) {_ASKED_FOR} WHERE state = 'processing')
+"""
 # A charge or refund without an answer is asked after a minute later, a mail's event awaited for half an
 # hour: here that time has passed at once.
 _LATER_MAILS = """
@@ -87,9 +89,12 @@ def settle(
         _until(lambda: _count(engine, _UNSETTLED) == 0, within)
     for act in after:
         act()
-    _until(lambda: all_told(stripe), within)
-    _until(lambda: _count(engine, _PROCESSING) == 0, within)
-    _until_idle(engine, within)
+
+    def nothing_moves() -> bool:
+        return _count(engine, _UNDER_WAY) == 0
+
+    # A debit that settles has its client's next one made, and each makes events.
+    _until(lambda: nothing_moves() and all_told(stripe) and nothing_moves(), within)
 
 
 def _replay(engine: Engine, report: Report, within: float) -> None:
