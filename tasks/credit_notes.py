@@ -19,7 +19,8 @@ from billing.postings import LedgerAccount, LedgerEvent, postings_for_credit_not
 from billing.tax import TaxedLine
 from models import Account, CreditNote, Invoice, InvoiceLine
 from tasks.amending import require_lines_unamended
-from tasks.credit_balances import CreditMove, apply_credit, balance_of, move_credit
+from tasks.credit_balances import CreditMove, apply_credit, balance_of
+from tasks.credit_returns import return_credit
 from tasks.numbering import number_documents
 from tasks.posting import Entry, post
 
@@ -209,8 +210,12 @@ def _give_credit(
     now: datetime,
     requested_by: str,
 ) -> None:
-    move_credit(
+    # Money first: what was granted stays so, with its date, and is never money afterwards.
+    money = invoice.amount_paid - (invoice.amount_refunded - written.returned)
+    return_credit(
         session,
+        account,
+        invoice,
         [
             CreditMove(
                 account_id=account.id,
@@ -223,6 +228,9 @@ def _give_credit(
                 requested_by=requested_by,
             )
         ],
+        now=now,
+        requested_by=requested_by,
+        at_most=max(written.returned - max(money, 0), 0),
     )
     apply_credit(
         session,

@@ -1,4 +1,4 @@
-"""What a void gives back of credit: each grant has what was used of it, as far as it still may."""
+"""What an invoice gives back of credit: each grant has what was used of it, as far as it still may."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,10 +18,21 @@ from tasks.credit_balances import (
 )
 from tasks.grants import cover_debts
 
-# What is taken from the uses cannot be taken twice.
+# What is taken from the uses cannot be taken twice. The newest grant has it first.
 _GIVE_BACK = text("""
-WITH given AS (
-    DELETE FROM credit_grant_uses WHERE invoice_id = :invoice RETURNING grant_id, amount
+WITH uses AS (
+    SELECT grant_id, amount, sum(amount) OVER (ORDER BY grant_id DESC) - amount AS before
+      FROM credit_grant_uses WHERE invoice_id = :invoice
+), given AS (
+    SELECT grant_id, LEAST(amount, :most - before)::bigint AS amount, amount <= :most - before AS all_of_it
+      FROM uses WHERE before < :most
+), gone AS (
+    DELETE FROM credit_grant_uses AS used USING given
+     WHERE used.invoice_id = :invoice AND used.grant_id = given.grant_id AND all_of_it
+), lessened AS (
+    UPDATE credit_grant_uses AS used SET amount = used.amount - given.amount
+      FROM given
+     WHERE used.invoice_id = :invoice AND used.grant_id = given.grant_id AND NOT all_of_it
 )
 UPDATE credit_grants
    SET remaining = remaining + CASE WHEN expires_on <= :today THEN 0 ELSE given.amount END
@@ -39,19 +50,21 @@ def return_credit(
     *,
     now: datetime,
     requested_by: str,
+    at_most: int | None = None,
 ) -> int:
-    """Write down what a voided invoice gives back, and let its grants have their part of it.
+    """Write down what an invoice gives back, and let its grants have their part of it.
 
-    What a grant gets after its date expires again at once, and counts for the day of the void:
-    until then the invoice had it. The caller holds the client's lock and the invoice's.
+    What a grant gets after its date expires again at once, and counts for the day on which it is
+    given back: until then the invoice had it. The caller holds the client's lock and the invoice's.
 
     Args:
-        session: The transaction of the void.
+        session: The transaction to do it in.
         account: Whose invoice it is.
-        invoice: The voided one.
+        invoice: One that is voided, or credited.
         moves: What its client has in hand again.
-        now: When it is voided.
+        now: When it is given back.
         requested_by: Who asks.
+        at_most: How much of it was credit and not money, in minor units; all when ``None``.
 
     Returns:
         How much expires again, in minor units.
@@ -62,7 +75,11 @@ def return_credit(
     client = session.get_one(Client, invoice.client_id)
     given_back = session.execute(
         _GIVE_BACK,
-        {"invoice": invoice.id, "today": local_date(now, client.zone(account))},
+        {
+            "invoice": invoice.id,
+            "most": invoice.credit_applied if at_most is None else at_most,
+            "today": local_date(now, client.zone(account)),
+        },
     ).all()
     if not given_back:
         return 0

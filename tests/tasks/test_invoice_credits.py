@@ -1,19 +1,25 @@
 """Crediting invoices: what a note lowers, where the rest goes, and what is refused."""
 
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
+from billing.errors import RuleViolation
 from gateways.sandbox.stripe.server import StripeSandbox
-from models import Account, Client, Invoice, InvoiceLine
+from models import Account, Client, CreditBalance, CreditGrant, Invoice, InvoiceLine
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
 from tasks.drafting import draft_invoice
+from tasks.expiring import expire_client_credit
 from tasks.finalizing import finalize_invoice
+from tasks.granting import grant_credit
 from tasks.invoice_credits import credit_invoice
 from tasks.marking_paid import mark_invoice_paid
+from tasks.paying_out import refund_credit
 from tasks.voiding import void_invoice
 from tests.cards import (
     AUTHENTICATED,
@@ -408,3 +414,45 @@ def test_a_note_is_written_once_however_often_its_job_is_told(
     assert credited(engine, payment.invoice_id) == ("paid", 1000, 1000, 0)
     assert refused(engine, account, payment.invoice_id, amount=1, to=to) == "nothing_to_credit"
     assert_stripe_agrees(engine, account, stripe_sandbox)
+
+
+def test_what_was_granted_comes_back_as_granted_and_is_never_paid_out(
+    engine: Engine, account: Account
+) -> None:
+    client = a_client(engine, account)
+    of_client: dict[str, Any] = {"client_id": client.id, "currency": "usd"}
+    perform(
+        engine,
+        grant_credit,
+        account,
+        **of_client,
+        amount=800,
+        expires_on=TODAY + timedelta(days=10),
+    )
+    invoice = an_invoice(engine, account, client, "10.00")
+    pay(engine, account, invoice)
+
+    take_back: dict[str, Any] = {"invoice_id": invoice.id, "to": "credit"}
+    perform(engine, credit_invoice, account, **take_back, amount=500)
+    with Session(engine) as session:
+        assert in_hand_of(session, client) == (500, 300)
+    with pytest.raises(RuleViolation, match="promotional"):
+        perform(engine, refund_credit, account, **of_client, amount=201)
+    perform(
+        engine, expire_client_credit, account, client_id=client.id, now=NOW + timedelta(days=11)
+    )
+    later = NOW + timedelta(days=12)
+    perform(engine, credit_invoice, account, **take_back, amount=400, now=later)
+
+    with Session(engine) as session:
+        assert in_hand_of(session, client) == (200, 0)
+    assert_no_money_is_lost(engine, account)
+
+
+def in_hand_of(session: Session, client: Client) -> tuple[int, int]:
+    """The balance, and what of it was granted."""
+    balance = session.scalars(
+        select(CreditBalance.balance).where(CreditBalance.client_id == client.id)
+    ).one()
+    granted = select(func.sum(CreditGrant.remaining)).where(CreditGrant.client_id == client.id)
+    return balance, int(session.scalars(granted).one())
