@@ -12,13 +12,15 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, RuleViolation
-from models import Account, Client, CreditGrant
+from models import Account, Client, CreditGrant, Payment
 from tasks.accounts import create_account
 from tasks.charging import charge_invoice
 from tasks.crediting import apply_client_credit, apply_invoice_credit
 from tasks.expiring import expire_client_credit
+from tasks.invoice_credits import credit_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.paying_out import refund_credit
+from tasks.payment_refunds import refund_payment
 from tasks.voiding import void_invoice
 from tasks.writing_off import write_off_invoice
 from tests.money import (
@@ -65,14 +67,28 @@ class Owed:
     paid: int = 0
     uses: dict[Given, int] = field(default_factory=dict)
     written_off: int = 0
+    credited: int = 0
+    refunded: int = 0
+    # What each payment paid of it and was not given back, the newest first.
+    payments: list[int] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        return self.credit + self.paid - self.refunded
 
     @property
     def due(self) -> int:
-        return self.total - self.credit - self.paid if self.status == "open" else 0
+        return self.total - self.kept - self.credited if self.status == "open" else 0
 
     @property
     def outstanding(self) -> int:
         return self.due + self.written_off
+
+    def send_back(self, amount: int) -> None:
+        for place, left in enumerate(self.payments):
+            gone = min(left, amount)
+            self.payments[place] -= gone
+            amount -= gone
 
     def close(self) -> None:
         if self.status in {"open", "uncollectible"} and self.outstanding == 0:
@@ -87,10 +103,17 @@ class Book:
     invoices: list[Owed] = field(default_factory=list)
     grants: list[Given] = field(default_factory=list)
 
-    def use(self, currency: str, *, at_most: int = 10**9, only: Owed | None = None) -> None:
+    def use(
+        self,
+        currency: str,
+        *,
+        at_most: int = 10**9,
+        only: Owed | None = None,
+        but: Owed | None = None,
+    ) -> None:
         """Spend credit, oldest due first."""
         for one in sorted(self.invoices, key=lambda one: one.due_on):
-            if one.currency == currency and (only is None or one is only):
+            if one.currency == currency and (only is None or one is only) and one is not but:
                 used = max(min(self.balance[currency], one.due, at_most), 0)
                 at_most -= used
                 self.move(one, used)
@@ -270,11 +293,11 @@ class Void(OnOne):
         use_grants = [
             other
             for other in book.invoices
-            if other.status == "open" and not other.paid and any(other.uses.values())
+            if other.status == "open" and self._is_voidable(other) and any(other.uses.values())
         ]
         if use_grants and self.which % 2:
             one = use_grants[self.which % len(use_grants)]
-        if one.status not in {"open", "uncollectible"} or one.paid:
+        if one.status not in {"open", "uncollectible"} or not self._is_voidable(one):
             with pytest.raises(RuleViolation):
                 done(world.engine, void_invoice, world.account, invoice_id=one.id)
             return
@@ -282,6 +305,9 @@ class Void(OnOne):
         one.status, one.written_off = "void", 0
         book.give_back(one, world.today)
         book.use(one.currency)
+
+    def _is_voidable(self, one: Owed) -> bool:
+        return one.paid == one.refunded and not one.credited
 
 
 class MarkPaid(OnOne):
@@ -299,6 +325,7 @@ class MarkPaid(OnOne):
         done(world.engine, mark_invoice_paid, world.account, **some)
         over = max(self.amount - one.outstanding, 0)
         one.paid += self.amount - over
+        one.payments.insert(0, self.amount - over)
         if one.status == "uncollectible":
             one.written_off -= self.amount - over
         one.close()
@@ -315,6 +342,77 @@ class WriteOff(OnOne):
             return
         done(world.engine, write_off_invoice, world.account, invoice_id=one.id)
         one.written_off, one.status = one.due, "uncollectible"
+
+
+@dataclass(frozen=True)
+class GiveBack(OnOne):
+    """Money of an invoice goes back as credit, or outside."""
+
+    to: str
+
+    def give(self, book: Book, one: Owed, amount: int, *, but: Owed | None = None) -> None:
+        if self.to == "credit" and amount:
+            book.add(one.currency, amount)
+            book.use(one.currency, but=but)
+
+
+@dataclass(frozen=True)
+class Credit(GiveBack):
+    """A credit note, which lowers what is due before it gives anything back."""
+
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        some = {"invoice_id": one.id, "amount": self.amount, "to": self.to, "now": world.now}
+        returned = self.amount - min(self.amount, one.due)
+        if (
+            one.status not in {"open", "paid"}
+            or self.amount > one.total - one.credited
+            or (self.to == "outside" and returned > sum(one.payments))
+        ):
+            with pytest.raises((InvalidInput, RuleViolation)):
+                done(world.engine, credit_invoice, world.account, **some)
+            return
+        done(world.engine, credit_invoice, world.account, **some)
+        one.credited += self.amount
+        one.refunded += returned
+        if self.to == "outside":
+            one.send_back(returned)
+        one.close()
+        self.give(book, one, returned)
+
+
+@dataclass(frozen=True)
+class RefundIt(GiveBack):
+    """A refund of the newest payment, with a credit note or with the debt back."""
+
+    with_note: bool
+
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        with Session(world.engine) as session:
+            newest = session.scalar(
+                select(Payment.id).where(Payment.invoice_id == one.id).order_by(Payment.id.desc())
+            )
+        if newest is None:
+            return
+        some = {
+            "payment_id": newest,
+            "amount": self.amount,
+            "to": self.to,
+            "credit_note": self.with_note,
+            "now": world.now,
+        }
+        if one.status not in {"open", "paid"} or self.amount > min(one.payments[0], one.kept):
+            with pytest.raises((InvalidInput, RuleViolation)):
+                done(world.engine, refund_payment, world.account, **some)
+            return
+        done(world.engine, refund_payment, world.account, **some)
+        one.payments[0] -= self.amount
+        one.refunded += self.amount
+        if self.with_note:
+            one.credited += self.amount
+            one.close()
+        else:
+            one.status = "open"
+        self.give(book, one, self.amount, but=None if self.with_note else one)
 
 
 @dataclass(frozen=True)
@@ -428,6 +526,7 @@ CURRENCIES = st.sampled_from(["usd", "usd", "usd", "eur"])
 BILLED = st.sampled_from([45, 100, 300, 300, 900, 2000])
 AMOUNTS = st.sampled_from([1, 20, 60, 100, 400])
 DAYS = st.integers(0, 3)
+TO = st.sampled_from(["credit", "outside"])
 LASTS = st.sampled_from([1, 2, 2, 4, None])
 WHICH = st.integers(0, 20)
 KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
@@ -441,6 +540,8 @@ KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (5, st.builds(Void, WHICH, AMOUNTS)),
     (2, st.builds(MarkPaid, WHICH, AMOUNTS)),
     (1, st.builds(WriteOff, WHICH, AMOUNTS)),
+    (2, st.builds(Credit, WHICH, AMOUNTS, TO)),
+    (3, st.builds(RefundIt, WHICH, AMOUNTS, TO, st.booleans())),
     (2, st.builds(Carry, CURRENCIES)),
     (6, st.builds(Grant, CURRENCIES, AMOUNTS, LASTS, st.booleans())),
     (2, st.builds(PayOut, CURRENCIES, AMOUNTS)),
