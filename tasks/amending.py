@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, any_, or_, select
+from sqlalchemy import Select, any_, literal, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from billing.amendments import (
@@ -129,7 +129,7 @@ def require_uncredited(session: Session, charge: Charge, invoice: Invoice) -> No
             InvoiceLine.charge_id == charge.id,
             or_(
                 InvoiceLine.position == any_(CreditNote.positions),
-                invoice.amount_credited >= invoice.total,
+                literal(invoice.amount_credited >= invoice.total),
             ),
         )
         .limit(1)
