@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, any_, literal, or_, select
+from sqlalchemy import Select, any_, func, literal, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from billing.amendments import (
@@ -159,6 +160,33 @@ def require_lines_unamended(session: Session, charge_ids: Sequence[UUID]) -> Non
         raise RuleViolation(
             "charge_amended", f"charge {amended} was amended: credit an amount, or edit the charge"
         )
+
+
+def left_of(invoice: Invoice) -> int:
+    """What credit notes have left of an invoice, tax included, in minor units."""
+    return invoice.total - invoice.amount_credited
+
+
+def lowered_by_amendments(
+    session: Session, invoice: Invoice, *, instead: Mapping[UUID, int] = MappingProxyType({})
+) -> int:
+    """What amendments take back of an invoice's charges, billed or open, with tax in proportion.
+
+    Rounded up, in minor units; ``instead`` has the differences that charges are about to have.
+    """
+    rows = session.execute(
+        _amendments_on_charges_of(invoice)
+        .outerjoin(Invoice, Invoice.id == Charge.invoice_id)
+        .where(or_(Charge.invoice_id.is_(None), Invoice.status != InvoiceStatus.VOID))
+        .group_by(Charge.amends)
+        .with_only_columns(Charge.amends, func.sum(Charge.amount))
+    )
+    differences = {amends: int(total) for amends, total in rows if amends is not None}
+    differences |= instead
+    lowered = -sum(min(one, 0) for one in differences.values())
+    if invoice.subtotal <= 0:
+        return lowered
+    return -(-lowered * max(invoice.total, invoice.subtotal) // invoice.subtotal)
 
 
 def remove_open_amendments(session: Session, invoice: Invoice) -> int:
@@ -323,8 +351,23 @@ def _require_money_alone(charge: Charge, changes: Mapping[str, Any]) -> None:
 
 
 def _amend(session: Session, amended: _Amended, value: int, now: datetime) -> UUID | None:
-    """Bring a locked charge to ``value``; the open amendment it has then, if any."""
+    """Bring a locked charge to ``value``; the open amendment it has then, if any.
+
+    Raises:
+        InvalidInput: It is too far from what was invoiced.
+        RuleViolation: Credit notes took back so much of the invoice already
+            (``line_already_credited``).
+    """
     step = amend(amended.charge.amount, amended.as_rules_see, value)
+    lowered = lowered_by_amendments(
+        session, amended.invoice, instead={amended.charge.id: value - amended.charge.amount}
+    )
+    if amended.invoice.amount_credited and lowered > left_of(amended.invoice):
+        raise RuleViolation(
+            "line_already_credited",
+            f"credit notes took back {amended.invoice.amount_credited} of {amended.invoice.number}"
+            f" already, and {amended.invoice.total} is all that it billed",
+        )
     _supersede(amended)
     if isinstance(step, NewAmendment):
         return _open(session, amended, step.amount, now).id

@@ -18,7 +18,7 @@ from billing.number_formats import DocumentType
 from billing.postings import LedgerAccount, LedgerEvent, postings_for_credit_note
 from billing.tax import TaxedLine
 from models import Account, CreditNote, Invoice, InvoiceLine
-from tasks.amending import require_lines_unamended
+from tasks.amending import lowered_by_amendments, require_lines_unamended
 from tasks.credit_balances import CreditMove, apply_credit, balance_of
 from tasks.credit_returns import return_credit
 from tasks.numbering import number_documents
@@ -62,7 +62,15 @@ def note_asked_for(
         raise InvalidInput("amount", "give either an amount or lines")
     so_far = credited_so_far(session, invoice.id)
     if amount is not None:
-        return rules.note_of_amount(so_far, amount)
+        note = rules.note_of_amount(so_far, amount)
+        most = so_far.left - lowered_by_amendments(session, invoice)
+        if amount > most:
+            raise InvalidInput(
+                "amount",
+                f"must be at most {max(most, 0):,}: amendments of its charges take back the rest",
+                code="amount_exceeds_invoice",
+            )
+        return note
     charges = [line.charge_id for line in _lines(session, invoice.id)]
     named = set(lines or ())
     if not named <= set(charges):

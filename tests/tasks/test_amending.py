@@ -433,9 +433,28 @@ def test_what_a_credit_note_took_back_is_not_taken_back_by_an_amendment_as_well(
         assert refusal.value.code == "line_already_credited"
     assert edit(engine, account, other, amount=1_500) is not None
 
-    credit_note(engine, account, invoice_id, amount=2_000)
-    with pytest.raises(RuleViolation, match="credited already"):
+    credit_note(engine, account, invoice_id, amount=1_500)
+    with pytest.raises(RuleViolation, match="took back"):
         remove(engine, account, other)
+    assert_no_money_is_lost(engine, account)
+
+
+def test_notes_of_amounts_and_amendments_together_take_back_what_was_billed_at_most(
+    engine: Engine, account: Account, ada: Client
+) -> None:
+    [charge] = charges(engine, ada, [(MAY, "10.00")])
+    invoice_id = bill_all(engine, account, ada, charge)
+    credit_note(engine, account, invoice_id, amount=600)
+
+    with pytest.raises(RuleViolation) as refusal:
+        remove(engine, account, charge)
+    assert refusal.value.code == "line_already_credited"
+    assert edit(engine, account, charge, amount=600) is not None
+    with pytest.raises(InvalidInput) as too_much:
+        credit_note(engine, account, invoice_id, amount=1)
+    assert too_much.value.code == "amount_exceeds_invoice"
+    edit(engine, account, charge, amount=900)
+    credit_note(engine, account, invoice_id, amount=300)
     assert_no_money_is_lost(engine, account)
 
 
