@@ -346,9 +346,20 @@ class WriteOff(OnOne):
 
 @dataclass(frozen=True)
 class GiveBack(OnOne):
-    """Money of an invoice goes back as credit, or outside."""
+    """Money goes back as credit, or outside; mostly of what was paid, or is for it."""
 
     to: str
+
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        paid = [other for other in book.invoices if any(other.payments)]
+        if self.which % 3 and paid:
+            one = paid[self.which % len(paid)]
+        elif self.which % 3 and one.status == "open":
+            MarkPaid(self.which, max(one.due - self.which % 2, 1)).act(world, book, one)
+        self.give_back(world, book, one)
+
+    def give_back(self, world: World, book: Book, one: Owed) -> None:
+        raise NotImplementedError
 
     def give(self, book: Book, one: Owed, amount: int, *, but: Owed | None = None) -> None:
         if self.to == "credit" and amount:
@@ -360,7 +371,7 @@ class GiveBack(OnOne):
 class Credit(GiveBack):
     """A credit note, which lowers what is due before it gives anything back."""
 
-    def act(self, world: World, book: Book, one: Owed) -> None:
+    def give_back(self, world: World, book: Book, one: Owed) -> None:
         some = {"invoice_id": one.id, "amount": self.amount, "to": self.to, "now": world.now}
         returned = self.amount - min(self.amount, one.due)
         if (
@@ -386,7 +397,7 @@ class RefundIt(GiveBack):
 
     with_note: bool
 
-    def act(self, world: World, book: Book, one: Owed) -> None:
+    def give_back(self, world: World, book: Book, one: Owed) -> None:
         with Session(world.engine) as session:
             newest = session.scalar(
                 select(Payment.id).where(Payment.invoice_id == one.id).order_by(Payment.id.desc())
@@ -540,8 +551,8 @@ KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (5, st.builds(Void, WHICH, AMOUNTS)),
     (2, st.builds(MarkPaid, WHICH, AMOUNTS)),
     (1, st.builds(WriteOff, WHICH, AMOUNTS)),
-    (2, st.builds(Credit, WHICH, AMOUNTS, TO)),
-    (3, st.builds(RefundIt, WHICH, AMOUNTS, TO, st.booleans())),
+    (3, st.builds(Credit, WHICH, AMOUNTS, TO)),
+    (5, st.builds(RefundIt, WHICH, AMOUNTS, TO, st.booleans())),
     (2, st.builds(Carry, CURRENCIES)),
     (6, st.builds(Grant, CURRENCIES, AMOUNTS, LASTS, st.booleans())),
     (2, st.builds(PayOut, CURRENCIES, AMOUNTS)),
