@@ -41,6 +41,9 @@ UPDATE credit_grants
 RETURNING id, given.amount, CASE WHEN expires_on <= :today THEN expires_on END AS expired_on
 """)
 
+_ALL = 2**62
+"""More than any invoice uses."""
+
 
 def return_credit(
     session: Session,
@@ -77,7 +80,7 @@ def return_credit(
         _GIVE_BACK,
         {
             "invoice": invoice.id,
-            "most": invoice.credit_applied if at_most is None else at_most,
+            "most": _ALL if at_most is None else at_most,
             "today": local_date(now, client.zone(account)),
         },
     ).all()

@@ -146,7 +146,7 @@ def test_a_deposit_by_card_is_charged_and_pays_what_is_open(
     }
     assert api.get(f"/v1/invoices/{invoice['id']}").json()["status"] == "paid"
     shown = credit_of(api, ada)
-    assert shown["balances"] == [{"currency": "usd", "balance": 3_900}]
+    assert shown["balances"] == [paid_in("usd", 3_900)]
     assert shown["under_way"] == []
 
 

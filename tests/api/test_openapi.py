@@ -93,7 +93,7 @@ def test_the_example_of_a_list_is_a_page_of_what_it_lists(app: FastAPI) -> None:
     schemas = app.openapi()["components"]["schemas"]
     pages = {name: schema for name, schema in schemas.items() if name.startswith("Page_")}
 
-    assert len(pages) == 11
+    assert pages
     for name, page in pages.items():
         item = schemas[name.removeprefix("Page_").removesuffix("_")]
         assert [example["data"] for example in page["examples"]] == [item["examples"]]

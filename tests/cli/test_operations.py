@@ -127,7 +127,7 @@ def test_every_difference_is_printed(
     shown = command("audit")
     assert shown.code == 1
     assert "1 difference" in shown.stdout
-    assert "says 77, its charges sum to 0" in shown.stdout
+    assert "says 77 and tax of 0, its charges sum to 0" in shown.stdout
     assert session.scalars(select(Job)).all() == []
 
 

@@ -147,14 +147,18 @@ class Book:
                 self.balance[one.currency] -= one.remaining
                 one.remaining = 0
 
-    def give_back(self, void: Owed, today: date) -> None:
-        self.add(void.currency, void.credit)
-        for one, amount in void.uses.items():
+    def give_back(self, owed: Owed, amount: int, today: date, *, granted: int = 10**9) -> None:
+        """Give credit back; up to ``granted`` of it goes to the newest grants that it used."""
+        self.add(owed.currency, amount)
+        for one in sorted(owed.uses, key=self.grants.index, reverse=True):
+            part = min(owed.uses[one], granted)
+            owed.uses[one] -= part
+            granted -= part
             if one.ends <= today:
-                self.balance[void.currency] -= amount
+                self.balance[owed.currency] -= part
             else:
-                one.remaining += amount
-        self.add(void.currency, 0)
+                one.remaining += part
+        self.add(owed.currency, 0)
 
 
 @dataclass
@@ -303,7 +307,7 @@ class Void(OnOne):
             return
         done(world.engine, void_invoice, world.account, invoice_id=one.id, now=world.now)
         one.status, one.written_off = "void", 0
-        book.give_back(one, world.today)
+        book.give_back(one, one.credit, world.today)
         book.use(one.currency)
 
     def _is_voidable(self, one: Owed) -> bool:
@@ -361,10 +365,12 @@ class GiveBack(OnOne):
     def give_back(self, world: World, book: Book, one: Owed) -> None:
         raise NotImplementedError
 
-    def give(self, book: Book, one: Owed, amount: int, *, but: Owed | None = None) -> None:
+    def give_by_note(self, world: World, one: Owed, amount: int) -> None:
+        """What a note returns to credit, counted as refunded already: money first."""
         if self.to == "credit" and amount:
-            book.add(one.currency, amount)
-            book.use(one.currency, but=but)
+            money = max(one.paid - (one.refunded - amount), 0)
+            world.book.give_back(one, amount, world.today, granted=max(amount - money, 0))
+            world.book.use(one.currency)
 
 
 @dataclass(frozen=True)
@@ -388,7 +394,7 @@ class Credit(GiveBack):
         if self.to == "outside":
             one.send_back(returned)
         one.close()
-        self.give(book, one, returned)
+        self.give_by_note(world, one, returned)
 
 
 @dataclass(frozen=True)
@@ -421,9 +427,12 @@ class RefundIt(GiveBack):
         if self.with_note:
             one.credited += self.amount
             one.close()
+            self.give_by_note(world, one, self.amount)
         else:
             one.status = "open"
-        self.give(book, one, self.amount, but=None if self.with_note else one)
+            if self.to == "credit":
+                book.add(one.currency, self.amount)
+                book.use(one.currency, but=one)
 
 
 @dataclass(frozen=True)
