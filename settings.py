@@ -69,6 +69,18 @@ def _beginning_with(*beginnings: str) -> Callable[[SecretStr | None], SecretStr 
     return check
 
 
+def _long_secret(secret: SecretStr | None) -> SecretStr | None:
+    """A secret that cannot be guessed, to sign and to seal with."""
+    if secret is not None and len(secret.get_secret_value()) < MIN_SECRET_CHARACTERS:
+        raise PydanticCustomError(
+            "secret",
+            "must have at least {least} characters: python3 -c 'import secrets; "
+            "print(secrets.token_urlsafe(32))' makes one",
+            {"least": MIN_SECRET_CHARACTERS},
+        )
+    return secret
+
+
 def _public_key(text: str) -> str:
     try:
         binascii.a2b_base64(text, strict_mode=True)
@@ -101,6 +113,7 @@ _EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 _SENTINELS = re.compile(
     r"redis\+sentinel://([^@/]*@)?[^@/,:]+(:\d{1,5})?(,[^@/,:]+(:\d{1,5})?)*/[^/]+(/\d+)?"
 )
+MIN_SECRET_CHARACTERS = 32
 _ONE_WORD = re.compile(r"[!-~]+")
 _LIVE_KEYS = ("sk_live_", "rk_live_")
 
@@ -114,6 +127,7 @@ _StripeWebhookSecret = Annotated[
     SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("whsec_"))
 ]
 _SendGridKey = Annotated[SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("SG."))]
+_SecretKey = Annotated[SecretStr | None, _NoneIfEmpty, AfterValidator(_long_secret)]
 _VendorAddress = Annotated[Annotated[str, AfterValidator(_web_address)] | None, _NoneIfEmpty]
 _PublicKey = Annotated[Annotated[str, AfterValidator(_public_key)] | None, _NoneIfEmpty]
 
@@ -150,6 +164,8 @@ class Settings(BaseSettings):
     public_url: Annotated[
         str, BeforeValidator(lambda value: value or PUBLIC_URL), AfterValidator(_web_address)
     ] = Field(default=PUBLIC_URL, alias="PUBLIC_URL")
+    # Signs the links that clients are sent.
+    secret_key: _SecretKey = Field(default=None, alias="SECRET_KEY")
     stripe_secret_key: _StripeKey = Field(default=None, alias="STRIPE_SECRET_KEY")
     stripe_webhook_secret: _StripeWebhookSecret = Field(default=None, alias="STRIPE_WEBHOOK_SECRET")
     stripe_api_base: _VendorAddress = Field(default=None, alias="STRIPE_API_BASE")

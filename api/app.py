@@ -44,6 +44,7 @@ from api.parameters import only_declared
 from api.problems import HANDLERS, Problem
 from api.webhooks import EventReaders
 from gateways.typst_documents import TypstDocuments
+from tasks.links import Links
 
 CONCURRENT_REQUESTS = 16
 """Requests that hold a connection at once, by default; others wait for their turn."""
@@ -76,10 +77,12 @@ def create_app(
     *,
     concurrent_requests: int = CONCURRENT_REQUESTS,
     event_readers: EventReaders | None = None,
+    links: Links | None = None,
 ) -> FastAPI:
     """The API on ``engine``, which needs some connections more than ``concurrent_requests``.
 
-    Without ``event_readers`` the vendors' webhooks are refused for now.
+    Without ``event_readers`` the vendors' webhooks are refused for now; without ``links`` there
+    are none to the clients' own pages.
     """
     app = Api(
         title="Duecourse",
@@ -95,6 +98,7 @@ def create_app(
     app.state.engine = engine
     app.state.turns = asyncio.Semaphore(concurrent_requests)
     app.state.event_readers = event_readers or EventReaders()
+    app.state.links = links
     app.state.documents = TypstDocuments()
     app.add_middleware(BodyLimit)
     for resource in (

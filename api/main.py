@@ -12,6 +12,7 @@ from gateways.sendgrid_events import SendGridEvents
 from gateways.stripe_events import StripeEvents
 from models.database import connect
 from settings import Settings, settings_or_exit
+from tasks.links import Links
 from workers.logs import configure_logging
 from workers.presence import Presence
 from workers.stopping import stop_on_signals
@@ -35,7 +36,7 @@ def main() -> None:
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine, event_readers=event_readers(settings)),
+            create_app(engine, event_readers=event_readers(settings), links=links(settings)),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -52,6 +53,16 @@ def main() -> None:
     finally:
         presence.stop()
     _log.info("web stopped")
+
+
+def links(settings: Settings) -> Links:
+    """Makes and reads what clients are sent; ends the process with one line without the secret."""
+    if settings.secret_key is None:
+        sys.stderr.write(
+            "duecourse: settings: SECRET_KEY: is not set, and links are signed with it\n"
+        )
+        raise SystemExit(2)
+    return Links(settings.public_url, settings.secret_key.get_secret_value())
 
 
 def event_readers(settings: Settings) -> EventReaders:

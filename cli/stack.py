@@ -42,6 +42,7 @@ from workers.broker import connect_redis
 DEFAULT_DIRECTORY = Path("var")
 DEMO_ACCOUNT = "Demo"
 API_KEY = "DUECOURSE_API_KEY"
+SECRET_KEY = "SECRET_KEY"  # noqa: S105 - the setting's name
 CODE = Path(cli.__file__).resolve().parents[1]
 """Where processes start: `python -m` looks in the working directory first."""
 
@@ -234,14 +235,14 @@ class Stack:
     @property
     def settings(self) -> dict[str, str]:
         """What another command needs to talk to this stack; a vendor's key may be a real one."""
-        ours = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PORT", API_KEY)
-        vendors = (name for names in VENDORS for name in names if self._environment.get(name))
-        return {name: self._environment[name] for name in (*ours, *vendors)}
+        ours = ("DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PORT", SECRET_KEY, API_KEY)
+        vendors = (name for names in VENDORS for name in names)
+        return {name: value for name in (*ours, *vendors) if (value := self._environment.get(name))}
 
     @property
     def printable_settings(self) -> dict[str, str]:
-        """The settings without the vendors' secrets that we were given: those are not ours to show."""
-        hidden = self._given & {STRIPE[0], STRIPE[1], SENDGRID[0]}
+        """The settings without what signs, and the vendors' secrets that we were given: not ours to show."""
+        hidden = {SECRET_KEY} | self._given & {STRIPE[0], STRIPE[1], SENDGRID[0]}
         return {name: value for name, value in self.settings.items() if name not in hidden}
 
     @property
@@ -301,6 +302,8 @@ class Stack:
         self._own(ends)
         if self._port is not None and not _is_free(self._port):
             raise LocalServerError(f"port {self._port} is in use: choose another with --port")
+        if SECRET_KEY not in self._given:
+            self._environment[SECRET_KEY] = _kept_secret(self.directory / "secret.key")
         self._start_servers(ends)
         settings = check_environment(self._environment)
         # The processes would start without it, and wait for it for ever.
@@ -490,6 +493,13 @@ class Stack:
             self._say(f"{child.part.name} did not stop within {limit:.0f} s and is killed")
             child.process.kill()
             child.process.wait()
+
+
+def _kept_secret(path: Path) -> str:
+    """The directory's own secret: links that were sent stay good after a restart."""
+    if not path.exists():
+        _write_secret(path, secrets.token_urlsafe(32))
+    return path.read_text()
 
 
 def _write_secret(path: Path, text: str) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from gateways.cards import CardGateway
+from gateways.checkout import CheckoutGateway
 from gateways.documents import DocumentRenderer
 from gateways.mail import MailGateway
+from gateways.saved_cards import SavedCardsGateway
+from tasks.links import Links
 from tasks.outcomes import Outcome
 
 
@@ -26,11 +29,17 @@ class Gateways:
         self,
         *,
         cards: CardGateway | None = None,
+        checkout: CheckoutGateway | None = None,
+        saved_cards: SavedCardsGateway | None = None,
+        links: Links | None = None,
         mail: MailGateway | None = None,
         mail_sender: str = "",
         documents: DocumentRenderer | None = None,
     ) -> None:
         self._cards = cards
+        self._checkout = checkout
+        self._saved_cards = saved_cards
+        self._links = links
         self._mail = mail
         self.mail_sender = mail_sender
         self._documents = documents
@@ -41,6 +50,27 @@ class Gateways:
         if self._cards is None:
             raise GatewayMissing("cards: only a worker that serves `payments` has them")
         return self._cards
+
+    @property
+    def checkout(self) -> CheckoutGateway:
+        """Where clients pay by themselves, or leave a card."""
+        if self._checkout is None:
+            raise GatewayMissing("checkout: only a worker that serves `payments` has it")
+        return self._checkout
+
+    @property
+    def saved_cards(self) -> SavedCardsGateway:
+        """Where clients' cards are kept."""
+        if self._saved_cards is None:
+            raise GatewayMissing("saved cards: only a worker that serves `payments` has them")
+        return self._saved_cards
+
+    @property
+    def links(self) -> Links:
+        """What clients are sent to our own pages by."""
+        if self._links is None:
+            raise GatewayMissing("links: only a worker that serves `payments` or `mail` has them")
+        return self._links
 
     @property
     def mail(self) -> MailGateway:

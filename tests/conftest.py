@@ -20,14 +20,15 @@ from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sendgrid_mail import SendGridMail
-from gateways.stripe_cards import StripeCards
 from gateways.typst_documents import TypstDocuments
 from models import Account
 from models.database import connect
 from models.schema import migrate
 from tasks.accounts import create_account
 from tasks.calls import Gateways
-from tests.processes import Stack
+from tasks.links import Links
+from tests.processes import SECRET_KEY, Stack
+from tests.stripe import cards_at_stripe
 
 MAIL_FROM = "billing@bluebird-prep.example"
 STRIPE_KEY = "sk_test_tests"
@@ -171,10 +172,16 @@ def sendgrid_control(sendgrid_sandbox: SendGridSandbox) -> Iterator[SendGridCont
 def vendors(stripe_sandbox: StripeSandbox, sendgrid_sandbox: SendGridSandbox) -> Iterator[Gateways]:
     """The real adapters, on the test's own Stripe and SendGrid."""
     with (
-        StripeCards(STRIPE_KEY, base_url=stripe_sandbox.url) as cards,
+        cards_at_stripe(STRIPE_KEY, base_url=stripe_sandbox.url) as cards,
         SendGridMail(SENDGRID_KEY, host=sendgrid_sandbox.url) as mail,
     ):
-        yield Gateways(cards=cards, mail=mail, mail_sender=MAIL_FROM, documents=TypstDocuments())
+        yield Gateways(
+            cards=cards,
+            links=Links("http://duecourse.example", SECRET_KEY),
+            mail=mail,
+            mail_sender=MAIL_FROM,
+            documents=TypstDocuments(),
+        )
 
 
 @pytest.fixture
@@ -190,6 +197,7 @@ def vendor_settings(
     secret = "whsec_tests"
     stripe_sandbox.control.set(webhook_secret=secret)
     return {
+        "SECRET_KEY": SECRET_KEY,
         "STRIPE_SECRET_KEY": STRIPE_KEY,
         "STRIPE_WEBHOOK_SECRET": secret,
         "STRIPE_API_BASE": stripe_sandbox.url,

@@ -13,6 +13,8 @@ from gateways.sandbox.redis import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SECRET_KEY = "of-the-tests-and-of-nobodys-links"
+
 COMMANDS = {
     "dispatcher": ["-m", "workers.dispatcher"],
     "worker": ["-m", "workers.main", "--queues", "billing,ops", "--threads", "4"],
@@ -56,6 +58,7 @@ class Stack:
             **without_vendors(os.environ),
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_server.url,
+            "SECRET_KEY": SECRET_KEY,
             "DUECOURSE_LEASE_SECONDS": "2",
             "PYTHONWARNINGS": "error",
             **(environment or {}),

@@ -8,10 +8,12 @@ from pydantic import SecretStr
 
 from gateways.sendgrid_mail import HOST as SENDGRID_HOST
 from gateways.sendgrid_mail import SendGridMail
+from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
 from gateways.typst_documents import TypstDocuments
 from settings import Settings
 from tasks.calls import Gateways
+from tasks.links import Links
 
 PAYMENTS, MAIL = "payments", "mail"
 
@@ -28,15 +30,16 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
         connections: How many calls may be under way at each vendor: one for each thread.
     """
     with ExitStack() as ends:
-        cards, mail, documents = None, None, None
+        cards, links, mail, documents = None, None, None, None
         if PAYMENTS in queues:
-            cards = ends.enter_context(
-                StripeCards(
+            api = ends.enter_context(
+                StripeApi(
                     _key(settings.stripe_secret_key, "STRIPE_SECRET_KEY", PAYMENTS),
                     base_url=settings.stripe_api_base,
                     connections=connections,
                 )
             )
+            cards = StripeCards(api)
         if MAIL in queues:
             mail = ends.enter_context(
                 SendGridMail(
@@ -46,7 +49,15 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
                 )
             )
             documents = TypstDocuments()
-        yield Gateways(cards=cards, mail=mail, mail_sender=settings.mail_from, documents=documents)
+        for queue in sorted(queues & {PAYMENTS, MAIL}):
+            links = Links(settings.public_url, _key(settings.secret_key, "SECRET_KEY", queue))
+        yield Gateways(
+            cards=cards,
+            links=links,
+            mail=mail,
+            mail_sender=settings.mail_from,
+            documents=documents,
+        )
 
 
 def _key(key: SecretStr | None, name: str, queue: str) -> str:

@@ -16,11 +16,12 @@ from dramatiq.brokers.redis import RedisBroker
 from gateways.cards import CardCharge
 from gateways.mail import Mail, Mailbox
 from gateways.sendgrid_mail import SendGridMail
+from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
 
 broker: RedisBroker = RedisBroker(url=os.environ["REDIS_URL"])
 dramatiq.set_broker(broker)
-_cards = StripeCards("sk_test_plain", base_url=os.environ["STRIPE_API_BASE"])
+_cards = StripeCards(StripeApi("sk_test_plain", base_url=os.environ["STRIPE_API_BASE"]))
 _mail = SendGridMail("SG.plain", host=os.environ["SENDGRID_API_BASE"])
 
 

@@ -22,7 +22,6 @@ from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.errors import JsonObject
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sendgrid_mail import SendGridMail
-from gateways.stripe_cards import StripeCards
 from gateways.stripe_events import event_from
 from gateways.typst_documents import TypstDocuments
 from models import job_ledger
@@ -42,6 +41,7 @@ from tests.jobs import kinds_of_its_own
 from tests.mailbox import monthly
 from tests.money import deposit
 from tests.refunds import refund
+from tests.stripe import cards_at_stripe
 from tests.worlds import a_charge, work
 
 
@@ -162,7 +162,7 @@ def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) ->
         lines = {line.name: line for line in SCHEDULES if line.name == "prune"}
         fire_due(session, lines, now=now + timedelta(hours=1))
     with (
-        StripeCards(STRIPE_KEY, base_url=stripe.url) as cards,
+        cards_at_stripe(STRIPE_KEY, base_url=stripe.url) as cards,
         SendGridMail(SENDGRID_KEY, host=sendgrid.url) as mail,
         kinds_of_its_own(),
     ):

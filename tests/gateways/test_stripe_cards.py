@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from billing.declines import DeclineClass, decline_class
 from billing.errors import TransientFailure
-from gateways import stripe_cards
+from gateways import stripe_api, stripe_cards
 from gateways.cards import (
     CardCharge,
     CardGateway,
@@ -44,9 +44,10 @@ from gateways.sandbox.stripe.forms import nested
 from gateways.sandbox.stripe.parameters import OPERATIONS, check
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sandbox.stripe.settings import Settings
-from gateways.stripe_cards import StripeCards
+from gateways.stripe_api import StripeApi
 from tests.gateways.sandbox.stripe.paying import client_of
 from tests.gateways.sandbox.stripe.test_spec import ABSENT, SPECS
+from tests.stripe import cards_at_stripe
 
 SECRET = "sk_test_8Kq2unguessable"
 INTENTS = "/v1/payment_intents"
@@ -82,7 +83,7 @@ def _retries_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cards(control: StripeSandboxControl) -> Iterator[CardGateway]:
-    with StripeCards(SECRET, base_url=control.url) as cards:
+    with cards_at_stripe(SECRET, base_url=control.url) as cards:
         yield cards
 
 
@@ -396,7 +397,7 @@ def test_an_answer_that_takes_too_long_is_waited_for_once_and_leaves_the_outcome
     order: CardCharge,
 ) -> None:
     control.add_fault("delay", path=INTENTS, seconds=0.6, after_effect=True)
-    with StripeCards(SECRET, base_url=sandbox.url, read_seconds=0.2) as cards:
+    with cards_at_stripe(SECRET, base_url=sandbox.url, read_seconds=0.2) as cards:
         with pytest.raises(ChargeOutcomeUnknown, match="timed out"):
             cards.charge(order)
         assert len(control.requests(idempotency_key=order.idempotency_key)) == 1
@@ -415,7 +416,7 @@ def test_no_try_is_made_that_would_not_end_in_time(
     fault: FaultKind,
 ) -> None:
     control.add_fault(fault, path=INTENTS, times=None)
-    monkeypatch.setattr(stripe_cards, "CALL_SECONDS", stripe_cards.LEAST_SECONDS)
+    monkeypatch.setattr(stripe_api, "CALL_SECONDS", stripe_api.LEAST_SECONDS)
 
     with pytest.raises((ChargeOutcomeUnknown, CardsUnavailable)):
         cards.charge(order)
@@ -447,7 +448,7 @@ def test_a_refused_connection_after_a_lost_answer_does_not_settle_the_doubt(
 ) -> None:
     with (
         server_that_answers(b"") as url,
-        StripeCards(SECRET, base_url=url) as cards,
+        cards_at_stripe(SECRET, base_url=url) as cards,
         pytest.raises(ChargeOutcomeUnknown, match="not reached"),
     ):
         cards.charge(order)
@@ -495,7 +496,7 @@ def test_a_server_that_is_not_there_charges_nothing(order: CardCharge) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     for url in (f"http://127.0.0.1:{port}", "http://nowhere.invalid"):
-        with StripeCards(SECRET, base_url=url) as cards:
+        with cards_at_stripe(SECRET, base_url=url) as cards:
             for call in (cards.charge, cards.look_up):
                 with pytest.raises(CardsUnavailable, match="not reached"):
                     call(order)
@@ -508,7 +509,7 @@ def test_a_server_that_takes_no_connection_charges_nothing(order: CardCharge) ->
         with socket.create_connection(full.getsockname()):
             url = f"http://127.0.0.1:{full.getsockname()[1]}"
             with (
-                StripeCards(SECRET, base_url=url, connect_seconds=0.1) as cards,
+                cards_at_stripe(SECRET, base_url=url, connect_seconds=0.1) as cards,
                 pytest.raises(CardsUnavailable, match="not reached"),
             ):
                 cards.charge(order)
@@ -517,7 +518,7 @@ def test_a_server_that_takes_no_connection_charges_nothing(order: CardCharge) ->
 def test_a_server_that_speaks_no_tls_leaves_the_outcome_unknown(order: CardCharge) -> None:
     with (
         server_that_answers(b"no TLS here\r\n") as url,
-        StripeCards(SECRET, base_url=url.replace("http:", "https:")) as cards,
+        cards_at_stripe(SECRET, base_url=url.replace("http:", "https:")) as cards,
         pytest.raises(ChargeOutcomeUnknown),
     ):
         cards.charge(order)
@@ -529,7 +530,7 @@ def test_a_server_that_cannot_be_trusted_never_sees_the_charge(
     heard = list[bytes]()
     with (
         _pretender(tmp_path, heard) as url,
-        StripeCards(SECRET, base_url=url) as cards,
+        cards_at_stripe(SECRET, base_url=url) as cards,
         pytest.raises(CardsUnavailable, match="not trusted"),
     ):
         cards.charge(order)
@@ -572,7 +573,7 @@ def test_a_key_that_is_not_admitted_charges_nothing(order: CardCharge, status: i
     answer = http(status, {"error": {"type": "invalid_request_error", "message": "No."}})
     with (
         server_that_answers(answer) as url,
-        StripeCards(SECRET, base_url=url) as cards,
+        cards_at_stripe(SECRET, base_url=url) as cards,
         pytest.raises(CardsUnavailable, match=f"{status} No"),
     ):
         cards.charge(order)
@@ -604,7 +605,7 @@ STRANGE = {
 def test_a_strange_answer_leaves_the_outcome_unknown(order: CardCharge, answer: bytes) -> None:
     with (
         server_that_answers(answer) as url,
-        StripeCards(SECRET, base_url=url) as cards,
+        cards_at_stripe(SECRET, base_url=url) as cards,
         pytest.raises(ChargeOutcomeUnknown),
     ):
         cards.charge(order)
@@ -616,7 +617,7 @@ def test_a_strange_answer_to_a_question_is_no_answer(order: CardCharge, kind: st
         argument: Any = order if ask is CardGateway.look_up else "pi_1"
         with (
             server_that_answers(STRANGE[kind]) as url,
-            StripeCards(SECRET, base_url=url) as cards,
+            cards_at_stripe(SECRET, base_url=url) as cards,
             pytest.raises(CardsUnavailable),
         ):
             getattr(cards, ask.__name__)(argument)
@@ -626,7 +627,7 @@ def test_a_decline_of_no_payment_is_a_refusal(order: CardCharge) -> None:
     answer = http(402, {"error": {"code": "card_declined", "message": "No."}})
     with (
         server_that_answers(answer) as url,
-        StripeCards(SECRET, base_url=url) as cards,
+        cards_at_stripe(SECRET, base_url=url) as cards,
         pytest.raises(ChargeRefused, match="card_declined: stripe: 402 No"),
     ):
         cards.charge(order)
@@ -759,11 +760,11 @@ def test_many_threads_charge_at_once_and_each_learns_of_its_own(
 ) -> None:
     orders = [charge_of(holder, amount=amount) for amount in range(100, 140)]
     with (
-        StripeCards(SECRET, base_url=sandbox.url, connections=3) as cards,
+        cards_at_stripe(SECRET, base_url=sandbox.url, connections=3) as cards,
         ThreadPoolExecutor(8) as threads,
     ):
         reports = list(threads.map(cards.charge, orders))
-        pool = cards._connections._pool.connection_from_url(sandbox.url)
+        pool = cards._api._connections._pool.connection_from_url(sandbox.url)
         assert isinstance(pool, urllib3.HTTPConnectionPool)
         assert pool.num_connections <= 3
     assert [report.amount_received for report in reports] == list(range(100, 140))
@@ -812,7 +813,7 @@ def test_a_restarted_server_is_reached_again_without_a_failure(
 ) -> None:
     with StripeSandbox(tmp_path_factory.mktemp("stripe")) as sandbox:
         holder = make_cardholder(sandbox.url)
-        with StripeCards(SECRET, base_url=sandbox.url) as cards:
+        with cards_at_stripe(SECRET, base_url=sandbox.url) as cards:
             cards.charge(charge_of(holder))
             sandbox.kill()
             with pytest.raises(CardsUnavailable, match="not reached"):
@@ -844,13 +845,13 @@ def test_the_secret_is_in_nothing_that_people_see(
 @pytest.mark.parametrize("secret", ["", " ", "sk_test_x\n", "sk_test_\u00e9"])
 def test_what_cannot_be_a_key_is_told_at_once_and_not_shown(secret: str) -> None:
     with pytest.raises(ValueError, match="secret key") as refusal:
-        StripeCards(secret)
+        StripeApi(secret)
     assert "sk_test_" not in str(refusal.value)
 
 
 def test_without_an_address_it_is_stripe_s_own() -> None:
-    with StripeCards(SECRET) as cards:
-        assert cards._client._requestor.base_addresses["api"] == "https://api.stripe.com"
+    with StripeApi(SECRET) as api:
+        assert api.v1._requestor.base_addresses["api"] == "https://api.stripe.com"
 
 
 def test_the_requests_agree_with_stripe_s_description(

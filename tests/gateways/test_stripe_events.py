@@ -15,10 +15,10 @@ from gateways.sandbox.stripe.cardholders import make_cardholder
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sandbox.stripe.webhooks import signature
-from gateways.stripe_cards import StripeCards
 from gateways.stripe_events import StripeEvents, event_from
 from gateways.webhooks import MalformedEvents, UntrustedEvents
 from tests.gateways.sandbox.stripe.paying import Receiver, client_of
+from tests.stripe import cards_at_stripe
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET = "whsec_unguessable"
@@ -82,7 +82,7 @@ def test_events_of_charges_report_what_the_gateway_reported(
 ) -> None:
     reader = StripeEvents(control.set_webhook(receiver.url))
     reports = list[CardReport]()
-    with StripeCards("sk_test_local", base_url=sandbox.url) as cards:
+    with cards_at_stripe("sk_test_local", base_url=sandbox.url) as cards:
         for name in (
             "pm_card_visa",
             "pm_card_chargeDeclinedInsufficientFunds",

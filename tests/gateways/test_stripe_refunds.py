@@ -30,10 +30,11 @@ from gateways.sandbox.stripe.forms import nested
 from gateways.sandbox.stripe.parameters import OPERATIONS, check
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sandbox.stripe.settings import Settings
-from gateways.stripe_cards import StripeCards, refund_report
+from gateways.stripe_cards import refund_report
 from gateways.stripe_events import REFUNDS_TOLD, event_from
 from gateways.webhooks import MalformedEvents
 from tests.gateways.sandbox.stripe.test_spec import ABSENT, SPECS
+from tests.stripe import cards_at_stripe
 
 REFUNDS = "/v1/refunds"
 
@@ -63,7 +64,7 @@ def _retries_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cards(control: StripeSandboxControl) -> Iterator[CardGateway]:
-    with StripeCards("sk_test_local", base_url=control.url) as cards:
+    with cards_at_stripe("sk_test_local", base_url=control.url) as cards:
         yield cards
 
 

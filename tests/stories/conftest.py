@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 from billing.cycles import BillingCycle, Cadence
 from gateways.sandbox.stripe.cardholders import make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
-from gateways.stripe_cards import StripeCards
 from gateways.stripe_events import event_from
 from models import (
     Account,
@@ -43,6 +42,7 @@ from tasks.kinds import JobKind
 from tasks.webhooks import store_payment_event
 from tests.conftest import STRIPE_KEY
 from tests.processes import Stack
+from tests.stripe import cards_at_stripe
 from tests.worlds import a_client, charges, tick, work
 
 MAY, JUNE = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
@@ -373,7 +373,7 @@ def business(engine: Engine, account: Account) -> Business:
 @pytest.fixture
 def till(engine: Engine, account: Account, stripe_sandbox: StripeSandbox) -> Iterator[Till]:
     """The same business's cards."""
-    with StripeCards(STRIPE_KEY, base_url=stripe_sandbox.url) as cards:
+    with cards_at_stripe(STRIPE_KEY, base_url=stripe_sandbox.url) as cards:
         yield Till(engine, account, stripe_sandbox, Gateways(cards=cards))
 
 

@@ -5,9 +5,14 @@ from gateways.mail import Accepted, Mail, Mailbox
 from gateways.sandbox.sendgrid.client import SendGridControl
 from settings import Settings
 from tasks.calls import GatewayMissing
+from tests.processes import SECRET_KEY
 from workers.vendors import open_vendors
 
-SERVERS = {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h/0"}
+SERVERS = {
+    "DATABASE_URL": "postgresql://h/d",
+    "REDIS_URL": "redis://h/0",
+    "SECRET_KEY": SECRET_KEY,
+}
 NO_VENDORS = {
     "STRIPE_SECRET_KEY": "",
     "STRIPE_API_BASE": "",
