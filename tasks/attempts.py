@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -24,7 +24,7 @@ from billing.credit import CreditEntryKind
 from billing.cycles import local_date
 from billing.declines import DeclineClass, decline_class
 from billing.dunning import MAX_TRIES_IN_30_DAYS, DunningFinal, next_try
-from billing.errors import InvalidInput, NotFound, RuleViolation
+from billing.errors import InvalidInput, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.job_states import retry_delay
 from billing.postings import LedgerEvent, postings_for_applying_credit
@@ -46,9 +46,7 @@ from models import (
     PaymentSource,
     Refund,
 )
-from models.client import clients_for_update
-from models.invoice import invoices_for_update
-from models.payment_attempt import attempt_for_update
+from tasks.attempt_locks import lock_with_all
 from tasks.bad_debt import write_off
 from tasks.calls import Call, Gateways, Step
 from tasks.credit_balances import CreditMove, apply_credit, move_credit, write_expiries
@@ -170,15 +168,14 @@ def _begin(
     session: Session, run: Run, method: BillingMethod, ended: Ended, **asked: object
 ) -> Call:
     """Write an attempt down under a key of its own, before the card is touched; then ask."""
-    attempt_id = session.scalars(select(func.uuid7())).one()
     attempt = PaymentAttempt(
-        id=attempt_id,
         account_id=method.account_id,
         client_id=method.client_id,
         job_id=run.job_id,
         customer=method.stripe_customer,
         payment_method=method.payment_method,
-        idempotency_key=f"duecourse-attempt-{attempt_id}",
+        idempotency_key=f"duecourse-attempt-{uuid4()}",
+        asks=1,
         first_asked_at=run.now,
         next_ask_at=next_ask(0, run.now, run.now),
         created_at=run.now,
@@ -186,7 +183,7 @@ def _begin(
     )
     session.add(attempt)
     session.flush()
-    return ask_for(session, run, attempt, ended)
+    return _asked(session, run, attempt, ended)
 
 
 def require_tries_left(
@@ -197,6 +194,9 @@ def require_tries_left(
     Raises:
         RuleViolation: It was tried too often of late (``too_many_tries``).
     """
+    if invoice.attempt_count < MAX_TRIES_IN_30_DAYS:
+        # On all its cards, at any time.
+        return
     tries = session.scalar(
         select(func.count()).where(
             PaymentAttempt.invoice_id == invoice.id,
@@ -218,6 +218,10 @@ def require_tries_left(
 def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
     """Ask Stripe for an attempt under its key: the first time, or again. Hold its lock."""
     attempt.asks += 1
+    return _asked(session, run, attempt, ended)
+
+
+def _asked(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
     order = order_of(session, attempt)
     return Call(partial(charge, order), partial(_record, run, attempt.id, ended))
 
@@ -361,13 +365,7 @@ def as_result(attempt: PaymentAttempt) -> dict[str, Any]:
 
 def lock_attempt(session: Session, attempt_id: UUID) -> PaymentAttempt:
     """An attempt under its own lock and its client's and, if any, its invoice's, in that order."""
-    attempt = session.get(PaymentAttempt, attempt_id)
-    if attempt is None:
-        raise NotFound("payment_attempt", str(attempt_id))
-    session.scalars(clients_for_update([attempt.client_id])).one()
-    if attempt.invoice_id is not None:
-        session.scalars(invoices_for_update([attempt.invoice_id])).one()
-    return session.scalars(attempt_for_update(attempt_id)).one()
+    return lock_with_all(session, attempt_id).attempt
 
 
 def settle_attempt(
@@ -384,7 +382,9 @@ def settle_attempt(
     News that is older than what is known changes nothing, so it may come twice and in any order.
     ``is_current`` says that it tells how the charge stands now, and not how it stood at some time.
     """
-    attempt = lock_attempt(session, attempt_id)
+    # Held to the end: the session forgets, and reads again, what nobody holds.
+    locked = lock_with_all(session, attempt_id)
+    attempt = locked.attempt
     to = AttemptState.DECLINED if isinstance(news, ChargeRefused) else _STATES[news.status]
     was = AttemptState(attempt.state)
     failed_late = is_current and (was, to) == (AttemptState.PROCESSING, AttemptState.NEEDS_ACTION)

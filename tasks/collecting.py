@@ -6,14 +6,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import BindParameter, DateTime, Select, and_, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from billing.collection import UNSETTLED, AttemptState, Origin
 from billing.errors import NotFound, RuleViolation
 from models import Account, BillingMethod, BillingRun, Client, Invoice, PaymentAttempt
-from models.client import clients_for_update
-from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
 from models.refund import is_being_refunded
 from tasks.attempts import (
@@ -37,7 +35,7 @@ MAX_CHARGES_A_RUN = 5
 """Then the job is run anew: one that waits out Stripe for each must end within its time limit."""
 
 
-def due_to_collect(now: datetime) -> Select[Invoice]:
+def due_to_collect(now: datetime | BindParameter[datetime]) -> Select[Invoice]:
     """The invoices whose automatic try is due.
 
     Those of a run wait for its end: until then, older ones of the same client may be added. Those
@@ -62,6 +60,30 @@ def due_to_collect(now: datetime) -> Select[Invoice]:
             ~is_being_refunded(Invoice.id),
         )
     )
+
+
+# Built once: what they are built of never changes, and that costs more than running them.
+_LOCK = select(Client.id).where(Client.id == bindparam("client_id")).with_for_update(key_share=True)
+_UNDER_WAY = (
+    select(Account, BillingMethod, PaymentAttempt)
+    .select_from(Client)
+    .join(Account, Account.id == Client.account_id)
+    .outerjoin(BillingMethod, BillingMethod.client_id == Client.id)
+    .outerjoin(
+        PaymentAttempt,
+        and_(PaymentAttempt.client_id == Client.id, PaymentAttempt.state.in_(UNSETTLED)),
+    )
+    .where(Client.id == bindparam("client_id"))
+    .execution_options(populate_existing=True)
+)
+_OLDEST_DUE = (
+    due_to_collect(bindparam("now", type_=DateTime(timezone=True)))
+    .where(Invoice.client_id == bindparam("client_id"))
+    .order_by(Invoice.due_on, Invoice.id)
+    .limit(1)
+    .with_for_update(of=Invoice)
+    .execution_options(populate_existing=True)
+)
 
 
 def wake_collection(
@@ -98,20 +120,17 @@ def collect_client(run: Run, session: Session, client_id: UUID) -> Step:
 
 def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session: Session) -> Step:
     """Go on with the client's oldest invoice that is due; ``done`` tells of those before."""
-    client = session.scalars(clients_for_update([client_id])).one_or_none()
-    if client is None:
+    if session.execute(_LOCK, {"client_id": client_id}).one_or_none() is None:
         raise NotFound("client", str(client_id))
-    under_way = session.scalars(
-        select(PaymentAttempt).where(
-            PaymentAttempt.client_id == client_id, PaymentAttempt.state.in_(UNSETTLED)
-        )
-    ).all()
+    # The card is read with them, so that it is known; all three are held as long as needed.
+    found = session.execute(_UNDER_WAY, {"client_id": client_id}).all()
+    account = found[0].Account
+    under_way = [row.PaymentAttempt for row in found if row.PaymentAttempt is not None]
     for attempt in under_way:
         if is_to_ask_again(run, attempt):
             return ask_for(session, run, attempt, partial(_ended, run, client_id, done))
     if under_way:
         return Done({"attempts": done, "waits_for": str(under_way[0].id)})
-    account = session.get_one(Account, client.account_id)
     apply_credit(session, account, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
     invoice = _oldest_due(session, client_id, run.now)
     if invoice is None:
@@ -125,12 +144,16 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
 def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, Any]]) -> Step:
     """Charge one invoice, once nothing of an earlier try is in the way."""
     client_id = invoice.client_id
-    method = session.get(BillingMethod, client_id, with_for_update=True)
+    method = session.get(BillingMethod, client_id)
     if method is None or method.stopped_for is not None:
         # No try without a card, and none is used up.
         stop_tries(session, client_id)
         return Done({"attempts": done, "stopped": _why_not(method)})
-    waiting = session.scalars(open_attempts_of([invoice.id])).one_or_none()
+    waiting = (
+        session.scalars(open_attempts_of([invoice.id])).one_or_none()
+        if invoice.attempt_count
+        else None
+    )
     try:
         if waiting is not None:
             # It waits for a client who has got a new card instead, or another day.
@@ -162,7 +185,7 @@ def _ended(
         # Carried: a client may have hundreds that are too small for a card.
         return go_on(partial(_collect_next, run, client_id, done))
     told = [*done, as_result(attempt)]
-    if attempt.state == AttemptState.SUCCEEDED:
+    if attempt.state == AttemptState.SUCCEEDED and _oldest_due(session, client_id, run.now):
         return _collect_next(run, client_id, told, session)
     return Done({"attempts": told})
 
@@ -180,14 +203,9 @@ def _withdrawn(
 
 
 def _oldest_due(session: Session, client_id: UUID, now: datetime) -> Invoice | None:
-    oldest = session.scalar(
-        due_to_collect(now)
-        .where(Invoice.client_id == client_id)
-        .order_by(Invoice.due_on, Invoice.id)
-        .with_only_columns(Invoice.id)
-        .limit(1)
-    )
-    return None if oldest is None else session.scalars(invoices_for_update([oldest])).one()
+    """The invoice to be charged next, locked. Hold its client's lock."""
+    due = session.scalars(_OLDEST_DUE, {"client_id": client_id, "now": now})
+    return due.one_or_none()
 
 
 def _why_not(method: BillingMethod | None) -> str:

@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from billing.closing import first_open_day
 from billing.postings import LedgerEvent, Posting
 from models import Account
 
@@ -32,7 +31,8 @@ class Entry:
     grant_id: UUID | None = None
 
 
-# One statement: the database checks the balance of every entry that a statement touches.
+# One statement: the database checks the balance of every entry that a statement touches. Its lock
+# of the accounts is the one of ``books_closed_through``, and its date ``first_open_day``.
 _POST = text("""
 WITH wanted AS (
     SELECT uuid7() AS id, wanted.*
@@ -41,12 +41,16 @@ WITH wanted AS (
                   :refunds ::uuid[], :grants ::uuid[])
            AS wanted (number, account_id, client_id, currency, effective_on, invoice_id, payment_id,
                       credit_note_id, refund_id, grant_id)
+), books AS (
+    SELECT id, books_closed_through FROM accounts
+     WHERE id = ANY(:accounts ::uuid[]) ORDER BY id FOR KEY SHARE
 ), entries AS (
     INSERT INTO ledger_entries (id, account_id, client_id, currency, effective_on, invoice_id,
                                 payment_id, credit_note_id, refund_id, grant_id, event)
-    SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id,
+    SELECT wanted.id, account_id, client_id, currency,
+           GREATEST(effective_on, books_closed_through + 1), invoice_id, payment_id,
            credit_note_id, refund_id, grant_id, :event
-      FROM wanted
+      FROM wanted JOIN books ON books.id = wanted.account_id
 )
 INSERT INTO ledger_postings (entry_id, ledger_account, tax_rate_id, currency, amount)
 SELECT wanted.id, side.ledger_account, side.tax_rate_id, wanted.currency, side.amount
@@ -66,7 +70,6 @@ def post(session: Session, event: LedgerEvent, entries: Sequence[Entry]) -> None
     entries = [entry for entry in entries if entry.postings]
     if not entries:
         return
-    closed = books_closed_through(session, {entry.account_id for entry in entries})
     sides = [(number, side) for number, entry in enumerate(entries) for side in entry.postings]
     session.execute(
         _POST,
@@ -76,9 +79,7 @@ def post(session: Session, event: LedgerEvent, entries: Sequence[Entry]) -> None
             "accounts": [entry.account_id for entry in entries],
             "clients": [entry.client_id for entry in entries],
             "currencies": [entry.currency for entry in entries],
-            "dates": [
-                first_open_day(entry.effective_on, closed[entry.account_id]) for entry in entries
-            ],
+            "dates": [entry.effective_on for entry in entries],
             "invoices": [entry.invoice_id for entry in entries],
             "payments": [entry.payment_id for entry in entries],
             "notes": [entry.credit_note_id for entry in entries],
