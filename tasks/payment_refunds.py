@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from billing.credit_notes import Destination, require_creditable
@@ -12,13 +12,14 @@ from billing.refunds import RefundState
 from models import Account, Invoice, Payment, PaymentSource
 from tasks.calls import Step
 from tasks.card_refunds import as_result, go_on_with_refund, refund_to_card
+from tasks.handing_over import hand_over
 from tasks.kinds import Run, job
 from tasks.outcomes import Done
 from tasks.refunds import Asked, Returnable, kept_of, new_refund, returnables, take_effect
 from tasks.withdrawing import lock_invoice, require_no_payment_in_flight, withdraw_first
 
 
-@job(queue="payments", subject="payment")
+@job(queue="billing", subject="payment")
 def refund_payment(
     run: Run,
     session: Session,
@@ -29,10 +30,69 @@ def refund_payment(
     reason: str | None = None,
     credit_note: bool = True,
 ) -> Step:
-    """Give a payment back, or a part: as credit, outside, or to the card that it came by."""
-    goes_on = go_on_with_refund(session, run, select(Payment.id).where(Payment.id == payment_id))
-    if goes_on is not None:
-        return goes_on
+    """Give a payment back, or a part: as credit or outside.
+
+    To the card that it came by, which other workers can ask Stripe for,
+    ``refund_payment_to_card`` does it.
+    """
+    if to != Destination.CARD:
+        return _refund(
+            run,
+            session,
+            payment_id,
+            to=to,
+            amount=amount,
+            reason=reason,
+            credit_note=credit_note,
+        )
+    # The last release did this in one kind: a refund that such a job wrote down is its own.
+    return go_on_with_refund(session, run, _itself(payment_id)) or hand_over(
+        session,
+        run,
+        refund_payment_to_card,
+        payment_id=payment_id,
+        amount=amount,
+        reason=reason,
+        credit_note=credit_note,
+    )
+
+
+@job(queue="payments", subject="payment")
+def refund_payment_to_card(
+    run: Run,
+    session: Session,
+    *,
+    payment_id: UUID,
+    amount: int | None = None,
+    reason: str | None = None,
+    credit_note: bool = True,
+) -> Step:
+    """Give a payment back, or a part, to the card that it came by."""
+    return go_on_with_refund(session, run, _itself(payment_id)) or _refund(
+        run,
+        session,
+        payment_id,
+        to=Destination.CARD,
+        amount=amount,
+        reason=reason,
+        credit_note=credit_note,
+    )
+
+
+def _itself(payment_id: UUID) -> Select[UUID]:
+    return select(Payment.id).where(Payment.id == payment_id)
+
+
+def _refund(
+    run: Run,
+    session: Session,
+    payment_id: UUID,
+    *,
+    to: Destination,
+    amount: int | None,
+    reason: str | None,
+    credit_note: bool,
+) -> Step:
     payment = session.scalar(
         select(Payment).where(Payment.id == payment_id, Payment.account_id == run.account_id)
     )

@@ -45,7 +45,7 @@ from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
 from tasks.paying_out import refund_credit, refund_credit_to_card
-from tasks.payment_refunds import refund_payment
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.refunds import settle_refund
 from tasks.running import Runner
 from tasks.sending import send_mail
@@ -238,11 +238,10 @@ def give_back(engine: Engine, account: Account) -> None:
     ):
         step = perform(
             engine,
-            refund_payment,
+            refund_payment_to_card,
             account,
             payment_id=paid_by_card.id,
             amount=amount,
-            to="card",
             credit_note=amount != 700,
         )
         if told_of_it is not None:

@@ -20,10 +20,10 @@ from tasks.calls import Call, Gateways
 from tasks.card_refunds import resolve_refund
 from tasks.charging import charge_invoice
 from tasks.crediting import apply_invoice_credit
-from tasks.invoice_credits import credit_invoice
+from tasks.invoice_credits import credit_invoice, credit_invoice_to_card
 from tasks.kinds import JobKind
 from tasks.marking_paid import mark_invoice_paid
-from tasks.payment_refunds import refund_payment
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.payments import Received, receive
 from tasks.voiding import void_invoice
 from tasks.webhooks import handle_payment_event, store_payment_event
@@ -256,11 +256,11 @@ def test_a_worker_that_dies_around_the_call_is_followed_by_one_that_goes_on(
     how: str,
 ) -> None:
     asked: dict[str, tuple[JobKind, dict[str, Any]]] = {
-        "refund": (refund_payment, {"payment_id": payment.id}),
-        "note": (credit_invoice, {"invoice_id": payment.invoice_id, "amount": 1000}),
+        "refund": (refund_payment_to_card, {"payment_id": payment.id}),
+        "note": (credit_invoice_to_card, {"invoice_id": payment.invoice_id, "amount": 1000}),
     }
     kind, about = asked[how]
-    job_id = ask(engine, kind, account, to="card", **about)
+    job_id = ask(engine, kind, account, **about)
     with pytest.raises(Killed):
         work(engine, now=NOW, gateways=watched(vendors, **{when: die}), queues=QUEUES)
     assert refund_states(engine) == ["pending"]
@@ -284,7 +284,7 @@ def test_the_sweep_asks_for_a_refund_whose_job_is_gone(
     stripe_sandbox: StripeSandbox,
     payment: Payment,
 ) -> None:
-    step = perform(engine, refund_payment, account, payment_id=payment.id, to="card")
+    step = perform(engine, refund_payment_to_card, account, payment_id=payment.id)
     assert isinstance(step, Call)
 
     sweep(engine, vendors, now=NOW + MINUTE)
@@ -474,7 +474,7 @@ def test_an_event_may_come_before_the_answer_is_written_down(
     stripe_sandbox: StripeSandbox,
     payment: Payment,
 ) -> None:
-    ask(engine, refund_payment, account, payment_id=payment.id, to="card")
+    ask(engine, refund_payment_to_card, account, payment_id=payment.id)
     events: list[str | None] = []
 
     def tell() -> None:
@@ -497,11 +497,10 @@ def test_money_that_comes_while_a_note_is_out_shrinks_the_note(
     assert of_invoice(engine, payment) == ("open", 0, 400, 400)
     step = perform(
         engine,
-        credit_invoice,
+        credit_invoice_to_card,
         account,
         invoice_id=payment.invoice_id,
         amount=700,
-        to="card",
     )
     assert isinstance(step, Call)
     # Stripe's word of an earlier charge is taken whenever it comes.

@@ -14,7 +14,7 @@ from tasks.charging import charge_invoice
 from tasks.invoice_credits import credit_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
-from tasks.payment_refunds import refund_payment
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.voiding import void_invoice
 from tests.cards import a_client_with, charged, sweep
 from tests.money import (
@@ -67,10 +67,9 @@ def test_two_refunds_at_once_send_one_to_the_card(
         ask = partial(
             perform,
             engine,
-            refund_payment,
+            refund_payment_to_card,
             account,
             payment_id=payment.id,
-            to="card",
             credit_note=credit_note,
         )
         assert codes(together(ask, ask)) == ["call", "refund_in_flight"]
@@ -214,7 +213,7 @@ def test_of_a_void_and_a_refund_at_once_one_is_refused(
                 invoice_id=payment.invoice_id,
                 settle="credit",
             ),
-            partial(perform, engine, refund_payment, account, payment_id=payment.id, to="card"),
+            partial(perform, engine, refund_payment_to_card, account, payment_id=payment.id),
         )
         lost = refunded if isinstance(void, Done) else void
         assert codes([lost])[0] in {"invoice_not_open", "refund_in_flight"}
@@ -230,7 +229,7 @@ def test_a_refund_and_its_own_answer_by_event_and_by_question_are_booked_once(
     client = a_client_with(engine, account, stripe_sandbox)
     for _ in range(ROUNDS):
         payment = a_payment_by_card(engine, account, vendors, client)
-        step = perform(engine, refund_payment, account, payment_id=payment.id, to="card")
+        step = perform(engine, refund_payment_to_card, account, payment_id=payment.id)
         assert isinstance(step, Call)
         together(
             partial(sweep, engine, vendors, now=LATER),
