@@ -153,6 +153,8 @@ def credit(
 ) -> Response:
     """A note first lowers what is due; what is over goes where it is said to, with tax in proportion.
 
+    Of an invoice that is uncollectible it lowers what was written off.
+
     To the card, one payment must be able to carry it, and the note is written once it has.
     """
     invoice = invoice_of(session, caller, invoice_id)

@@ -141,7 +141,14 @@ def refund(
     """
     payment = payment_of(session, caller, payment_id)
     invoice = session.get_one(Invoice, invoice_paid_by(payment))
-    require_refundable(session, payment, invoice, to=asked.to, amount=asked.amount)
+    require_refundable(
+        session,
+        payment,
+        invoice,
+        to=asked.to,
+        amount=asked.amount,
+        credit_note=asked.credit_note,
+    )
     to_card = asked.to == Destination.CARD
     job = enqueue(
         session,

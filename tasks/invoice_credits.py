@@ -161,7 +161,7 @@ def require_note(
     payments = returnables(session, invoice.id)
     settlement = settle_note(
         note.amount,
-        due=invoice.amount_due,
+        due=invoice.outstanding,
         paid_by_card=sum(one.left for one in payments if _is_by_card(one.payment)),
         paid_outside=sum(one.left for one in payments if not _is_by_card(one.payment)),
         to=to,

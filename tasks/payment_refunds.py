@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from billing.credit_notes import Destination, require_creditable
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
-from billing.refunds import RefundState
+from billing.refunds import RefundState, require_debt_may_be_back
 from models import Account, Invoice, Payment, PaymentSource
 from tasks.calls import Step
 from tasks.card_refunds import as_result, go_on_with_refund, refund_to_card
@@ -99,7 +99,9 @@ def _refund(
     if payment is None:
         raise NotFound("payment", str(payment_id))
     invoice = lock_invoice(session, run, invoice_paid_by(payment))
-    refunded = require_refundable(session, payment, invoice, to=to, amount=amount)
+    refunded = require_refundable(
+        session, payment, invoice, to=to, amount=amount, credit_note=credit_note
+    )
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
         return waits
@@ -137,18 +139,26 @@ def invoice_paid_by(payment: Payment) -> UUID:
 
 
 def require_refundable(
-    session: Session, payment: Payment, invoice: Invoice, *, to: Destination, amount: int | None
+    session: Session,
+    payment: Payment,
+    invoice: Invoice,
+    *,
+    to: Destination,
+    amount: int | None,
+    credit_note: bool,
 ) -> int:
     """What of a payment is to be given back: ``amount``, or all that was not yet.
 
     Raises:
         InvalidInput: It is more than that (``amount_exceeds_paid``), or is to go to a card and did
             not come by one.
-        RuleViolation: The invoice is neither open nor paid (``invoice_not_open``), money of it is
-            under way (``payment_in_flight``, ``refund_in_flight``), or all was given back
-            (``nothing_to_refund``).
+        RuleViolation: The invoice is void, or uncollectible and there would be no note
+            (``invoice_not_open``); money of it is under way (``payment_in_flight``,
+            ``refund_in_flight``), or all was given back (``nothing_to_refund``).
     """
     require_creditable(InvoiceStatus(invoice.status))
+    if not credit_note:
+        require_debt_may_be_back(InvoiceStatus(invoice.status))
     require_no_payment_in_flight(session, invoice.id)
     if to == Destination.CARD and payment.source != PaymentSource.CARD:
         raise InvalidInput("to", "must be credit or outside: this payment came by no card")

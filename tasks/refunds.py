@@ -301,9 +301,8 @@ def take_effect(
     if refund.note_amount is None:
         _reopen(session, account, invoice, refund, now=now, requested_by=requested_by)
         return
-    due = invoice.amount_due if invoice.status == InvoiceStatus.OPEN else 0
     # Money that came late may have settled what the note was to lower.
-    lowers_due = min(refund.note_amount - refund.amount, due)
+    lowers_due = min(refund.note_amount - refund.amount, invoice.outstanding)
     note = write_note(
         session,
         account,

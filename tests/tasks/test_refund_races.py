@@ -16,6 +16,7 @@ from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
 from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.voiding import void_invoice
+from tasks.writing_off import write_off_invoice
 from tests.cards import a_client_with, charged, sweep
 from tests.money import (
     an_invoice,
@@ -164,6 +165,34 @@ def test_a_note_and_a_payment_at_once_leave_what_was_paid_too_much_as_credit(
         assert one.amount_paid + one.credit_applied - one.amount_refunded == 600
 
     assert_no_money_is_lost(engine, account)
+
+
+def test_a_note_and_a_payment_at_once_of_what_was_given_up_take_no_more_than_that(
+    engine: Engine, account: Account
+) -> None:
+    for _ in range(ROUNDS):
+        # Another one each time: what a note left as credit would pay the next invoice.
+        invoice = an_invoice(engine, account, a_client(engine, account))
+        perform(engine, write_off_invoice, account, invoice_id=invoice.id)
+        of_invoice: dict[str, Any] = {"invoice_id": invoice.id, "amount": 700}
+
+        outcomes = together(
+            partial(perform, engine, credit_invoice, account, **of_invoice, to="credit"),
+            partial(perform, engine, mark_invoice_paid, account, **of_invoice),
+        )
+
+        one = invoice_of(engine, invoice.id)
+        if codes(outcomes) == ["amount_exceeds_due", "done"]:
+            # The note came first: what is left of the debt is less than was to be paid.
+            assert (one.status, one.amount_written_off, one.amount_paid) == (
+                "uncollectible",
+                300,
+                0,
+            )
+        else:
+            assert codes(outcomes) == ["done", "done"]
+            assert (one.status, one.amount_credited, one.amount_refunded) == ("paid", 700, 400)
+        assert_no_money_is_lost(engine, account)
 
 
 def test_a_note_and_a_charge_at_once_never_charge_what_was_credited(
