@@ -130,6 +130,7 @@ class PaymentRefund(BaseModel):
         "payment_in_flight",
         "refund_in_flight",
         "amount_exceeds_paid",
+        "amount_exceeds_invoice",
     ),
 )
 def refund(

@@ -18,7 +18,7 @@ from billing.number_formats import DocumentType
 from billing.postings import LedgerAccount, LedgerEvent, postings_for_credit_note
 from billing.tax import TaxedLine
 from models import Account, CreditNote, Invoice, InvoiceLine
-from tasks.amending import lowered_by_amendments, require_lines_unamended
+from tasks.amending import left_of, lowered_by_amendments, require_lines_unamended
 from tasks.bad_debt import recover
 from tasks.credit_balances import CreditMove, apply_credit, balance_of
 from tasks.credit_returns import return_credit
@@ -64,13 +64,7 @@ def note_asked_for(
     so_far = credited_so_far(session, invoice.id)
     if amount is not None:
         note = rules.note_of_amount(so_far, amount)
-        most = so_far.left - lowered_by_amendments(session, invoice)
-        if amount > most:
-            raise InvalidInput(
-                "amount",
-                f"must be at most {max(most, 0):,}: amendments of its charges take back the rest",
-                code="amount_exceeds_invoice",
-            )
+        require_not_amended_away(session, invoice, amount)
         return note
     charges = [line.charge_id for line in _lines(session, invoice.id)]
     named = set(lines or ())
@@ -80,6 +74,21 @@ def note_asked_for(
     return rules.note_of_lines(
         so_far, {position for position, charge in enumerate(charges) if charge in named}
     )
+
+
+def require_not_amended_away(session: Session, invoice: Invoice, amount: int) -> None:
+    """Check that a note may take so much of what notes and amendments have left of an invoice.
+
+    Raises:
+        InvalidInput: It may not (``amount_exceeds_invoice``).
+    """
+    most = left_of(invoice) - lowered_by_amendments(session, invoice)
+    if amount > most:
+        raise InvalidInput(
+            "amount",
+            f"must be at most {max(most, 0):,}: amendments of its charges take back the rest",
+            code="amount_exceeds_invoice",
+        )
 
 
 def note_agreed(

@@ -12,6 +12,7 @@ from billing.refunds import RefundState, require_debt_may_be_back
 from models import Account, Invoice, Payment, PaymentSource
 from tasks.calls import Step
 from tasks.card_refunds import as_result, go_on_with_refund, refund_to_card
+from tasks.credit_notes import require_not_amended_away
 from tasks.handing_over import hand_over
 from tasks.kinds import Run, job
 from tasks.outcomes import Done
@@ -150,8 +151,9 @@ def require_refundable(
     """What of a payment is to be given back: ``amount``, or all that was not yet.
 
     Raises:
-        InvalidInput: It is more than that (``amount_exceeds_paid``), or is to go to a card and did
-            not come by one.
+        InvalidInput: It is more than that (``amount_exceeds_paid``), or than a note may take of
+            what amendments left (``amount_exceeds_invoice``); or it is to go to a card and did not
+            come by one.
         RuleViolation: The invoice is void, or uncollectible and there would be no note
             (``invoice_not_open``); money of it is under way (``payment_in_flight``,
             ``refund_in_flight``), or all was given back (``nothing_to_refund``).
@@ -176,7 +178,10 @@ def require_refundable(
             f"must be at most the {most:,} minor units that were not given back yet",
             code="amount_exceeds_paid",
         )
-    return most if amount is None else amount
+    wanted = most if amount is None else amount
+    if credit_note:
+        require_not_amended_away(session, invoice, wanted)
+    return wanted
 
 
 def _left(one: Returnable, to: Destination) -> int:
