@@ -16,7 +16,7 @@ from billing.postings import LedgerEvent, postings_for_voiding
 from models import Account, Invoice
 from tasks.amending import remove_open_amendments, require_unamended
 from tasks.bad_debt import recover
-from tasks.credit_balances import CreditMove, apply_credit, balance_of
+from tasks.credit_balances import CreditMove, apply_credit
 from tasks.credit_notes import write_void_note
 from tasks.credit_returns import return_credit
 from tasks.kinds import Run, job
@@ -81,14 +81,6 @@ def void_invoice(
             )
         ],
     )
-    # A number after the balance's lock, and before what is given back may ask for a top-up: what
-    # expires again at once leaves less, and jobs come last.
-    balance_of(session, invoice.client_id, invoice.currency)
-    note = (
-        write_void_note(session, account, invoice, now=run.now, requested_by=run.requested_by)
-        if account.void_makes_credit_note
-        else None
-    )
     given_back = list(_given_back(invoice, run.requested_by))
     expired = return_credit(
         session, account, invoice, given_back, now=run.now, requested_by=run.requested_by
@@ -102,6 +94,9 @@ def void_invoice(
     if removed:
         done["amendments_removed"] = removed
     if account.void_makes_credit_note:
+        note = write_void_note(
+            session, account, invoice, now=run.now, requested_by=run.requested_by
+        )
         done["credit_note"] = None if note is None else str(note.id)
     if reissue:
         # What it gave back waits for the copies, which are what it was meant for.

@@ -13,14 +13,13 @@ from sqlalchemy.orm import Session
 from billing.errors import RuleViolation
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, Client
-from tasks.auto_top_ups import start_top_ups
 from tasks.calls import Call, Gateways
 from tasks.card_deposits import deposit_by_card
 from tasks.crediting import adjust_credit
 from tasks.finalizing import finalize_invoice
 from tasks.kinds import JobKind
 from tasks.outcomes import Done
-from tasks.top_ups import top_up_client, top_up_due
+from tasks.top_ups import start_top_ups, top_up_client, top_up_due
 from tasks.voiding import void_invoice
 from tests.cards import (
     QUEUES,
