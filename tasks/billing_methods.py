@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from billing.errors import NotFound, RuleViolation
 from models import BillingMethod, Client
 from models.client import clients_for_update
-from tasks.auto_top_ups import begin_anew, wake_top_ups
+from tasks.auto_top_ups import begin_anew
 from tasks.collecting import wake_collection
+from tasks.top_ups import wake_top_ups
 from tasks.tried_cards import try_all_again
 
 
