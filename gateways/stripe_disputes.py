@@ -39,7 +39,7 @@ class StripeDisputes:
 def dispute_report(dispute: Mapping[str, Any]) -> DisputeReport | None:
     """How a dispute of Stripe's stands, if it is in one of the states of ``DisputeStatus``.
 
-    ``None`` also where our minor units cannot hold what is disputed.
+    ``None`` also where nothing is disputed, or our minor units cannot hold what is.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: It is no dispute.
@@ -52,6 +52,8 @@ def dispute_report(dispute: Mapping[str, Any]) -> DisputeReport | None:
     try:
         amount = from_stripe(int(dispute["amount"]), currency)
     except InvalidInput:
+        return None
+    if amount <= 0:
         return None
     due_by = (dispute.get("evidence_details") or {}).get("due_by")
     return DisputeReport(

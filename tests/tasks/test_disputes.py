@@ -397,6 +397,7 @@ def test_events_may_come_in_any_order_and_twice(
     account: Account,
     vendors: Gateways,
     stripe_sandbox: StripeSandbox,
+    *,
     outcome: Any,  # noqa: ANN401 - one of Stripe's words
     order: tuple[int, ...],
 ) -> None:
