@@ -104,7 +104,7 @@ def end(books: Books, dispute_id: str, outcome: str) -> JsonObject:
         ApiError: There is no such dispute, or it cannot end so.
     """
     dispute = books.get("dispute", dispute_id, param="dispute")
-    ends_as = ("won", "lost") if dispute["status"] in _OPEN else ()
+    ends_as: tuple[str, ...] = ("won", "lost") if dispute["status"] in _OPEN else ()
     if dispute["status"] in _INQUIRIES:
         ends_as = ("warning_closed",)
     if outcome not in ends_as:
