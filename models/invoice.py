@@ -90,7 +90,7 @@ class Invoice(Base):
             "amount_credited >= 0 AND amount_refunded >= 0 AND amount_written_off >= 0",
             name="corrections",
         ),
-        CheckConstraint("amount_lost BETWEEN 0 AND amount_paid", name="amount_lost"),
+        CheckConstraint("amount_lost BETWEEN 0 AND GREATEST(amount_paid, 0)", name="amount_lost"),
         CheckConstraint(
             "(status = 'draft') = (number IS NULL) AND (status = 'draft') = (finalized_at IS NULL)"
             " AND (status = 'draft') = (issued_on IS NULL) AND (status = 'draft' OR due_on IS NOT NULL)"

@@ -16,7 +16,7 @@ _DROPPED = {
 
 _CHECKS = {
     "accounts": {"dispute_lost": "dispute_lost IN ('reopen', 'write_off')"},
-    "invoices": {"amount_lost": "amount_lost BETWEEN 0 AND amount_paid"},
+    "invoices": {"amount_lost": "amount_lost BETWEEN 0 AND GREATEST(amount_paid, 0)"},
     "credit_entries": {
         "kind": "kind IN ('deposit', 'adjustment', 'applied', 'returned', 'settled',"
         " 'negative_invoice', 'carried', 'overpayment', 'unexpected', 'granted', 'expired',"

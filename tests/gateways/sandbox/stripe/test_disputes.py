@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import stripe
 
@@ -108,14 +110,15 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     intent = pay(client, customer, card(client, customer)).id
     dispute = control.dispute(intent)["id"]
-    for wrong in (
+    wrongs: list[Callable[[], object]] = [
         lambda: control.dispute(intent, 1201),
         lambda: control.dispute(intent, reason="boredom"),
         lambda: control.dispute("pi_nothing"),
         lambda: control.escalate_dispute(dispute),
         lambda: control.close_dispute(dispute, "warning_closed"),
         lambda: control.close_dispute("du_nothing", "won"),
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(LocalServerError):
             wrong()
 
