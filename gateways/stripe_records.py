@@ -65,7 +65,8 @@ class StripeRecords:
 
 
 def _asked(window: Window, after: str | None) -> Any:  # noqa: ANN401 - each list has its own type.
-    created = {"gte": int(window.since.timestamp()), "lt": int(window.until.timestamp())}
+    # Stripe tells whole seconds: the one that is under way is of the window.
+    created = {"gte": int(window.since.timestamp()), "lte": int(window.until.timestamp())}
     following = {} if after is None else {"starting_after": after}
     return {"created": created, "limit": PAGE, **following}
 

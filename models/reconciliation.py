@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.reconciliation import Difference
@@ -11,14 +11,13 @@ from models.base import Base, CreatedAt, PrimaryKey, one_of
 
 
 class Reconciliation(Base):
-    """One account's money of a window, compared. ``job_id`` did it; run again, it goes on with it.
+    """One account's money of a window, compared by the job ``job_id``.
 
     ``payments``, ``refunds`` and ``disputes`` count those that were looked at, of either record.
     """
 
     __tablename__ = "reconciliations"
     __table_args__ = (
-        UniqueConstraint("job_id"),
         Index("ix_reconciliations_account_id_id", "account_id", "id"),
         CheckConstraint('since < "until"', name="window"),
     )

@@ -5,13 +5,11 @@ from functools import partial
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from billing.errors import InvalidInput
+from billing.errors import InvalidInput, NotFound
 from gateways.payment_records import Window
 from models import Account, PaymentAttempt, Reconciliation, ReconciliationDifference, Refund
-from models.job_ledger import Enqueued
 from tasks.calls import Step
 from tasks.comparing import Comparison
 from tasks.enqueueing import enqueue
@@ -44,16 +42,25 @@ def reconcile_accounts(run: Run, session: Session, fire_at: datetime) -> Outcome
 
 def request_reconciliation(
     session: Session, account_id: UUID, window: Window, *, requested_by: str
-) -> Enqueued:
-    """Have an account's money of a window compared; the job that does it."""
-    return enqueue(
+) -> Reconciliation:
+    """Have an account's money of a window compared, by the job that the record names."""
+    record = Reconciliation(
+        id=session.scalars(select(func.uuid7())).one(),
+        account_id=account_id,
+        since=window.since,
+        until=window.until,
+        requested_by=requested_by,
+    )
+    record.job_id = enqueue(
         session,
         reconcile_account,
         account_id=account_id,
         requested_by=requested_by,
-        since=window.since,
-        until=window.until,
-    )
+        reconciliation_id=record.id,
+    ).id
+    session.add(record)
+    session.flush()
+    return record
 
 
 def window_since(since: datetime | None, *, now: datetime) -> Window:
@@ -68,32 +75,21 @@ def window_since(since: datetime | None, *, now: datetime) -> Window:
 
 
 @job(queue="payments", priority=BULK_PRIORITY)
-def reconcile_account(run: Run, session: Session, *, since: datetime, until: datetime) -> Step:
+def reconcile_account(run: Run, session: Session, reconciliation_id: UUID) -> Step:
     """Compare an account's money of a window with Stripe's record, page by page.
 
     News that only came late is written down as its event would have been; all else is listed.
     """
-    session.execute(
-        insert(Reconciliation)
-        .values(
-            account_id=run.account_id,
-            job_id=run.job_id,
-            since=since,
-            until=until,
-            requested_by=run.requested_by,
-        )
-        .on_conflict_do_nothing()
-    )
-    record = session.scalars(
-        select(Reconciliation).where(Reconciliation.job_id == run.job_id)
-    ).one()
+    record = session.get(Reconciliation, reconciliation_id)
+    if record is None:
+        raise NotFound("reconciliation", str(reconciliation_id))
     # Begun again after a crash, it counts anew.
     record.payments = record.refunds = record.disputes = 0
     comparison = Comparison(
         run=run,
         id=record.id,
         account_id=record.account_id,
-        window=Window(since, until),
+        window=Window(record.since, record.until),
         merchant=merchant_of(session, session.get_one(Account, record.account_id)),
     )
     refunds = RefundComparison(comparison, partial(_finish, comparison))

@@ -125,6 +125,7 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
     crediting = api.post(f"/v1/invoices/{invoice['id']}/credit-notes", json=credited)
     work(engine, queues=("payments",))
     noted = api.get(crediting.headers["Location"]).json()
+    api.post("/v1/reconciliations")
     key = api.post("/v1/api-keys", json={"scopes": ["read"]}).json()
     rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
@@ -135,6 +136,7 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
         "payment_id": api.get("/v1/payments").json()["data"][0]["id"],
         "credit_note_id": noted["result"]["credit_note"],
         "billing_run_id": job["subject"]["id"],
+        "reconciliation_id": api.get("/v1/reconciliations").json()["data"][0]["id"],
         "job_id": job["id"],
         "api_key_id": key["id"],
         "queue_name": "billing",

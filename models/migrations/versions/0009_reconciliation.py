@@ -30,7 +30,6 @@ def upgrade() -> None:
             ["account_id"], ["accounts.id"], name=op.f("fk_reconciliations_account_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reconciliations")),
-        sa.UniqueConstraint("job_id", name=op.f("uq_reconciliations_job_id")),
     )
     op.create_index("ix_reconciliations_account_id_id", "reconciliations", ["account_id", "id"])
     op.create_table(
