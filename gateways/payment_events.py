@@ -6,6 +6,20 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from gateways.cards import CardReport, RefundReport
+from gateways.disputes import DisputeReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundedCharge:
+    """How much of a payment was sent back in all, whoever asked for it.
+
+    Attributes:
+        payment_intent: Stripe's id of the payment.
+        amount: In our minor units.
+    """
+
+    payment_intent: str
+    amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +35,9 @@ class PaymentEvent:
             success, failure, processing, need for action or cancellation. Otherwise ``None``, also
             where the payment is in none of the states of ``CardStatus``.
         refund: How a refund stood, in an event that says that.
+        dispute: How a dispute stood, in an event that says that; ``None`` also where it is in none
+            of the states of ``DisputeStatus``.
+        refunded: What was refunded of a payment so far, in an event that says that.
         payload: The whole event, as it came.
     """
 
@@ -30,6 +47,8 @@ class PaymentEvent:
     report: CardReport | None
     payload: Mapping[str, Any]
     refund: RefundReport | None = None
+    dispute: DisputeReport | None = None
+    refunded: RefundedCharge | None = None
 
 
 class PaymentEvents(Protocol):

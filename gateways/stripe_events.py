@@ -8,8 +8,10 @@ from typing import Any
 import stripe
 
 from gateways.cards import CardReport, RefundReport
-from gateways.payment_events import PaymentEvent
+from gateways.disputes import DisputeReport
+from gateways.payment_events import PaymentEvent, RefundedCharge
 from gateways.stripe_cards import card_report, refund_report
+from gateways.stripe_disputes import dispute_report, refunded_charge
 from gateways.webhooks import MalformedEvents, UntrustedEvents
 
 TOLERANCE = timedelta(minutes=5)
@@ -25,6 +27,16 @@ REFUNDS_TOLD = frozenset(
     {"refund.created", "refund.updated", "refund.failed", "charge.refund.updated"}
 )
 """The types of event that tell what became of a refund; one thing may be told by several."""
+
+
+DISPUTES_TOLD = frozenset(
+    f"charge.dispute.{ending}"
+    for ending in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")
+)
+"""The types of event that tell how a dispute stands; one thing may be told by several."""
+
+CHARGE_REFUNDED = "charge.refunded"
+"""Tells what was refunded of a charge, also by hand."""
 
 
 class StripeEvents:
@@ -78,6 +90,8 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
             report=_report(payload),
             payload=payload,
             refund=_refund(payload),
+            dispute=_dispute(payload),
+            refunded=_refunded(payload),
         )
     except (
         AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError,
@@ -92,6 +106,16 @@ def _report(payload: Mapping[str, Any]) -> CardReport | None:
 def _refund(payload: Mapping[str, Any]) -> RefundReport | None:
     is_told = payload["type"] in REFUNDS_TOLD
     return refund_report(payload["data"]["object"]) if is_told else None
+
+
+def _dispute(payload: Mapping[str, Any]) -> DisputeReport | None:
+    is_told = payload["type"] in DISPUTES_TOLD
+    return dispute_report(payload["data"]["object"]) if is_told else None
+
+
+def _refunded(payload: Mapping[str, Any]) -> RefundedCharge | None:
+    is_told = payload["type"] == CHARGE_REFUNDED
+    return refunded_charge(payload["data"]["object"]) if is_told else None
 
 
 def _signed_at(signature: str) -> datetime:

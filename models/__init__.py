@@ -11,6 +11,7 @@ from models.charge import Charge, ChargeState
 from models.client import Client
 from models.credit import CreditBalance, CreditEntry, CreditGrant, CreditGrantUse
 from models.credit_note import CreditNote
+from models.dispute import Dispute
 from models.idempotency_key import IdempotencyKey
 from models.invoice import Invoice, InvoiceLine, InvoiceTax
 from models.job import Job, JobAttempt
@@ -43,6 +44,7 @@ __all__ = [
     "CreditGrant",
     "CreditGrantUse",
     "CreditNote",
+    "Dispute",
     "IdempotencyKey",
     "Invoice",
     "InvoiceLine",

@@ -17,7 +17,12 @@ from tests.gateways.sandbox.stripe.paying import card, pay
 SPECS = Path(__file__).resolve().parents[4].parent / "shared" / "specs"
 ABSENT = "../shared/specs is not there, beside the project's root"
 # Stripe has them, and that excerpt of its description leaves them out.
-NOT_DESCRIBED = {("GET", "/v1/charges/{charge}"), ("GET", "/v1/events/{id}")}
+NOT_DESCRIBED = {
+    ("GET", "/v1/charges/{charge}"),
+    ("GET", "/v1/events/{id}"),
+    ("GET", "/v1/disputes/{dispute}"),
+    ("POST", "/v1/disputes/{dispute}/close"),
+}
 
 SDK_PARAMETERS: Mapping[Operation, str] = {
     ("POST", "/v1/payment_intents"): "PaymentIntentCreateParams",
@@ -32,6 +37,9 @@ SDK_PARAMETERS: Mapping[Operation, str] = {
     ("POST", "/v1/refunds"): "RefundCreateParams",
     ("GET", "/v1/refunds"): "RefundListParams",
     ("GET", "/v1/refunds/{refund}"): "RefundRetrieveParams",
+    ("GET", "/v1/disputes"): "DisputeListParams",
+    ("GET", "/v1/disputes/{dispute}"): "DisputeRetrieveParams",
+    ("POST", "/v1/disputes/{dispute}/close"): "DisputeCloseParams",
     ("POST", "/v1/customers"): "CustomerCreateParams",
     ("GET", "/v1/customers"): "CustomerListParams",
     ("GET", "/v1/customers/{customer}"): "CustomerRetrieveParams",
@@ -48,6 +56,7 @@ SDK_OBJECTS: Mapping[str, type] = {
     "payment_intent": stripe.PaymentIntent,
     "charge": stripe.Charge,
     "refund": stripe.Refund,
+    "dispute": stripe.Dispute,
     "customer": stripe.Customer,
     "payment_method": stripe.PaymentMethod,
     "event": stripe.Event,
@@ -80,6 +89,7 @@ def made(
         pay(client, customer, card(client, customer, "pm_card_chargeDeclined"))
     pay(client, customer, card(client, customer, "pm_usBankAccount_success"))
     client.v1.refunds.create({"payment_intent": paid.id})
+    pay(client, customer, card(client, customer, "pm_card_createDispute"))
     return {kind: control.objects(kind, account=account) for kind in SDK_OBJECTS}
 
 
