@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from billing.collection import UNSETTLED, AttemptState
+from billing.disputes import DisputeState, steps_to
 from billing.refunds import UNSETTLED_REFUNDS, RefundState
 
 
@@ -29,10 +30,22 @@ class Difference(StrEnum):
     # Stripe has sent back what we believe was refused.
     REFUND_CONTRADICTED = "refund_contradicted"
     REFUND_AMOUNT = "refund_amount"
+    # A client's bank disputes a payment of ours, or has gone on with it, and we have not heard.
+    DISPUTE_UNHEARD = "dispute_unheard"
+    # We have written a dispute down that Stripe does not know.
+    DISPUTE_MISSING = "dispute_missing"
+    # It ended otherwise than we believe.
+    DISPUTE_CONTRADICTED = "dispute_contradicted"
+    DISPUTE_AMOUNT = "dispute_amount"
 
 
 REPAIRED = frozenset(
-    {Difference.PAYMENT_UNHEARD, Difference.OUTCOME_UNHEARD, Difference.REFUND_UNHEARD}
+    {
+        Difference.PAYMENT_UNHEARD,
+        Difference.OUTCOME_UNHEARD,
+        Difference.REFUND_UNHEARD,
+        Difference.DISPUTE_UNHEARD,
+    }
 )
 """News that only came late: written down as its event would have been.
 
@@ -72,6 +85,15 @@ class OurRefund:
     """Our record of a refund to a card, in minor units."""
 
     state: RefundState
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeRecord:
+    """One side's record of a dispute, in minor units."""
+
+    state: DisputeState
     amount: int
     currency: str
 
@@ -118,3 +140,17 @@ _REFUNDS = {
     (Told.FAILED, RefundState.SUCCEEDED): Difference.REFUND_UNHEARD,
     (Told.DONE, RefundState.FAILED): Difference.REFUND_CONTRADICTED,
 }
+
+
+def dispute_difference(
+    ours: DisputeRecord | None, theirs: DisputeRecord | None
+) -> Difference | None:
+    """How the two records of a dispute of our money differ; ``None`` where they agree."""
+    if theirs is None:
+        return None if ours is None else Difference.DISPUTE_MISSING
+    if steps_to(None if ours is None else ours.state, theirs.state):
+        return Difference.DISPUTE_UNHEARD
+    if ours is None or ours.state != theirs.state:
+        return Difference.DISPUTE_CONTRADICTED
+    is_same = (ours.amount, ours.currency) == (theirs.amount, theirs.currency)
+    return None if is_same else Difference.DISPUTE_AMOUNT

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from gateways.cards import CardReport, RefundReport
+from gateways.disputes import DisputeReport
 from gateways.merchants import Merchant
 
 Record = TypeVar("Record")
@@ -59,10 +60,23 @@ class PaymentRecords(Protocol):
         """The refunds that were made in a window, as they stand now."""
         ...
 
+    def disputes(
+        self, window: Window, merchant: Merchant, after: str | None
+    ) -> RecordPage[DisputeReport]:
+        """The disputes that were begun in a window, as they stand now.
+
+        Those that our minor units or states cannot hold are left out.
+        """
+        ...
+
     def payment(self, payment_intent: str, merchant: Merchant) -> CardReport | None:
         """One payment; ``None`` if there is none, or nothing was taken with it yet."""
         ...
 
     def refund(self, refund: str, merchant: Merchant) -> RecordedRefund | None:
         """One refund; ``None`` if there is none."""
+        ...
+
+    def dispute(self, dispute: str, merchant: Merchant) -> DisputeReport | None:
+        """One dispute; ``None`` if there is none."""
         ...

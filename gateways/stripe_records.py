@@ -9,10 +9,12 @@ import stripe
 from billing.card_amounts import from_stripe
 from billing.errors import InvalidInput
 from gateways.cards import CardReport
+from gateways.disputes import DisputeReport
 from gateways.merchants import Merchant
 from gateways.payment_records import Record, RecordedRefund, RecordPage, Window
 from gateways.stripe_api import StripeApi, asking
 from gateways.stripe_cards import card_report, refund_report
+from gateways.stripe_disputes import dispute_report
 
 PAGE = 100
 PAGES_A_CALL = 10
@@ -20,7 +22,7 @@ PAGES_A_CALL = 10
 
 
 class StripeRecords:
-    """Reads payments and refunds in the order in which Stripe lists them: newest first."""
+    """Reads payments, refunds and disputes in the order in which Stripe lists them: newest first."""
 
     def __init__(self, api: StripeApi) -> None:
         self._api = api
@@ -40,6 +42,13 @@ class StripeRecords:
         with asking():
             listed = self._api.v1.refunds.list(_asked(window, after))
             return _page(listed, _recorded_refund)
+
+    def disputes(
+        self, window: Window, _merchant: Merchant, after: str | None
+    ) -> RecordPage[DisputeReport]:
+        """Disputes of a window; see ``PaymentRecords``."""
+        with asking():
+            return _page(self._api.v1.disputes.list(_asked(window, after)), dispute_report)
 
     def payment(self, payment_intent: str, _merchant: Merchant) -> CardReport | None:
         """One payment; see ``PaymentRecords``."""
@@ -62,6 +71,17 @@ class StripeRecords:
                     raise
                 return None
             return _recorded_refund(found.to_dict())
+
+    def dispute(self, dispute: str, _merchant: Merchant) -> DisputeReport | None:
+        """One dispute; see ``PaymentRecords``."""
+        with asking():
+            try:
+                found = self._api.v1.disputes.retrieve(dispute)
+            except stripe.InvalidRequestError as error:
+                if error.code != "resource_missing":
+                    raise
+                return None
+            return dispute_report(found.to_dict())
 
 
 def _asked(window: Window, after: str | None) -> Any:  # noqa: ANN401 - each list has its own type.

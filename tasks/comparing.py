@@ -1,6 +1,6 @@
 """What every comparison of our record with Stripe's has in common: its window, and its findings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -14,7 +14,7 @@ from gateways.cards import CardsUnavailable
 from gateways.merchants import Merchant
 from gateways.payment_records import Window
 from models import Reconciliation, ReconciliationDifference
-from tasks.calls import Call, Gateways, Step, go_on
+from tasks.calls import Call, Gateways, Step
 from tasks.kinds import Run
 from tasks.outcomes import Snooze
 
@@ -22,9 +22,6 @@ AGAIN_AFTER = timedelta(minutes=5)
 """How long a comparison waits that Stripe could not be asked for; it then begins anew."""
 
 Answered = TypeVar("Answered")
-
-Doubt = Callable[[Session], None]
-"""Looks at one difference again, under its locks, and writes down what is left of it."""
 
 Part = Callable[[Session], Step]
 """What comes next of a comparison."""
@@ -82,17 +79,6 @@ def asking(
         return record(session, answer)
 
     return Call(answer, recorded)
-
-
-def one_by_one(doubts: Sequence[Doubt], then: Part) -> Step:
-    """Settle each doubt in a transaction of its own, which holds the locks of one client."""
-
-    def settle_first(session: Session) -> Step:
-        first, *others = doubts
-        first(session)
-        return one_by_one(others, then)
-
-    return go_on(settle_first if doubts else then)
 
 
 def id_in(metadata: Mapping[str, str], name: str) -> UUID | None:

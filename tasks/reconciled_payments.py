@@ -19,9 +19,9 @@ from gateways.cards import CardReport, CardStatus
 from gateways.payment_records import RecordPage
 from models import Payment, PaymentAttempt
 from tasks.attempts import lock_attempt, settle_attempt
-from tasks.calls import Step
+from tasks.calls import Step, go_on
 from tasks.collecting import wake_collection
-from tasks.comparing import Comparison, Doubt, Part, asking, id_in, one_by_one
+from tasks.comparing import Comparison, Part, asking, id_in
 from tasks.merchants import merchant_that_took
 
 _TOLD = {
@@ -31,6 +31,9 @@ _TOLD = {
     CardStatus.DECLINED: Told.FAILED,
     CardStatus.CANCELED: Told.FAILED,
 }
+
+_Asked = tuple[UUID | None, str]
+"""Our attempt, if we know it, and Stripe's id of the payment."""
 
 
 class PaymentComparison:
@@ -54,18 +57,20 @@ class PaymentComparison:
         account = str(self._comparison.account_id)
         named = [report for report in page.records if report.metadata.get("account") == account]
         known = self._told_of(session, named)
-        doubts: list[Doubt] = []
+        doubts: list[_Asked] = []
         for report in named:
             attempt, ours = known.get(report.payment_intent, (None, None))
             if attempt is not None:
                 self._seen.add(attempt.id)
             if payment_difference(ours, _theirs(report)) is not None:
                 attempt_id = None if attempt is None else attempt.id
-                doubts.append(partial(self._settle, attempt_id, report.payment_intent, report))
+                doubts.append((attempt_id, report.payment_intent))
         self._comparison.count(session, payments=len(named))
-        if page.after is None:
-            return one_by_one(doubts, self._ask_for_others)
-        return one_by_one(doubts, lambda _session: self.read(page.after))
+        following = self._ask_for_others if page.after is None else self._read_after(page.after)
+        return self._ask_for(doubts, following, session)
+
+    def _read_after(self, after: str) -> Part:
+        return lambda _session: self.read(after)
 
     def _told_of(
         self, session: Session, reports: Sequence[CardReport]
@@ -102,20 +107,27 @@ class PaymentComparison:
             )
             .order_by(PaymentAttempt.id)
         )
-        unseen = [attempt.id for attempt in begun if attempt.id not in self._seen]
+        unseen: list[_Asked] = [
+            (attempt.id, str(attempt.payment_intent))
+            for attempt in begun
+            if attempt.id not in self._seen
+        ]
         self._comparison.count(session, payments=len(unseen))
-        return self._ask_for(unseen, session)
+        return self._ask_for(unseen, self._then, session)
 
-    def _ask_for(self, unseen: Sequence[UUID], session: Session) -> Step:
-        if not unseen:
-            return self._then(session)
-        first, *others = unseen
-        attempt = session.get_one(PaymentAttempt, first)
-        merchant, intent = merchant_that_took(session, attempt), str(attempt.payment_intent)
+    def _ask_for(self, asked: Sequence[_Asked], then: Part, session: Session) -> Step:
+        """Ask for each by itself: what was listed may be older by now than what we have written."""
+        if not asked:
+            return then(session)
+        (attempt_id, intent), *others = asked
+        merchant = self._comparison.merchant
+        if attempt_id is not None:
+            merchant = merchant_that_took(session, session.get_one(PaymentAttempt, attempt_id))
 
         def compare(session: Session, report: CardReport | None) -> Step:
-            self._settle(first, intent, report, session)
-            return self._ask_for(others, session)
+            self._settle(attempt_id, intent, report, session)
+            # In a transaction of its own: this one holds the locks of another client.
+            return go_on(partial(self._ask_for, others, then))
 
         return asking(lambda gateways: gateways.payment_records.payment(intent, merchant), compare)
 

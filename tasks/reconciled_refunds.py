@@ -17,11 +17,12 @@ from billing.reconciliation import (
 )
 from billing.refunds import RefundState
 from gateways.cards import RefundStatus
+from gateways.merchants import Merchant
 from gateways.payment_records import RecordedRefund, RecordPage
 from models import Payment, PaymentAttempt, Refund
-from tasks.calls import Step
+from tasks.calls import Step, go_on
 from tasks.collecting import wake_collection
-from tasks.comparing import Comparison, Doubt, Part, asking, id_in, one_by_one
+from tasks.comparing import Comparison, Part, asking, id_in
 from tasks.merchants import merchant_that_took
 from tasks.refunds import lock_refund, settle_refund
 
@@ -30,6 +31,9 @@ _TOLD = {
     RefundStatus.PROCESSING: Told.UNDER_WAY,
     RefundStatus.FAILED: Told.FAILED,
 }
+
+_Asked = tuple[UUID | None, str]
+"""Our refund, if it is one, and Stripe's id of it."""
 
 
 class RefundComparison:
@@ -52,7 +56,7 @@ class RefundComparison:
         known = self._told_of(session, page.records)
         paid_by = self._payments_of(session, page.records)
         compared = 0
-        doubts: list[Doubt] = []
+        doubts: list[_Asked] = []
         for theirs in page.records:
             ours = known.get(theirs.report.refund)
             if ours is None and theirs.payment_intent not in paid_by:
@@ -63,11 +67,13 @@ class RefundComparison:
                 self._seen.add(ours.id)
             refund_id, ours_now = (None, None) if ours is None else (ours.id, _ours(ours))
             if refund_difference(ours_now, _theirs(theirs)) is not None:
-                doubts.append(partial(self._settle, refund_id, theirs.report.refund, theirs))
+                doubts.append((refund_id, theirs.report.refund))
         self._comparison.count(session, refunds=compared)
-        if page.after is None:
-            return one_by_one(doubts, self._ask_for_others)
-        return one_by_one(doubts, lambda _session: self.read(page.after))
+        following = self._ask_for_others if page.after is None else self._read_after(page.after)
+        return self._ask_for(doubts, following, session)
+
+    def _read_after(self, after: str) -> Part:
+        return lambda _session: self.read(after)
 
     def _told_of(self, session: Session, recorded: Sequence[RecordedRefund]) -> dict[str, Refund]:
         """Our record of refunds, by Stripe's id; ours may not have been told that yet."""
@@ -104,24 +110,31 @@ class RefundComparison:
                 Refund.created_at < window.until,
             )
         )
-        unseen = [refund.id for refund in made if refund.id not in self._seen]
+        unseen: list[_Asked] = [
+            (refund.id, str(refund.stripe_refund)) for refund in made if refund.id not in self._seen
+        ]
         self._comparison.count(session, refunds=len(unseen))
-        return self._ask_for(unseen, session)
+        return self._ask_for(unseen, self._then, session)
 
-    def _ask_for(self, unseen: Sequence[UUID], session: Session) -> Step:
-        if not unseen:
-            return self._then(session)
-        first, *others = unseen
-        refund = session.get_one(Refund, first)
-        payment = session.get_one(Payment, refund.payment_id)
-        attempt = session.get_one(PaymentAttempt, payment.attempt_id)
-        merchant, known = merchant_that_took(session, attempt), str(refund.stripe_refund)
+    def _ask_for(self, asked: Sequence[_Asked], then: Part, session: Session) -> Step:
+        """Ask for each by itself: what was listed may be older by now than what we have written."""
+        if not asked:
+            return then(session)
+        (refund_id, known), *others = asked
+        merchant = self._comparison.merchant
+        if refund_id is not None:
+            merchant = self._merchant_of(session, session.get_one(Refund, refund_id))
 
         def compare(session: Session, theirs: RecordedRefund | None) -> Step:
-            self._settle(first, known, theirs, session)
-            return self._ask_for(others, session)
+            self._settle(refund_id, known, theirs, session)
+            # In a transaction of its own: this one holds the locks of another client.
+            return go_on(partial(self._ask_for, others, then))
 
         return asking(lambda gateways: gateways.payment_records.refund(known, merchant), compare)
+
+    def _merchant_of(self, session: Session, refund: Refund) -> Merchant:
+        payment = session.get_one(Payment, refund.payment_id)
+        return merchant_that_took(session, session.get_one(PaymentAttempt, payment.attempt_id))
 
     def _settle(
         self,

@@ -16,6 +16,7 @@ from tasks.enqueueing import enqueue
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.merchants import merchant_of
 from tasks.outcomes import Done, Outcome
+from tasks.reconciled_disputes import DisputeComparison
 from tasks.reconciled_payments import PaymentComparison
 from tasks.reconciled_refunds import RefundComparison
 
@@ -92,7 +93,8 @@ def reconcile_account(run: Run, session: Session, reconciliation_id: UUID) -> St
         window=Window(record.since, record.until),
         merchant=merchant_of(session, session.get_one(Account, record.account_id)),
     )
-    refunds = RefundComparison(comparison, partial(_finish, comparison))
+    disputes = DisputeComparison(comparison, partial(_finish, comparison))
+    refunds = RefundComparison(comparison, lambda _session: disputes.read())
     return PaymentComparison(comparison, lambda _session: refunds.read()).read()
 
 

@@ -1,13 +1,16 @@
 import pytest
 
 from billing.collection import SETTLED, UNSETTLED, AttemptState
+from billing.disputes import DisputeState
 from billing.reconciliation import (
     REPAIRED,
     Difference,
+    DisputeRecord,
     OurPayment,
     OurRefund,
     TheirRecord,
     Told,
+    dispute_difference,
     payment_difference,
     refund_difference,
 )
@@ -110,6 +113,34 @@ def test_refunds_that_differ_are_found(
     ours: OurRefund | None, theirs: TheirRecord | None, difference: Difference
 ) -> None:
     assert refund_difference(ours, theirs) == difference
+
+
+def dispute(state: DisputeState, amount: int = 1000) -> DisputeRecord:
+    return DisputeRecord(state, amount, "usd")
+
+
+@pytest.mark.parametrize("state", sorted(DisputeState))
+def test_disputes_that_agree_are_no_difference(state: DisputeState) -> None:
+    assert dispute_difference(dispute(state), dispute(state)) is None
+    assert dispute_difference(None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "difference"),
+    [
+        *((None, dispute(state), Difference.DISPUTE_UNHEARD) for state in sorted(DisputeState)),
+        (dispute(DisputeState.OPEN), dispute(DisputeState.LOST), Difference.DISPUTE_UNHEARD),
+        (dispute(DisputeState.INQUIRY), dispute(DisputeState.WON), Difference.DISPUTE_UNHEARD),
+        (dispute(DisputeState.WON), dispute(DisputeState.LOST), Difference.DISPUTE_CONTRADICTED),
+        (dispute(DisputeState.LOST), dispute(DisputeState.OPEN), Difference.DISPUTE_CONTRADICTED),
+        (dispute(DisputeState.OPEN), None, Difference.DISPUTE_MISSING),
+        (dispute(DisputeState.OPEN), dispute(DisputeState.OPEN, 9), Difference.DISPUTE_AMOUNT),
+    ],
+)
+def test_disputes_that_differ_are_found(
+    ours: DisputeRecord | None, theirs: DisputeRecord | None, difference: Difference
+) -> None:
+    assert dispute_difference(ours, theirs) == difference
 
 
 def test_only_late_news_is_repaired() -> None:

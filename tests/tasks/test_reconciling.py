@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput
 from gateways import stripe_records
-from gateways.payment_records import Window
+from gateways.cards import CardReport
+from gateways.payment_records import PaymentRecords, RecordPage, Window
 from gateways.sandbox.stripe.application import DATABASE
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import (
@@ -46,6 +48,7 @@ from tests.cards import (
     jobs_of,
     payments,
 )
+from tests.disputes import disputed, disputes_of, hear, intent_of
 from tests.refunds import a_card_payment, assert_stripe_agrees, refund, refund_states
 from tests.worlds import NOW, audited, work
 
@@ -313,6 +316,71 @@ def test_a_refund_that_stripe_does_not_know_is_listed(
     job = reconcile(engine, vendors, account)
 
     assert found(engine, job) == [("refund_missing", "succeeded", None, False)]
+
+
+@pytest.mark.parametrize("outcome", [None, "won", "lost"])
+def test_a_dispute_that_nobody_told_is_booked(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    outcome: Literal["won", "lost"] | None,
+) -> None:
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    dispute = stripe_sandbox.control.dispute(intent_of(engine, payment), 400)
+    if outcome is not None:
+        stripe_sandbox.control.close_dispute(dispute["id"], outcome)
+
+    job = reconcile(engine, vendors, account)
+
+    assert found(engine, job) == [("dispute_unheard", None, outcome or "needs_response", True)]
+    [known] = disputes_of(engine)
+    assert (known.state, known.amount) == (outcome or "open", 400)
+    assert audited(engine, account) == []
+    assert found(engine, reconcile(engine, vendors, account)) == []
+
+
+def test_a_dispute_that_stripe_does_not_know_is_listed(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    disputed(engine, vendors, stripe_sandbox, payment)
+    rewrite(stripe_sandbox, "DELETE FROM objects WHERE kind = 'dispute'")
+
+    job = reconcile(engine, vendors, account)
+
+    assert found(engine, job) == [("dispute_missing", "open", None, False)]
+    assert job.result is not None
+    assert job.result["disputes"] == 1
+
+
+def test_what_was_told_while_the_list_was_read_is_no_difference(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    invoice_id = an_open_invoice(engine, account, client, collect=False)
+    ask(engine, charge_invoice, account, invoice_id=invoice_id)
+    work(engine, now=NOW, gateways=vendors, queues=QUEUES)
+    [intent] = stripe_sandbox.control.payment_intents()
+    records = vendors.payment_records
+
+    class Slow:
+        """Stripe's record, which is old by the time that it arrives."""
+
+        def payments(self, *asked: Any) -> RecordPage[CardReport]:
+            page = records.payments(*asked)
+            stripe_sandbox.control.settle(intent["id"], "succeeded")
+            hear(engine, vendors, stripe_sandbox)
+            return page
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the real one has
+            return getattr(records, name)
+
+    slowly = Gateways(cards=vendors.cards, payment_records=cast("PaymentRecords", Slow()))
+    job = reconcile(engine, slowly, account)
+
+    assert (job.state, found(engine, job)) == ("succeeded", [])
+    assert invoice_of(engine, invoice_id).status == "paid"
 
 
 def test_without_stripe_it_waits_and_then_counts_anew(

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0004"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
@@ -51,7 +51,8 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "difference IN ('payment_unheard', 'outcome_unheard', 'payment_unknown',"
             " 'payment_missing', 'payment_amount', 'refund_unheard', 'refund_made_elsewhere',"
-            " 'refund_missing', 'refund_contradicted', 'refund_amount')",
+            " 'refund_missing', 'refund_contradicted', 'refund_amount', 'dispute_unheard',"
+            " 'dispute_missing', 'dispute_contradicted', 'dispute_amount')",
             name=op.f("ck_reconciliation_differences_difference"),
         ),
         *(
