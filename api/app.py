@@ -33,6 +33,7 @@ from api import (
     pages,
     payments,
     queues,
+    reconciliations,
     refunds,
     schedules,
     statements,
@@ -128,6 +129,7 @@ def create_app(
         aging,
         books,
         ledger_entries,
+        reconciliations,
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])

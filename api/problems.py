@@ -43,6 +43,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "job_not_found": 404,
         "payment_not_found": 404,
         "queue_not_found": 404,
+        "reconciliation_not_found": 404,
         "schedule_not_found": 404,
         "tax_rate_not_found": 404,
         "method_not_allowed": 405,

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
-
-from gateways.merchants import Merchant
 
 
 class DisputeStatus(StrEnum):
@@ -43,16 +40,3 @@ class DisputeReport:
     reason: str
     evidence_due_at: datetime | None
     created_at: datetime
-
-
-class DisputesGateway(Protocol):
-    """Knows disputes. Safe to use from many threads."""
-
-    def retrieve(self, dispute: str, merchant: Merchant) -> DisputeReport | None:
-        """How a dispute stands; ``None`` where our minor units or states cannot hold it.
-
-        Raises:
-            CardsUnavailable: It could not be asked; asking again harms nothing.
-            ChargeRefused: There is no such dispute.
-        """
-        ...

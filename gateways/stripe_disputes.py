@@ -1,39 +1,13 @@
-"""Stripe's disputes, behind the DisputesGateway protocol."""
+"""Disputes and refunds, read from what Stripe tells of them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import stripe
-
 from billing.card_amounts import from_stripe
 from billing.errors import InvalidInput
-from gateways.cards import ChargeRefused
 from gateways.disputes import DisputeReport, DisputeStatus
-from gateways.merchants import Merchant
 from gateways.payment_events import RefundedCharge
-from gateways.stripe_api import StripeApi, asking, said
-
-
-class StripeDisputes:
-    """Looks disputes up at Stripe."""
-
-    def __init__(self, api: StripeApi) -> None:
-        self._api = api
-
-    def retrieve(
-        self,
-        dispute: str,
-        merchant: Merchant,
-    ) -> DisputeReport | None:
-        """How a dispute stands; see ``DisputesGateway``."""
-        with asking():
-            try:
-                return dispute_report(self._api.v1.disputes.retrieve(dispute).to_dict())
-            except stripe.InvalidRequestError as error:
-                if error.code != "resource_missing":
-                    raise
-                raise ChargeRefused(error.code, said(error)) from error
 
 
 def dispute_report(dispute: Mapping[str, Any]) -> DisputeReport | None:

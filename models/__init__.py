@@ -22,6 +22,7 @@ from models.payment import Payment, PaymentSource
 from models.payment_attempt import PaymentAttempt
 from models.process import Process
 from models.queue import Queue
+from models.reconciliation import Reconciliation, ReconciliationDifference
 from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
 from models.tax_rate import TaxRateRow
@@ -59,6 +60,8 @@ __all__ = [
     "PaymentSource",
     "Process",
     "Queue",
+    "Reconciliation",
+    "ReconciliationDifference",
     "Refund",
     "Schedule",
     "ScheduleFire",

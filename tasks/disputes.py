@@ -62,7 +62,7 @@ FIRST_WAIT = timedelta(minutes=1)
 PATIENCE = timedelta(days=3)
 """How long a dispute of a payment that is still being written down waits for that."""
 
-_STATES: Mapping[DisputeStatus, DisputeState] = MappingProxyType(
+STATES: Mapping[DisputeStatus, DisputeState] = MappingProxyType(
     {
         DisputeStatus.WARNING_NEEDS_RESPONSE: DisputeState.INQUIRY,
         DisputeStatus.WARNING_UNDER_REVIEW: DisputeState.INQUIRY,
@@ -74,6 +74,7 @@ _STATES: Mapping[DisputeStatus, DisputeState] = MappingProxyType(
         DisputeStatus.LOST: DisputeState.LOST,
     }
 )
+"""What Stripe's word means here."""
 
 
 class PaymentNotKnownYet(DuecourseError):  # noqa: N818 - named as the fact it states.
@@ -200,7 +201,7 @@ def settle_dispute(
     if payment.invoice_id is not None:
         session.scalars(invoices_for_update([payment.invoice_id])).one()
     dispute = session.scalars(dispute_for_update(report.dispute)).one_or_none()
-    to = _STATES[report.status]
+    to = STATES[report.status]
     steps = steps_to(None if dispute is None else DisputeState(dispute.state), to)
     if dispute is None:
         dispute = _new_dispute(payment, report, told_at, now)
@@ -245,7 +246,7 @@ def _look_for_contradictions(
         dispute.amount = report.amount
     elif dispute.amount != report.amount:
         _log.error("dispute changed its amount", dispute=report.dispute, amount=report.amount)
-    to = _STATES[report.status]
+    to = STATES[report.status]
     is_end = to in {DisputeState.WON, DisputeState.LOST}
     if is_end and not steps and dispute.state != to:
         _log.error("dispute ended twice", dispute=report.dispute, was=dispute.state, told=to)

@@ -147,6 +147,7 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
     credited = {"amount": 100, "to": "credit"}
     url = f"/v1/invoices/{invoice['id']}/credit-notes"
     noted = done(engine, api, api.post(url, json=credited))
+    api.post("/v1/reconciliations")
     key = api.post("/v1/api-keys", json={"scopes": ["read"]}).json()
     rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
@@ -158,6 +159,7 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
         "credit_note_id": noted["result"]["credit_note"],
         "dispute_id": a_dispute(engine),
         "billing_run_id": job["subject"]["id"],
+        "reconciliation_id": api.get("/v1/reconciliations").json()["data"][0]["id"],
         "job_id": job["id"],
         "api_key_id": key["id"],
         "queue_name": "billing",

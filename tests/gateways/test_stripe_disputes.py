@@ -3,15 +3,16 @@ from typing import Any
 
 import pytest
 
-from gateways.cards import CardsUnavailable, ChargeRefused
+from gateways.cards import CardsUnavailable
 from gateways.disputes import DisputeReport, DisputeStatus
 from gateways.merchants import DEPLOYMENT
 from gateways.payment_events import RefundedCharge
 from gateways.sandbox.stripe.cardholders import make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.stripe_api import StripeApi
-from gateways.stripe_disputes import StripeDisputes, dispute_report, refunded_charge
+from gateways.stripe_disputes import dispute_report, refunded_charge
 from gateways.stripe_events import event_from
+from gateways.stripe_records import StripeRecords
 
 DISPUTE: dict[str, Any] = {
     "id": "du_1",
@@ -107,11 +108,9 @@ def test_a_dispute_is_looked_up(stripe_sandbox: StripeSandbox) -> None:
         )
         [made] = stripe_sandbox.control.objects("dispute")
 
-        report = StripeDisputes(api).retrieve(made["id"], DEPLOYMENT)
-        assert report == dispute_report(made)
-
-        with pytest.raises(ChargeRefused, match="resource_missing"):
-            StripeDisputes(api).retrieve("du_nothing", DEPLOYMENT)
+        records = StripeRecords(api)
+        assert records.dispute(made["id"], DEPLOYMENT) == dispute_report(made)
+        assert records.dispute("du_nothing", DEPLOYMENT) is None
 
 
 def test_a_stripe_that_is_away_can_be_asked_again(stripe_sandbox: StripeSandbox) -> None:
@@ -120,4 +119,4 @@ def test_a_stripe_that_is_away_can_be_asked_again(stripe_sandbox: StripeSandbox)
         StripeApi("sk_test_tests", base_url=stripe_sandbox.url) as api,
         pytest.raises(CardsUnavailable),
     ):
-        StripeDisputes(api).retrieve("du_1", DEPLOYMENT)
+        StripeRecords(api).dispute("du_1", DEPLOYMENT)
