@@ -21,6 +21,7 @@ from api import (
     credit_grants,
     credit_notes,
     credit_refunds,
+    disputes,
     draft_editing,
     health,
     invoice_commands,
@@ -32,6 +33,7 @@ from api import (
     pages,
     payments,
     queues,
+    reconciliations,
     refunds,
     schedules,
     statements,
@@ -109,6 +111,7 @@ def create_app(
         tax_rates,
         credit_grants,
         credit_refunds,
+        disputes,
         charges,
         invoices,
         invoice_commands,
@@ -126,6 +129,7 @@ def create_app(
         aging,
         books,
         ledger_entries,
+        reconciliations,
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from api.auth import Caller, Reader
 from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
+from api.disputes import DISPUTE_EXAMPLE, DisputeReport, disputes_of, questioned
 from api.documents import PDF, DocumentsOf, PdfAnswer
 from api.invoice_lines import LineReport, TaxReport, lines_and_taxes
 from api.invoice_stories import HistoryItem, NextReport, Story, WriteOff, history_of, next_of
@@ -60,6 +61,7 @@ _EXAMPLE: dict[str, Any] = {
     "auto_collect": True,
     "next_attempt_at": "2026-06-04T15:00:00Z",
     "attempt_count": 1,
+    "disputed": False,
     "currency": "usd",
     "subtotal": 1100,
     "tax": 220,
@@ -130,6 +132,7 @@ _EXAMPLE_STORY: dict[str, Any] = {
             "settled_at": "2026-06-01T12:00:01Z",
         }
     ],
+    "disputes": [DISPUTE_EXAMPLE],
     "credit": [ENTRY_EXAMPLE],
     "mails": [MAIL_EXAMPLE],
     "next": {
@@ -154,9 +157,10 @@ class InvoiceSummary(BaseModel):
 
     `collection` says how its card is charged, and `next_attempt_at` when that is tried again by
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
-    how often it was tried. `amount_credited` is the sum of its credit notes, and `amount_refunded`
+    how often it was tried. `disputed` says that a bank questions a payment of it, or has taken it
+    back and has not decided yet. `amount_credited` is the sum of its credit notes, and `amount_refunded`
     what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
-    `amount_written_off` is what was given up of it and not paid since. A draft of a billing period
+    `amount_written_off` is what was given up of it and neither paid nor credited since. A draft of a billing period
     is finalized by itself at `review_ends_at`, or by a person where that is null.
     """
 
@@ -170,6 +174,7 @@ class InvoiceSummary(BaseModel):
     auto_collect: bool | None
     next_attempt_at: datetime | None
     attempt_count: int
+    disputed: bool
     currency: str
     subtotal: int
     tax: int
@@ -227,6 +232,7 @@ class InvoiceReport(InvoiceSummary):
     taxes: list[TaxReport]
     payments: list[PaymentReport]
     attempts: list[AttemptReport]
+    disputes: list[DisputeReport]
     credit: list[EntryReport]
     mails: list[MailReport]
     next: NextReport
@@ -296,6 +302,7 @@ def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
             AttemptReport.model_validate(attempt, from_attributes=True)
             for attempt in story.attempts
         ],
+        disputes=[DisputeReport.of(dispute) for dispute in story.disputes],
         credit=[EntryReport.of(entry) for entry in story.credit],
         mails=[MailReport.of(mail) for mail in story.mails],
         next=next_of(story),
@@ -323,6 +330,7 @@ class _Beside:
     open_attempts: dict[UUID, AttemptState]
     methods: dict[UUID, BillingMethod]
     collection_paused: frozenset[UUID]
+    questioned: frozenset[UUID | None]
 
     @classmethod
     def of(cls, session: Session, invoices: Sequence[Invoice]) -> "_Beside":
@@ -344,6 +352,7 @@ class _Beside:
             {one.invoice_id: AttemptState(one.state) for one in attempts if one.invoice_id},
             methods_of(session, clients),
             frozenset(paused),
+            questioned(session, [one.id for one in invoices]),
         )
 
     def collection(self, invoice: Invoice) -> Collection:
@@ -372,6 +381,7 @@ class _Beside:
             **{name: getattr(invoice, name) for name in _SAME},
             "client": invoice.client_id,
             "collection": collection,
+            "disputed": invoice.id in self.questioned,
             # While a charge is under way, the time of its own try is still there.
             "next_attempt_at": invoice.next_attempt_at
             if collection is Collection.SCHEDULED
@@ -385,6 +395,7 @@ class _Beside:
 
 _SAME = InvoiceSummary.model_fields.keys() - {
     "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end", "links",
+    "disputed",
 }  # fmt: skip
 
 
@@ -413,6 +424,7 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
         refunds=session.scalars(
             select(Refund).where(Refund.invoice_id == invoice.id).order_by(Refund.id)
         ).all(),
+        disputes=disputes_of(session, invoice.id),
         mails=session.scalars(
             select(Mail)
             .where(Mail.client_id == invoice.client_id, Mail.invoice_ids.contains([invoice.id]))

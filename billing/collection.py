@@ -92,6 +92,14 @@ ATTEMPT_TRANSITIONS: Mapping[AttemptState, frozenset[AttemptState]] = MappingPro
 the second time, so it cannot be booked twice."""
 
 
+def may_follow(state: AttemptState, to: AttemptState) -> bool:
+    """Whether an attempt in ``state`` is moved by news that it is ``to``.
+
+    News that do not move it now do not move it later either.
+    """
+    return to in ATTEMPT_TRANSITIONS[state]
+
+
 def settle(state: AttemptState, to: AttemptState) -> AttemptState:
     """The state ``to``, which an attempt in ``state`` reaches by news of its outcome.
 
@@ -99,7 +107,7 @@ def settle(state: AttemptState, to: AttemptState) -> AttemptState:
         RuleViolation: The table has no such edge: ``attempt_settled`` where the attempt already
             has its outcome, ``attempt_moved_on`` where the news is older than what is known.
     """
-    if to in ATTEMPT_TRANSITIONS[state]:
+    if may_follow(state, to):
         return to
     code = "attempt_settled" if state in SETTLED else "attempt_moved_on"
     raise RuleViolation(code, f"an attempt that is {state} cannot become {to}")

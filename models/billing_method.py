@@ -11,7 +11,8 @@ from models.base import Base, CreatedAt
 class BillingMethod(Base):
     """A client's card, by Stripe's own names for the customer and the payment method.
 
-    ``stopped_for`` is the decline code after which automatic tries on this card ended.
+    ``stopped_for`` is the decline code after which automatic tries on this card ended, or
+    "disputed".
     """
 
     __tablename__ = "billing_methods"

@@ -19,6 +19,7 @@ from billing.collection import (
     AttemptPurpose,
     AttemptState,
     Origin,
+    may_follow,
 )
 from billing.credit import CreditEntryKind
 from billing.cycles import local_date
@@ -420,6 +421,18 @@ def settle_attempt(
         case _:
             pass
     session.flush()
+    return attempt
+
+
+def told_before(session: Session, attempt_id: UUID, news: CardReport) -> PaymentAttempt | None:
+    """An attempt that ``news`` of it cannot change any more; ``None`` where they may.
+
+    An attempt only moves on: what is no news to it now is none to what it may become meanwhile,
+    so that no lock is needed to tell.
+    """
+    attempt = session.get(PaymentAttempt, attempt_id)
+    if attempt is None or may_follow(AttemptState(attempt.state), _STATES[news.status]):
+        return None
     return attempt
 
 

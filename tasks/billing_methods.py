@@ -6,12 +6,15 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from billing.disputes import STOPPED_FOR_DISPUTE
 from billing.errors import NotFound, RuleViolation
 from models import BillingMethod, Client
 from models.client import clients_for_update
-from tasks.auto_top_ups import begin_anew, wake_top_ups
+from tasks.auto_top_ups import begin_anew
 from tasks.collecting import wake_collection
-from tasks.tried_cards import try_all_again
+from tasks.disputed_cards import stop_of
+from tasks.top_ups import wake_top_ups
+from tasks.tried_cards import stop_tries, try_all_again
 
 
 def set_billing_method(
@@ -29,7 +32,7 @@ def set_billing_method(
     Top-ups begin anew with it, too.
 
     The same card again changes nothing, so that repeating a request tries nothing twice; one
-    that automatic tries had stopped on is tried again.
+    that automatic tries had stopped on is tried again. But for one that is disputed: that is not.
 
     Raises:
         NotFound: The account has no such client.
@@ -46,14 +49,17 @@ def set_billing_method(
     method = session.get(BillingMethod, client_id, with_for_update=True)
     card = stripe_customer, payment_method
     is_the_same = method is not None and (method.stripe_customer, method.payment_method) == card
-    if method is not None and is_the_same and method.stopped_for is None:
+    if method is not None and is_the_same and method.stopped_for in {None, STOPPED_FOR_DISPUTE}:
         return method
     if method is None:
         method = BillingMethod(client_id=client_id, account_id=account_id, created_at=now)
         session.add(method)
     method.stripe_customer, method.payment_method = card
-    method.stopped_for, method.created_at = None, now
+    method.stopped_for, method.created_at = stop_of(session, client_id, payment_method), now
     session.flush()
+    if method.stopped_for is not None:
+        stop_tries(session, client_id)
+        return method
     try_all_again(session, client_id, now)
     wake_collection(session, [client_id], now=now, requested_by=requested_by)
     begin_anew(session, client_id)

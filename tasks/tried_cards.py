@@ -7,6 +7,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass
+from billing.disputes import STOPPED_FOR_DISPUTE
 from billing.invoice_states import InvoiceStatus
 from models import BillingMethod, Invoice, PaymentAttempt
 from tasks.auto_top_ups import begin_anew
@@ -30,15 +31,18 @@ class TriedCard:
 
     def paid(self, now: datetime) -> None:
         """It is good: what had stopped on it is tried again."""
-        if self._card is not None and self._card.stopped_for is not None:
+        if self._card is not None and self._card.stopped_for not in {None, STOPPED_FOR_DISPUTE}:
             self._card.stopped_for = None
             try_all_again(self._session, self._attempt.client_id, now)
             begin_anew(self._session, self._attempt.client_id)
 
     def declined(self, kind: DeclineClass) -> None:
         """It refused: nothing is tried on it by itself any more where no try can help."""
-        if kind in STOPS_AUTOMATIC_TRIES and self._card is not None:
+        if self._card is None:
+            return
+        if kind in STOPS_AUTOMATIC_TRIES and self._card.stopped_for != STOPPED_FOR_DISPUTE:
             self._card.stopped_for = self._attempt.decline_code or kind
+        if self._card.stopped_for is not None:
             stop_tries(self._session, self._attempt.client_id)
 
 

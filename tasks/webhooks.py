@@ -15,11 +15,12 @@ from billing.mails import MailState, state_after
 from gateways.cards import CardReport, RefundReport
 from gateways.mail_events import MailEvent
 from gateways.payment_events import PaymentEvent
-from gateways.stripe_events import event_from
+from gateways.stripe_events import DISPUTES_TOLD, event_from
 from models import Mail, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
-from tasks.attempts import settle_attempt
+from tasks.attempts import settle_attempt, told_before
 from tasks.collecting import wake_collection
+from tasks.disputes import handle_dispute, handle_refunded_charge
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import JobKind, Run, job
 from tasks.outcomes import Done, Outcome, Skip
@@ -99,7 +100,7 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 @job(queue="payments")
 def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
-    """Write down what an event says of one of our charges or refunds; the rest is left alone."""
+    """Write down what an event says of a charge, refund or dispute of ours; the rest is left alone."""
     event = _lock(session, event_id)
     if event.handled_at is not None:
         return Skip("event_handled", "the event was handled before")
@@ -107,11 +108,20 @@ def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
     told = event_from(event.payload)
     if told.refund is not None:
         return _handle_refund(run, session, event, told.refund)
+    if told.type in DISPUTES_TOLD:
+        return handle_dispute(run, session, event, told)
+    if told.refunded is not None:
+        return handle_refunded_charge(session, event, told.refunded)
     report = told.report
     attempt_id = None if report is None else _attempt_told_of(session, report)
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"
         return Done({"event": event.event_id, "outcome": event.outcome})
+    known = told_before(session, attempt_id, report)
+    if known is not None:
+        # Of most charges: their answer came first. No lock is waited for, and nothing follows.
+        event.account_id, event.outcome = known.account_id, known.state
+        return Done({"event": event.event_id, "attempt": str(known.id), "outcome": event.outcome})
     attempt = settle_attempt(
         session, attempt_id, report, now=run.now, requested_by=f"{STRIPE}:{event.event_id}"
     )

@@ -13,6 +13,7 @@ from billing.collection import (
     Collection,
     Origin,
     collection_of,
+    may_follow,
     settle,
 )
 from billing.errors import RuleViolation
@@ -68,6 +69,18 @@ def test_nothing_undoes_a_success_nor_tells_it_twice(to: AttemptState) -> None:
 @pytest.mark.parametrize("state", sorted({*AttemptState} - {AttemptState.SUCCEEDED}))
 def test_stripes_word_that_money_moved_is_taken_in_every_state(state: AttemptState) -> None:
     assert settle(state, AttemptState.SUCCEEDED) == "succeeded"
+
+
+# What Stripe tells: an attempt is never said to be pending, or unknown.
+@pytest.mark.parametrize(
+    "news", sorted({*AttemptState} - {AttemptState.PENDING, AttemptState.UNKNOWN})
+)
+@pytest.mark.parametrize("state", AttemptState)
+def test_what_is_no_news_now_is_none_later(state: AttemptState, news: AttemptState) -> None:
+    if may_follow(state, news):
+        assert settle(state, news) == news
+    else:
+        assert not any(may_follow(later, news) for later in ATTEMPT_TRANSITIONS[state])
 
 
 def test_an_attempt_is_unsettled_settled_or_waits_for_the_client() -> None:

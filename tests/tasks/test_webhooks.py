@@ -15,6 +15,7 @@ from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.stripe_events import StripeEvents, event_from
 from gateways.webhooks import UntrustedEvents
 from models import Account, WebhookEvent
+from models.client import clients_for_update
 from tasks.calls import Gateways
 from tasks.due_collections import collect_due
 from tasks.voiding import void_invoice
@@ -224,6 +225,22 @@ def test_an_event_that_comes_before_our_own_record_settles_and_ours_changes_noth
     assert [invoice_of(engine, one).status for one in (first, second)] == ["paid", "paid"]
     assert mails(engine) == ["receipt", "receipt"]
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 2000])
+
+
+def test_an_event_that_tells_nothing_new_waits_for_no_lock(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+
+    with Session(engine) as busy, busy.begin():
+        busy.scalars(clients_for_update([client.id])).one()
+        handle(engine, vendors, told_by(stripe_sandbox, SUCCEEDED))
+
+    assert outcomes(engine) == [(SUCCEEDED, "succeeded")]
+    assert mails(engine) == ["receipt"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
 
 
 def test_a_decline_that_is_heard_of_before_our_own_record_counts_once(

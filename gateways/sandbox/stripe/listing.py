@@ -22,6 +22,11 @@ def refunds(call: Call, books: Books) -> JsonObject:
     return _page("refund", call, books)
 
 
+def disputes(call: Call, books: Books) -> JsonObject:
+    """Disputes and inquiries, of everything or a charge or an intent."""
+    return _page("dispute", call, books)
+
+
 def customers(call: Call, books: Books) -> JsonObject:
     """Customers, all or of an address."""
     return _page("customer", call, books)
@@ -39,6 +44,11 @@ def payment_methods_of_customer(call: Call, books: Books) -> JsonObject:
     customer = books.get("customer", call.ids["customer"], param="customer", in_path=True)
     call.parameters["customer"] = customer["id"]
     return _page("payment_method", call, books)
+
+
+def checkout_sessions(call: Call, books: Books) -> JsonObject:
+    """Checkout sessions, of everyone, a customer or a payment."""
+    return _page("checkout.session", call, books)
 
 
 def events(call: Call, books: Books) -> JsonObject:

@@ -14,7 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateways.sandbox.stripe import intents, refunds
+from gateways.sandbox.stripe import (
+    customers,
+    disputes,
+    intents,
+    payment_methods,
+    refunds,
+    sessions,
+)
 from gateways.sandbox.stripe.behaviours import BANK_FAILURES
 from gateways.sandbox.stripe.books import PLATFORM, Books
 from gateways.sandbox.stripe.errors import ApiError, JsonObject
@@ -51,7 +58,14 @@ class Steering:
             "expire_keys": self._expire_keys,
             "settle": self._settle,
             "settle_refund": self._settle_refund,
+            "dispute": self._dispute,
+            "escalate_dispute": self._escalate_dispute,
+            "close_dispute": self._close_dispute,
             "authenticate": self._authenticate,
+            "use_session": self._use_session,
+            "expire_session": self._expire_session,
+            "update_card": self._update_card,
+            "delete_customer": self._delete_customer,
             "set_webhook": self._set_webhook,
             "redeliver": self._redeliver,
             "emit": self._emit,
@@ -103,6 +117,29 @@ class Steering:
             ),
         )
 
+    def _dispute(self, given: JsonObject) -> JsonObject:
+        return self._changed(
+            given["charge"],
+            lambda books: disputes.create(
+                books,
+                disputes.charge_of(books, given["charge"]),
+                reason=given["reason"],
+                amount=given.get("amount"),
+                is_inquiry=given.get("inquiry") is True,
+            ),
+        )
+
+    def _escalate_dispute(self, given: JsonObject) -> JsonObject:
+        return self._changed(
+            given["dispute"], lambda books: disputes.escalate(books, given["dispute"])
+        )
+
+    def _close_dispute(self, given: JsonObject) -> JsonObject:
+        return self._changed(
+            given["dispute"],
+            lambda books: disputes.end(books, given["dispute"], given["outcome"]),
+        )
+
     def _authenticate(self, given: JsonObject) -> JsonObject:
         return self._changed(
             given["payment_intent"],
@@ -110,6 +147,23 @@ class Steering:
                 books, given["payment_intent"], is_successful=given["successful"] is True
             ),
         )
+
+    def _use_session(self, given: JsonObject) -> JsonObject:
+        return self._changed(given["session"], lambda books: _used(books, given))
+
+    def _expire_session(self, given: JsonObject) -> JsonObject:
+        session = given["session"]
+        return self._changed(session, lambda books: sessions.expire_in_time(books, session))
+
+    def _update_card(self, given: JsonObject) -> JsonObject:
+        method, changes = given["payment_method"], given["changes"]
+        return self._changed(
+            method, lambda books: payment_methods.updated_by_network(books, method, changes)
+        )
+
+    def _delete_customer(self, given: JsonObject) -> JsonObject:
+        customer = given["customer"]
+        return self._changed(customer, lambda books: customers.deleted(books, customer))
 
     def _set_webhook(self, given: JsonObject) -> JsonObject:
         secret = given.get("secret") or f"whsec_{secrets.token_urlsafe(24)}"
@@ -126,7 +180,7 @@ class Steering:
         return {}
 
     def _emit(self, given: JsonObject) -> JsonObject:
-        """An event that the sandbox does not make by itself, such as a dispute's."""
+        """An event that the sandbox does not make by itself, such as a payout's."""
         with self.store.transaction():
             event = self._books(given.get("account", PLATFORM)).record(
                 given["type"], given["object"]
@@ -153,6 +207,15 @@ class Steering:
 
     def _books(self, account: str) -> Books:
         return Books(self.store, Settings.of(self.store.settings()), account, time.time())
+
+
+def _used(books: Books, given: JsonObject) -> JsonObject:
+    session = sessions.use(books, given["session"], given["card"])
+    if given["mode"] != session["mode"]:
+        raise ValueError(f"the session's mode is {session['mode']}")
+    if given["authenticates"] is None or not sessions.waits_for_holder(books, session):
+        return session
+    return sessions.authenticate(books, session["id"], is_successful=given["authenticates"] is True)
 
 
 def _reading(path: str, read: Callable[[], object]) -> Route:
