@@ -35,7 +35,7 @@ def main() -> None:
 def _table(title: str, unit: str, measurements: list[Measurement]) -> Table:
     table = Table(title=title)
     table.add_column("what")
-    for heading in (unit, "seconds", f"{unit}/s", "ratio"):
+    for heading in (unit, "seconds", f"{unit}/s", "ratio", "CPU ms each"):
         table.add_column(heading, justify="right")
     baseline = measurements[0].per_second
     for one in measurements:
@@ -45,6 +45,7 @@ def _table(title: str, unit: str, measurements: list[Measurement]) -> Table:
             f"{one.seconds:.2f}",
             f"{one.per_second:,.0f}",
             f"{one.per_second / baseline:.2f}",
+            "" if one.cpu_ms_each is None else f"{one.cpu_ms_each:.1f}",
         )
     return table
 

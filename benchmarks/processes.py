@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 LIMIT_SECONDS = 240.0
 
 
 @contextmanager
-def processes(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> Iterator[None]:
+def processes(
+    commands: Sequence[Sequence[str]], environment: Mapping[str, str]
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Python processes with these arguments, running while the block does."""
     running = [
         subprocess.Popen(
@@ -23,12 +26,28 @@ def processes(commands: Sequence[Sequence[str]], environment: Mapping[str, str])
         for command in commands
     ]
     try:
-        yield
+        yield running
     finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait(30)
+        ended(*running)
+
+
+def ended(*running: subprocess.Popen[bytes]) -> None:
+    """Tell processes to end, and wait until they have."""
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.wait(30)
+
+
+def cpu_seconds(process_id: int) -> float | None:
+    """How long a process has had a processor; ``None`` where the system does not tell (no /proc)."""
+    try:
+        stat = Path(f"/proc/{process_id}/stat").read_text()
+    except FileNotFoundError:
+        return None
+    # After the name, which may hold anything: fields 14 and 15 of proc(5) are user's and system's.
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def seconds_until(done: Callable[[], int], count: int) -> float:

@@ -4,11 +4,13 @@ It answers every creation of a payment intent with one that succeeded, as Stripe
 sandbox keeps books, checks every parameter, and is one process of Python: at a hundred charges a
 second it would be busier than the worker.
 
-Run it with ``python -m benchmarks.quick_stripe PORT SECONDS``.
+Run it with ``python -m benchmarks.quick_stripe SOCKET SECONDS``: it serves on a socket that it
+inherits by its descriptor.
 """
 
 import asyncio
 import json
+import socket
 import sys
 import uuid
 from urllib.parse import parse_qs
@@ -80,8 +82,8 @@ def _succeeded(form: dict[str, str]) -> bytes:
     ).encode()
 
 
-async def serve(port: int, seconds: float) -> None:
-    """Answer until told to stop, each request so long after it came."""
+async def serve(listening: socket.socket, seconds: float) -> None:
+    """Answer until told to stop, each request so many seconds after it came."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -99,7 +101,7 @@ async def serve(port: int, seconds: float) -> None:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(talk, HOST, port)
+    server = await asyncio.start_server(talk, sock=listening)
     async with server:
         await server.serve_forever()
 
@@ -113,4 +115,4 @@ def _length_of(head: bytes) -> int:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))
+    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2])))

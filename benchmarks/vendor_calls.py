@@ -1,5 +1,11 @@
-"""Charges and mails of one worker process, whose vendors take their time to answer."""
+"""Charges and mails of one worker process, whose vendors take their time to answer.
 
+Stripe is ``benchmarks.quick_stripe``: with the sandbox, half of what is measured would be that.
+"""
+
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -10,13 +16,12 @@ from uuid import UUID
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
+from benchmarks import quick_stripe
 from benchmarks.measurement import Measurement
-from benchmarks.processes import processes, seconds_until
+from benchmarks.processes import cpu_seconds, ended, processes, seconds_until
 from billing.cycles import BillingCycle
 from gateways.sandbox.sendgrid.faults import Fault, FaultKind
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
-from gateways.sandbox.stripe.cardholders import make_cardholder
-from gateways.sandbox.stripe.server import StripeSandbox
 from models import Mail, Payment
 from models.database import connect
 from models.schema import migrate
@@ -27,14 +32,14 @@ from tasks.clients import NewClient, create_clients
 from tests.worlds import work
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-CLIENTS = 300
+CLIENTS = 600
 CLIENTS_ONE_BY_ONE = 30
 
 STRIPE_SECONDS = 0.3
 SENDGRID_SECONDS = 0.1
 
 # As in the Procfile.
-PAYMENTS_THREADS = 32
+PAYMENTS_THREADS = 64
 MAIL_THREADS = 8
 
 _ONE_CHARGE_EACH = text("""
@@ -69,16 +74,16 @@ def measure_vendor_calls(database_url: str, redis_url: str, directory: Path) -> 
         migrate(connection)
     calls = VendorCalls([], [])
     servers = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
-    with _vendors(directory) as (stripe_url, vendors):
+    with _vendors(directory) as vendors:
         environment = {**servers, **vendors}
         for clients, one_thread in ((CLIENTS_ONE_BY_ONE, True), (CLIENTS, False)):
-            account = _billed(engine, stripe_url, clients)
+            account = _billed(engine, clients)
             threads = 1 if one_thread else PAYMENTS_THREADS
-            seconds = _drained(environment, "payments", threads, _paid(engine, account), clients)
-            calls.charges.append(Measurement(_named(threads), clients, seconds))
+            took = _drained(environment, "payments", threads, _paid(engine, account), clients)
+            calls.charges.append(Measurement(_named(threads), clients, *took))
             threads = 1 if one_thread else MAIL_THREADS
-            seconds = _drained(environment, "mail", threads, _sent(engine, account), clients * 2)
-            calls.mails.append(Measurement(_named(threads), clients * 2, seconds))
+            took = _drained(environment, "mail", threads, _sent(engine, account), clients * 2)
+            calls.mails.append(Measurement(_named(threads), clients * 2, *took))
             with Session(engine) as session:
                 assert audit(session, account) == []
     engine.dispose()
@@ -86,36 +91,44 @@ def measure_vendor_calls(database_url: str, redis_url: str, directory: Path) -> 
 
 
 @contextmanager
-def _vendors(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A local Stripe and SendGrid that take their time: Stripe's URL, and a worker's settings."""
+def _vendors(directory: Path) -> Iterator[dict[str, str]]:
+    """A Stripe and a SendGrid that take their time, as a worker's settings."""
     with (
-        StripeSandbox(directory / "stripe") as stripe,
+        _stripe() as stripe_url,
         SendGridSandbox(directory / "sendgrid") as sendgrid,
         closing(sendgrid.control()) as control,
     ):
-        stripe.control.add_fault(
-            "delay", times=None, path="/v1/payment_intents*", seconds=STRIPE_SECONDS
-        )
         late = Fault(
             kind=FaultKind.LATE_REPLY,
             times=(CLIENTS + CLIENTS_ONE_BY_ONE) * 2,
             seconds=SENDGRID_SECONDS,
         )
         control.fail(late)
-        yield (
-            stripe.url,
-            {
-                "STRIPE_SECRET_KEY": "sk_test_benchmark",
-                "STRIPE_API_BASE": stripe.url,
-                "SENDGRID_API_KEY": "SG.benchmark",
-                "SENDGRID_API_BASE": sendgrid.url,
-            },
-        )
+        yield {
+            "STRIPE_SECRET_KEY": "sk_test_benchmark",
+            "STRIPE_API_BASE": stripe_url,
+            "SENDGRID_API_KEY": "SG.benchmark",
+            "SENDGRID_API_BASE": sendgrid.url,
+            "SECRET_KEY": "only for measuring how fast it goes",
+        }
 
 
-def _billed(engine: Engine, stripe_url: str, clients: int) -> UUID:
+@contextmanager
+def _stripe() -> Iterator[str]:
+    """The quick Stripe in a process of its own; its URL."""
+    listening = socket.create_server((quick_stripe.HOST, 0), backlog=PAYMENTS_THREADS)
+    descriptor = listening.fileno()
+    command = ["-m", "benchmarks.quick_stripe", str(descriptor), str(STRIPE_SECONDS)]
+    server = subprocess.Popen([sys.executable, *command], pass_fds=[descriptor])
+    try:
+        yield f"http://{quick_stripe.HOST}:{listening.getsockname()[1]}"
+    finally:
+        ended(server)
+        listening.close()
+
+
+def _billed(engine: Engine, clients: int) -> UUID:
     """An account whose clients all have a card, and an invoice that is to be charged to it."""
-    card = make_cardholder(stripe_url)
     with Session(engine, expire_on_commit=False) as session, session.begin():
         account = create_account(session, f"{clients} clients")
         new = [
@@ -131,11 +144,7 @@ def _billed(engine: Engine, stripe_url: str, clients: int) -> UUID:
         session.execute(_ONE_CHARGE_EACH, {"account": account.id})
         session.execute(
             _ONE_CARD_FOR_ALL,
-            {
-                "account": account.id,
-                "customer": card.customer,
-                "payment_method": card.payment_method,
-            },
+            {"account": account.id, "customer": "cus_benchmark", "payment_method": "pm_benchmark"},
         )
         request_run(session, account.id, now=NOW, requested_by="benchmark")
     work(engine, now=NOW)
@@ -144,11 +153,18 @@ def _billed(engine: Engine, stripe_url: str, clients: int) -> UUID:
 
 def _drained(
     environment: Mapping[str, str], queue: str, threads: int, done: Callable[[], int], count: int
-) -> float:
-    """How long one process of so many threads works on a queue; from the first to the last."""
+) -> tuple[float, float | None]:
+    """How long one process of so many threads works on a queue, and for how much of it.
+
+    From the first piece done to the last, without the start of the processes.
+    """
     worker = ["-m", "workers.main", "--queues", queue, "--threads", str(threads)]
-    with processes([worker, ["-m", "workers.dispatcher"]], environment):
-        return seconds_until(done, count)
+    with processes([worker, ["-m", "workers.dispatcher"]], environment) as (process, _):
+        seconds_until(done, 1)
+        before = cpu_seconds(process.pid)
+        seconds = seconds_until(done, count)
+        after = cpu_seconds(process.pid)
+    return seconds, None if before is None or after is None else after - before
 
 
 def _paid(engine: Engine, account: UUID) -> Callable[[], int]:

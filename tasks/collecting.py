@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, DateTime, Select, and_, bindparam, or_, select
+from sqlalchemy import BindParameter, DateTime, Select, bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
 from billing.collection import UNSETTLED, AttemptState, Origin
@@ -64,26 +64,31 @@ def due_to_collect(now: datetime | BindParameter[datetime]) -> Select[Invoice]:
 
 # Built once: what they are built of never changes, and that costs more than running them.
 _LOCK = select(Client.id).where(Client.id == bindparam("client_id")).with_for_update(key_share=True)
-_UNDER_WAY = (
-    select(Account, BillingMethod, PaymentAttempt)
+_KNOWN = (
+    select(
+        Account,
+        BillingMethod,
+        exists()
+        .where(PaymentAttempt.client_id == Client.id, PaymentAttempt.state.in_(UNSETTLED))
+        .label("is_under_way"),
+    )
     .select_from(Client)
     .join(Account, Account.id == Client.account_id)
     .outerjoin(BillingMethod, BillingMethod.client_id == Client.id)
-    .outerjoin(
-        PaymentAttempt,
-        and_(PaymentAttempt.client_id == Client.id, PaymentAttempt.state.in_(UNSETTLED)),
-    )
     .where(Client.id == bindparam("client_id"))
     .execution_options(populate_existing=True)
 )
-_OLDEST_DUE = (
+_DUE_OF_CLIENT = (
     due_to_collect(bindparam("now", type_=DateTime(timezone=True)))
     .where(Invoice.client_id == bindparam("client_id"))
-    .order_by(Invoice.due_on, Invoice.id)
     .limit(1)
+)
+_OLDEST_DUE = (
+    _DUE_OF_CLIENT.order_by(Invoice.due_on, Invoice.id)
     .with_for_update(of=Invoice)
     .execution_options(populate_existing=True)
 )
+_ANY_DUE = _DUE_OF_CLIENT.with_only_columns(Invoice.id)
 
 
 def wake_collection(
@@ -122,10 +127,9 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     """Go on with the client's oldest invoice that is due; ``done`` tells of those before."""
     if session.execute(_LOCK, {"client_id": client_id}).one_or_none() is None:
         raise NotFound("client", str(client_id))
-    # The card is read with them, so that it is known; all three are held as long as needed.
-    found = session.execute(_UNDER_WAY, {"client_id": client_id}).all()
-    account = found[0].Account
-    under_way = [row.PaymentAttempt for row in found if row.PaymentAttempt is not None]
+    # Account and card are held as long as they are needed: the session then reads them once.
+    account, _card, is_under_way = session.execute(_KNOWN, {"client_id": client_id}).one()
+    under_way = _unsettled_of(session, client_id) if is_under_way else ()
     for attempt in under_way:
         if is_to_ask_again(run, attempt):
             return ask_for(session, run, attempt, partial(_ended, run, client_id, done))
@@ -185,7 +189,7 @@ def _ended(
         # Carried: a client may have hundreds that are too small for a card.
         return go_on(partial(_collect_next, run, client_id, done))
     told = [*done, as_result(attempt)]
-    if attempt.state == AttemptState.SUCCEEDED and _oldest_due(session, client_id, run.now):
+    if attempt.state == AttemptState.SUCCEEDED and _has_more_due(session, client_id, run.now):
         return _collect_next(run, client_id, told, session)
     return Done({"attempts": told})
 
@@ -202,10 +206,22 @@ def _withdrawn(
     return _collect_next(run, client_id, done, session)
 
 
+def _unsettled_of(session: Session, client_id: UUID) -> Sequence[PaymentAttempt]:
+    return session.scalars(
+        select(PaymentAttempt).where(
+            PaymentAttempt.client_id == client_id, PaymentAttempt.state.in_(UNSETTLED)
+        )
+    ).all()
+
+
 def _oldest_due(session: Session, client_id: UUID, now: datetime) -> Invoice | None:
     """The invoice to be charged next, locked. Hold its client's lock."""
     due = session.scalars(_OLDEST_DUE, {"client_id": client_id, "now": now})
     return due.one_or_none()
+
+
+def _has_more_due(session: Session, client_id: UUID, now: datetime) -> bool:
+    return session.scalar(_ANY_DUE, {"client_id": client_id, "now": now}) is not None
 
 
 def _why_not(method: BillingMethod | None) -> str:

@@ -117,16 +117,14 @@ def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"
         return Done({"event": event.event_id, "outcome": event.outcome})
-    known = told_before(session, attempt_id, report)
-    if known is not None:
-        # Of most charges: their answer came first. No lock is waited for, and nothing follows.
-        event.account_id, event.outcome = known.account_id, known.state
-        return Done({"event": event.event_id, "attempt": str(known.id), "outcome": event.outcome})
-    attempt = settle_attempt(
-        session, attempt_id, report, now=run.now, requested_by=f"{STRIPE}:{event.event_id}"
-    )
+    # Of most charges the answer came first: no lock is waited for then, and nothing follows.
+    attempt = told_before(session, attempt_id, report)
+    if attempt is None:
+        attempt = settle_attempt(
+            session, attempt_id, report, now=run.now, requested_by=f"{STRIPE}:{event.event_id}"
+        )
+        wake_collection(session, [attempt.client_id], now=run.now, requested_by=f"job:{run.job_id}")
     event.account_id, event.outcome = attempt.account_id, attempt.state
-    wake_collection(session, [attempt.client_id], now=run.now, requested_by=f"job:{run.job_id}")
     return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
 
 
