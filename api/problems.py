@@ -33,6 +33,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "not_found": 404,
         "account_not_found": 404,
         "api_key_not_found": 404,
+        "backup_method_not_found": 404,
         "billing_method_not_found": 404,
         "billing_run_not_found": 404,
         "charge_not_found": 404,

@@ -12,6 +12,7 @@ from tasks.audits import audit_books
 from tasks.billing_runs import start_due_runs
 from tasks.due_collections import collect_due
 from tasks.expiring import expire_due_credit
+from tasks.expiring_cards import warn_of_expiring_cards
 from tasks.kinds import JobKind
 from tasks.pruning import prune
 from tasks.reviewing import finalize_due_reviews
@@ -76,6 +77,12 @@ SCHEDULES = (
         cron="*/5 * * * *",
         kind=top_up_due,
         description="Charge cards of clients whose credit is below its threshold",
+    ),
+    CronLine(
+        name="warn-of-expiring-cards",
+        cron="20 9 * * *",
+        kind=warn_of_expiring_cards,
+        description="Tell clients whose card expires within 30 days",
     ),
     CronLine(
         name="audit-books",

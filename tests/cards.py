@@ -178,7 +178,7 @@ def give_money(stripe: StripeSandbox) -> None:
 def take_card(engine: Engine, client: Client) -> None:
     """Take a client off its card, committed."""
     with Session(engine) as session, session.begin():
-        remove_billing_method(session, client.account_id, client.id)
+        remove_billing_method(session, client.account_id, client.id, now=NOW, requested_by="test")
 
 
 def pay_waiting_intents(stripe: StripeSandbox) -> None:
