@@ -28,6 +28,7 @@ from gateways.stripe_events import event_from
 from models import (
     Account,
     AutoTopUpSetting,
+    BackupMethod,
     BillingMethod,
     Client,
     CreditBalance,
@@ -38,7 +39,12 @@ from models import (
     PaymentAttempt,
 )
 from tasks.auto_top_ups import wake_top_ups
-from tasks.billing_methods import remove_billing_method, set_billing_method
+from tasks.billing_methods import (
+    remove_backup_method,
+    remove_billing_method,
+    set_backup_method,
+    set_billing_method,
+)
 from tasks.calls import Gateways
 from tasks.clients import change_client
 from tasks.drafting import draft_invoice
@@ -161,6 +167,31 @@ def put_on(engine: Engine, client: Client, holder: Cardholder, *, now: datetime 
         )
 
 
+def give_backup(
+    engine: Engine,
+    stripe: StripeSandbox,
+    client: Client,
+    card: str = "pm_card_mastercard",
+    *,
+    now: datetime = NOW,
+) -> Cardholder:
+    """Give a client a second card of that kind, to be used after hard declines, committed."""
+    holder = make_cardholder(stripe.url, payment_method=card)
+    with Session(engine) as session, session.begin():
+        set_backup_method(
+            session,
+            client.account_id,
+            client.id,
+            stripe_customer=holder.customer,
+            payment_method=holder.payment_method,
+            now=now,
+            requested_by="test",
+        )
+        account = session.get_one(Account, client.account_id)
+        change_client(session, account, client.id, {"use_backup_card": True}, now=now)
+    return holder
+
+
 def give_unknown_card(engine: Engine, client: Client, *, now: datetime = NOW) -> None:
     """Put a client on a card that Stripe has never heard of."""
     put_on(engine, client, Cardholder("cus_nobody", "pm_nothing"), now=now)
@@ -175,6 +206,12 @@ def give_money(stripe: StripeSandbox) -> None:
         )
 
 
+def take_backup(engine: Engine, client: Client) -> None:
+    """Take a client's second card away, committed."""
+    with Session(engine) as session, session.begin():
+        remove_backup_method(session, client.account_id, client.id, requested_by="test")
+
+
 def take_card(engine: Engine, client: Client) -> None:
     """Take a client off its card, committed."""
     with Session(engine) as session, session.begin():
@@ -185,6 +222,9 @@ def pay_waiting_intents(stripe: StripeSandbox) -> None:
     """The clients authenticate what waits for them, at Stripe: only its events tell of it."""
     with _as_clients(stripe) as client:
         for intent in _waiting(stripe):
+            if intent["last_payment_error"]["code"] == "card_declined":
+                # Nobody is asked to authenticate that.
+                continue
             method = intent["last_payment_error"]["payment_method"]["id"]
             client.v1.payment_intents.confirm(intent["id"], {"payment_method": method})
             stripe.control.authenticate(intent["id"])
@@ -380,6 +420,12 @@ def card_of(engine: Engine, client: Client) -> BillingMethod | None:
     """The card that a client is on."""
     with Session(engine) as session:
         return session.get(BillingMethod, client.id)
+
+
+def backup_of(engine: Engine, client: Client) -> BackupMethod | None:
+    """The card behind that which a client is on."""
+    with Session(engine) as session:
+        return session.get(BackupMethod, client.id)
 
 
 def set_top_up(

@@ -85,7 +85,7 @@ def test_collection_and_its_schedule_are_the_accounts_to_choose(api: TestClient)
         ({"dunning": {"days": [3], "last": "open"}}, "dunning.last"),
         ({"notifications": None}, "notifications"),
         ({"notifications": {"receipt": 0}}, "notifications.receipt"),
-        ({"notifications": {"card_expiring": True}}, "notifications.card_expiring"),
+        ({"notifications": {"newsletter": True}}, "notifications.newsletter"),
     ],
 )
 def test_a_wrong_word_about_collection_or_mails_is_named(
