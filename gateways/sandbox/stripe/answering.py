@@ -30,6 +30,7 @@ class Incoming:
 
     Attributes:
         flat: The form's or the query's names and values, brackets and all.
+        origin: The address that the caller found the sandbox at, without a path.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Incoming:
     authorization: str | None
     idempotency_key: str | None
     account: str | None
+    origin: str = ""
 
 
 @dataclass(slots=True)
@@ -141,7 +143,7 @@ class Answers:
                 key=incoming.idempotency_key if incoming.method == "POST" else None,
                 digest=_digest(incoming.path, given),
                 operation=operation,
-                call=Call(ids, {}, incoming.path),
+                call=Call(ids, {}, incoming.path, incoming.origin),
                 fault=fault,
                 settings=settings,
             )

@@ -15,6 +15,7 @@ from gateways.sandbox.stripe.answering import Answer, Answers, Incoming
 from gateways.sandbox.stripe.connections import Connection
 from gateways.sandbox.stripe.errors import ApiError, unrecognized_url
 from gateways.sandbox.stripe.forms import pairs
+from gateways.sandbox.stripe.hosted_pages import HostedPages
 from gateways.sandbox.stripe.settling import settle_what_is_due
 from gateways.sandbox.stripe.steering import Steering
 from gateways.sandbox.stripe.store import Store
@@ -53,6 +54,7 @@ def application(directory: Path) -> Starlette:
     return Starlette(
         routes=[
             *Steering(store, deliverer.wake).routes(),
+            *HostedPages(store, deliverer.wake).routes(),
             Route("/v1/{rest:path}", api, methods=["GET", "POST", "DELETE"]),
             Route("/{rest:path}", _nothing_here, methods=["GET", "POST", "DELETE"]),
         ],
@@ -78,7 +80,8 @@ class _Reply(JSONResponse):
 
 
 async def _incoming(request: Request) -> Incoming:
-    encoded = request.url.query.encode() if request.method == "GET" else await request.body()
+    is_form = request.method == "POST"
+    encoded = await request.body() if is_form else request.url.query.encode()
     return Incoming(
         method=request.method,
         path=request.url.path,
@@ -86,6 +89,7 @@ async def _incoming(request: Request) -> Incoming:
         authorization=request.headers.get("authorization"),
         idempotency_key=request.headers.get("idempotency-key") or None,
         account=request.headers.get("stripe-account"),
+        origin=str(request.base_url).rstrip("/"),
     )
 
 

@@ -23,11 +23,12 @@ def new_id(prefix: str, length: int = 24) -> str:
 
 @dataclass(slots=True)
 class Call:
-    """One request, understood: the ids in its path, and its checked values."""
+    """One request, understood: the ids in its path, its checked values, and where it found us."""
 
     ids: dict[str, str]
     parameters: dict[str, Any]
     path: str
+    origin: str = ""
 
 
 @dataclass(slots=True)
@@ -52,14 +53,24 @@ class Books:
         """The time as Stripe's objects carry it."""
         return int(self.now)
 
-    def get(self, kind: str, object_id: str, *, param: str, in_path: bool = False) -> JsonObject:
-        """An object of this account.
+    def get(
+        self,
+        kind: str,
+        object_id: str,
+        *,
+        param: str,
+        in_path: bool = False,
+        or_deleted: bool = False,
+    ) -> JsonObject:
+        """An object of this account; of a deleted one, if that will do, what is left of it.
 
         Raises:
             ApiError: There is none by that id: 404, or 400 when a parameter named it.
         """
         found = self.store.find(object_id)
         if found is None or found.account != self.account or found.body["object"] != kind:
+            raise no_such(kind, object_id, param, in_path=in_path)
+        if "deleted" in found.body and not or_deleted:
             raise no_such(kind, object_id, param, in_path=in_path)
         return found.body
 

@@ -128,6 +128,53 @@ class StripeSandboxControl:
         given = {"payment_intent": payment_intent, "successful": successful}
         return cast("JsonObject", self._act("authenticate", given))
 
+    def pay_session(
+        self, session: str, card: str = "pm_card_visa", *, authenticates: bool | None = True
+    ) -> JsonObject:
+        """Pay on a checkout session's page, in the client's place; returns the session.
+
+        A card that is declined leaves it open.
+
+        Args:
+            session: Its id.
+            card: A test payment method's name, or the id of one of the customer's.
+            authenticates: Whether a client who is asked by the bank passes; ``None`` to leave the
+                bank waiting.
+        """
+        given = {"card": card, "authenticates": authenticates}
+        return self._use_session(session, {"mode": "payment", **given})
+
+    def save_card(
+        self, session: str, card: str = "pm_card_visa", *, authenticates: bool | None = True
+    ) -> JsonObject:
+        """Leave a card on the page of a session in setup mode; otherwise as ``pay_session``."""
+        given = {"card": card, "authenticates": authenticates}
+        return self._use_session(session, {"mode": "setup", **given})
+
+    def expire_session(self, session: str) -> JsonObject:
+        """Have the time of an open checkout session be over; returns it."""
+        return cast("JsonObject", self._act("expire_session", {"session": session}))
+
+    def update_card(
+        self,
+        payment_method: str,
+        *,
+        exp_month: int | None = None,
+        exp_year: int | None = None,
+        last4: str | None = None,
+    ) -> JsonObject:
+        """Have a card's bank renew it, as Stripe then tells by itself; returns it."""
+        given = {"exp_month": exp_month, "exp_year": exp_year, "last4": last4}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return cast(
+            "JsonObject",
+            self._act("update_card", {"payment_method": payment_method, "changes": changes}),
+        )
+
+    def delete_customer(self, customer: str) -> JsonObject:
+        """Delete a customer as someone at Stripe's dashboard might; returns what is left."""
+        return cast("JsonObject", self._act("delete_customer", {"customer": customer}))
+
     def requests(
         self,
         *,
@@ -184,6 +231,9 @@ class StripeSandboxControl:
     def deliveries(self) -> list[JsonObject]:
         """Every delivery, oldest first: event, state, attempts, last_status, last_error, due_at."""
         return cast("list[JsonObject]", self._read("deliveries"))
+
+    def _use_session(self, session: str, given: JsonObject) -> JsonObject:
+        return cast("JsonObject", self._act("use_session", {"session": session, **given}))
 
     def _read(self, name: str) -> Any:  # noqa: ANN401 - JSON; each caller knows its shape.
         return self._call("GET", name, None)

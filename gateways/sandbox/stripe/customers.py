@@ -3,7 +3,7 @@
 from gateways.sandbox.stripe import objects
 from gateways.sandbox.stripe.books import Books, Call
 from gateways.sandbox.stripe.errors import JsonObject, no_such
-from gateways.sandbox.stripe.payment_methods import attached, found
+from gateways.sandbox.stripe.payment_methods import attached, detached, found
 
 _PLAIN = ("description", "email", "name", "phone", "preferred_locales")
 
@@ -22,8 +22,8 @@ def create(call: Call, books: Books) -> JsonObject:
 
 
 def retrieve(call: Call, books: Books) -> JsonObject:
-    """A customer."""
-    return books.get("customer", call.ids["customer"], param="id", in_path=True)
+    """A customer, or that it was deleted."""
+    return books.get("customer", call.ids["customer"], param="id", in_path=True, or_deleted=True)
 
 
 def update(call: Call, books: Books) -> JsonObject:
@@ -37,6 +37,28 @@ def update(call: Call, books: Books) -> JsonObject:
     changed = {name: value for name, value in before.items() if customer[name] != value}
     books.record("customer.updated", customer, changed)
     return customer
+
+
+def delete(call: Call, books: Books) -> JsonObject:
+    """Forget a customer for good, and whose its payment methods were."""
+    return deleted(books, call.ids["customer"])
+
+
+def deleted(books: Books, customer_id: str) -> JsonObject:
+    """What is left of a customer.
+
+    Raises:
+        ApiError: There is none, or none any more.
+    """
+    customer = books.get("customer", customer_id, param="id", in_path=True)
+    owned = books.store.select(
+        "payment_method", account=books.account, filters={"customer": customer_id}
+    )
+    for stored in owned:
+        detached(books, stored.body)
+    left = books.put({"id": customer_id, "object": "customer", "deleted": True})
+    books.record("customer.deleted", customer)
+    return left
 
 
 def _write(customer: JsonObject, call: Call, books: Books) -> None:

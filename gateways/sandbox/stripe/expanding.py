@@ -13,6 +13,7 @@ _KINDS = {
     "latest_charge": "charge",
     "payment_intent": "payment_intent",
     "payment_method": "payment_method",
+    "setup_intent": "setup_intent",
 }
 
 
@@ -47,6 +48,6 @@ def _expand(body: JsonObject, names: Sequence[str], path: str, books: Books) -> 
     if name not in _KINDS and not (deeper and isinstance(value, dict)):
         raise invalid_request(f"This property cannot be expanded ({path}).", param="expand")
     if isinstance(value, str):
-        body[name] = value = books.get(_KINDS[name], value, param="expand")
+        body[name] = value = books.get(_KINDS[name], value, param="expand", or_deleted=True)
     if deeper and isinstance(value, dict):
         _expand(value, deeper, path, books)

@@ -1,5 +1,8 @@
 """Payment intents: created, confirmed, settled, cancelled."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gateways.sandbox.stripe import objects
 from gateways.sandbox.stripe.amounts import check_amount, check_currency
 from gateways.sandbox.stripe.behaviours import (
@@ -13,6 +16,7 @@ from gateways.sandbox.stripe.behaviours import (
 from gateways.sandbox.stripe.books import Books, Call, new_id
 from gateways.sandbox.stripe.errors import DOCUMENTATION, ApiError, JsonObject, invalid_request
 from gateways.sandbox.stripe.payment_methods import attached, behaviour_of, usable
+from gateways.sandbox.stripe.session_outcomes import follow, session_of
 
 _CONFIRMABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
 _COPIED = (
@@ -89,6 +93,7 @@ def update(call: Call, books: Books) -> JsonObject:
 def confirm(call: Call, books: Books) -> JsonObject:
     """Try the money."""
     intent = retrieve(call, books)
+    _check_no_session_has_it(intent, "confirm", books)
     if intent["status"] not in _CONFIRMABLE:
         raise _wrong_state(intent, "confirm", _CONFIRMABLE)
     given = call.parameters
@@ -105,18 +110,61 @@ def confirm(call: Call, books: Books) -> JsonObject:
 def cancel(call: Call, books: Books) -> JsonObject:
     """Give the intent up. A debit that is being settled can no longer be."""
     intent = retrieve(call, books)
+    _check_no_session_has_it(intent, "cancel", books)
     if intent["status"] == "processing" and _never_settles(intent, books):
         paid = books.get("charge", intent["latest_charge"], param="charge")
         _fail_charge(paid, Failure("canceled", "canceled", "The payment was canceled."), books)
     elif intent["status"] not in _CONFIRMABLE:
         raise _wrong_state(intent, "cancel", _CONFIRMABLE)
-    intent["status"] = "canceled"
-    intent["canceled_at"] = books.created
-    intent["cancellation_reason"] = call.parameters.get("cancellation_reason")
-    intent["next_action"] = None
+    return give_up(intent, call.parameters.get("cancellation_reason"), books)
+
+
+def give_up(intent: JsonObject, reason: str | None, books: Books) -> JsonObject:
+    """The intent, cancelled."""
+    intent |= {
+        "status": "canceled",
+        "canceled_at": books.created,
+        "cancellation_reason": reason,
+        "next_action": None,
+    }
     books.put(intent)
     books.record("payment_intent.canceled", intent)
     return intent
+
+
+def made_for_session(books: Books, session: JsonObject, given: JsonObject) -> JsonObject:
+    """A new intent that only its checkout session's page can use.
+
+    Args:
+        books: Of the session's account.
+        session: Whose it is.
+        given: The session's ``payment_intent_data``.
+    """
+    intent = objects.payment_intent(
+        books, amount=session["amount_total"], currency=session["currency"]
+    )
+    intent.update({name: given[name] for name in _COPIED if name in given})
+    intent["customer"] = session["customer"]
+    intent["metadata"] = objects.updated_metadata({}, given.get("metadata", {}))
+    intent["automatic_payment_methods"] = None
+    intent["payment_method_types"] = session["payment_method_types"]
+    books.put(intent, session=session["id"])
+    books.record("payment_intent.created", intent)
+    return intent
+
+
+def try_on_session(intent: JsonObject, method: JsonObject, books: Books) -> JsonObject:
+    """The client, present, pays with a method; returns the intent, also of one declined."""
+    intent["payment_method"] = method["id"]
+    with _declines_as_states():
+        _confirm(intent, Call({}, {}, ""), books)
+    return intent
+
+
+def authenticate_on_session(books: Books, intent_id: str, *, is_successful: bool) -> None:
+    """The same as ``authenticate``; a card that is declined after it is no failure."""
+    with _declines_as_states():
+        authenticate(books, intent_id, is_successful=is_successful)
 
 
 def settle(books: Books, intent_id: str, *, failure_code: str | None = None) -> JsonObject:
@@ -176,9 +224,9 @@ def _confirm(intent: JsonObject, call: Call, books: Books) -> JsonObject:
             code="payment_intent_unexpected_state",
             details={"payment_intent": intent},
         )
+    automatic = intent["automatic_payment_methods"]
     may_redirect = (
-        intent["automatic_payment_methods"]["enabled"]
-        and intent["automatic_payment_methods"]["allow_redirects"] == "always"
+        automatic is not None and automatic["enabled"] and automatic["allow_redirects"] == "always"
     )
     if may_redirect and not given.get("off_session") and "return_url" not in given:
         raise invalid_request(_REDIRECTS, details={"payment_intent": intent})
@@ -216,6 +264,7 @@ def _debit_bank(intent: JsonObject, method: JsonObject, books: Books) -> JsonObj
     books.put(intent)
     books.record("charge.pending", pending)
     books.record("payment_intent.processing", intent)
+    follow(books, intent)
     settle_after = books.settings.settle_after
     if settle_after is not None and not behaviour_of(books, method).never_settles:
         books.store.settle_at(intent["id"], books.now + settle_after)
@@ -225,13 +274,7 @@ def _debit_bank(intent: JsonObject, method: JsonObject, books: Books) -> JsonObj
 def _wait_for_cardholder(intent: JsonObject, return_url: str | None, books: Books) -> JsonObject:
     intent["status"] = "requires_action"
     intent["next_action"] = (
-        {
-            "type": "redirect_to_url",
-            "redirect_to_url": {
-                "return_url": return_url,
-                "url": f"https://hooks.stripe.com/3d_secure_2/hosted?{new_id('source')}",
-            },
-        }
+        objects.redirect(return_url)
         if return_url
         else {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "stripe_3ds2_fingerprint"}}
     )
@@ -260,6 +303,7 @@ def _succeed(intent: JsonObject, paid: JsonObject, method: JsonObject, books: Bo
     books.put(intent)
     books.record("charge.succeeded", paid)
     books.record("payment_intent.succeeded", intent)
+    follow(books, intent)
 
 
 def _use_up(intent: JsonObject, method: JsonObject, books: Books) -> None:
@@ -319,6 +363,7 @@ def _fail(
     }
     books.put(intent)
     books.record("payment_intent.payment_failed", intent)
+    follow(books, intent)
 
 
 def _fail_charge(tried: JsonObject, failure: Failure, books: Books) -> None:
@@ -353,6 +398,24 @@ def _outcome(status: str, kind: str, reason: str | None, message: str) -> JsonOb
 def _never_settles(intent: JsonObject, books: Books) -> bool:
     method = books.get("payment_method", intent["payment_method"], param="payment_method")
     return behaviour_of(books, method).never_settles
+
+
+@contextmanager
+def _declines_as_states() -> Iterator[None]:
+    """Around a try on a page: what the intent says of a decline is enough."""
+    try:
+        yield
+    except ApiError as error:
+        if not error.keeps_effects:
+            raise
+
+
+def _check_no_session_has_it(intent: JsonObject, action: str, books: Books) -> None:
+    if session_of(books, intent) is not None:
+        raise invalid_request(
+            f"You cannot {action} the PaymentIntent created by a Checkout Session."
+            + (" Expire the Checkout Session instead." if action == "cancel" else "")
+        )
 
 
 def _wrong_state(intent: JsonObject, action: str, allowed: tuple[str, ...]) -> ApiError:

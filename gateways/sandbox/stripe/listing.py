@@ -41,6 +41,11 @@ def payment_methods_of_customer(call: Call, books: Books) -> JsonObject:
     return _page("payment_method", call, books)
 
 
+def checkout_sessions(call: Call, books: Books) -> JsonObject:
+    """Checkout sessions, of everyone, a customer or a payment."""
+    return _page("checkout.session", call, books)
+
+
 def events(call: Call, books: Books) -> JsonObject:
     """Events, all or of some types."""
     return _page("event", call, books)

@@ -160,6 +160,119 @@ def payment_intent(books: Books, *, amount: int, currency: str) -> JsonObject:
     }
 
 
+def redirect(return_url: str | None) -> JsonObject:
+    """What a client must do who is to authenticate: go to a page of the bank's."""
+    return {
+        "type": "redirect_to_url",
+        "redirect_to_url": {
+            "return_url": return_url,
+            "url": f"https://hooks.stripe.com/3d_secure_2/hosted?{new_id('source')}",
+        },
+    }
+
+
+def setup_intent(books: Books) -> JsonObject:
+    """A setup intent that nothing was tried for."""
+    intent_id = new_id("seti")
+    return {
+        "id": intent_id,
+        "object": "setup_intent",
+        "application": None,
+        "automatic_payment_methods": None,
+        "cancellation_reason": None,
+        "client_secret": f"{intent_id}_{new_id('secret')}",
+        "created": books.created,
+        "customer": None,
+        "description": None,
+        "flow_directions": None,
+        "last_setup_error": None,
+        "latest_attempt": None,
+        "livemode": False,
+        "mandate": None,
+        "metadata": {},
+        "next_action": None,
+        "on_behalf_of": None,
+        "payment_method": None,
+        "payment_method_configuration_details": None,
+        "payment_method_options": {},
+        "payment_method_types": ["card"],
+        "single_use_mandate": None,
+        "status": "requires_payment_method",
+        "usage": "off_session",
+    }
+
+
+def checkout_session(books: Books, *, mode: str) -> JsonObject:
+    """An open session for nobody and nothing."""
+    is_payment = mode == "payment"
+    return {
+        "id": new_id("cs_test", 58),
+        "object": "checkout.session",
+        "adaptive_pricing": {"enabled": True},
+        "after_expiration": None,
+        "allow_promotion_codes": None,
+        "amount_subtotal": None,
+        "amount_total": None,
+        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
+        "billing_address_collection": None,
+        "cancel_url": None,
+        "client_reference_id": None,
+        "client_secret": None,
+        "collected_information": None,
+        "consent": None,
+        "consent_collection": None,
+        "created": books.created,
+        "currency": None,
+        "currency_conversion": None,
+        "custom_fields": [],
+        "custom_text": {
+            "after_submit": None,
+            "shipping_address": None,
+            "submit": None,
+            "terms_of_service_acceptance": None,
+        },
+        "customer": None,
+        "customer_creation": None,
+        "customer_details": None,
+        "customer_email": None,
+        "discounts": [] if is_payment else None,
+        "expires_at": books.created,
+        "integration_identifier": None,
+        "invoice": None,
+        "invoice_creation": None,
+        "livemode": False,
+        "locale": None,
+        "metadata": {},
+        "mode": mode,
+        "origin_context": None,
+        "payment_intent": None,
+        "payment_link": None,
+        "payment_method_collection": "if_required" if is_payment else "always",
+        "payment_method_configuration_details": None,
+        "payment_method_options": {},
+        "payment_method_types": ["card"],
+        "payment_status": "unpaid" if is_payment else "no_payment_required",
+        "permissions": None,
+        "phone_number_collection": {"enabled": False},
+        "recovered_from": None,
+        "saved_payment_method_options": None,
+        "setup_intent": None,
+        "shipping_address_collection": None,
+        "shipping_cost": None,
+        "shipping_options": [],
+        "status": "open",
+        "submit_type": None,
+        "subscription": None,
+        "success_url": None,
+        "total_details": (
+            {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0} if is_payment else None
+        ),
+        "ui_mode": "hosted_page",
+        "url": None,
+        "wallet_options": None,
+    }
+
+
 def charge(books: Books, intent: JsonObject, method: JsonObject) -> JsonObject:
     """One try at moving an intent's money, its outcome still open."""
     kind = method["type"]

@@ -12,6 +12,8 @@ from gateways.sandbox.stripe import (
     payment_methods,
     refunds,
     search,
+    sessions,
+    setup_intents,
 )
 from gateways.sandbox.stripe.books import Books, Call
 from gateways.sandbox.stripe.errors import JsonObject, unrecognized_url
@@ -37,11 +39,18 @@ ANSWERING: Mapping[Operation, Answering] = MappingProxyType(
         ("GET", "/v1/customers"): listing.customers,
         ("GET", "/v1/customers/{customer}"): customers.retrieve,
         ("POST", "/v1/customers/{customer}"): customers.update,
+        ("DELETE", "/v1/customers/{customer}"): customers.delete,
         ("GET", "/v1/customers/{customer}/payment_methods"): listing.payment_methods_of_customer,
         ("GET", "/v1/payment_methods"): listing.payment_methods,
         ("GET", "/v1/payment_methods/{payment_method}"): payment_methods.retrieve,
+        ("POST", "/v1/payment_methods/{payment_method}"): payment_methods.update,
         ("POST", "/v1/payment_methods/{payment_method}/attach"): payment_methods.attach,
         ("POST", "/v1/payment_methods/{payment_method}/detach"): payment_methods.detach,
+        ("GET", "/v1/setup_intents/{intent}"): setup_intents.retrieve,
+        ("POST", "/v1/checkout/sessions"): sessions.create,
+        ("GET", "/v1/checkout/sessions"): listing.checkout_sessions,
+        ("GET", "/v1/checkout/sessions/{session}"): sessions.retrieve,
+        ("POST", "/v1/checkout/sessions/{session}/expire"): sessions.expire,
         ("GET", "/v1/events"): listing.events,
         ("GET", "/v1/events/{id}"): looking.retrieve_event,
     }

@@ -20,7 +20,7 @@ from gateways.sandbox.stripe.forms import Value
 MAX_TEXT = 5_000
 MAX_METADATA_KEYS, MAX_METADATA_KEY, MAX_METADATA_VALUE = 50, 40, 500
 
-Kind = Literal["text", "integer", "boolean", "flag", "metadata", "map", "texts", "range"]
+Kind = Literal["text", "integer", "boolean", "flag", "metadata", "map", "maps", "texts", "range"]
 Operation = tuple[str, str]
 
 
@@ -31,7 +31,8 @@ class Parameter:
     Attributes:
         kind: ``flag`` is a boolean or one of ``choices``; ``range`` is a time or its bounds.
         is_clearable: Whether an empty string unsets it.
-        fields: The members of a ``map``; any, when there are none.
+        choices: The words that a text, or each of the texts, can be.
+        fields: The members of a ``map``, or of each of the ``maps``; any, when there are none.
     """
 
     kind: Kind
@@ -67,6 +68,10 @@ def _map(**fields: Parameter) -> Parameter:
     return Parameter("map", fields=fields)
 
 
+def _maps(**fields: Parameter) -> Parameter:
+    return Parameter("maps", fields=fields)
+
+
 _ADDRESS = _map(
     city=TEXT.clearable, country=TEXT.clearable, line1=TEXT.clearable,
     line2=TEXT.clearable, postal_code=TEXT.clearable, state=TEXT.clearable,
@@ -93,7 +98,8 @@ _CUSTOMER = {
     "phone": TEXT.clearable,
     "preferred_locales": TEXTS,
 }
-_METHOD_TYPE = _one_of("card", "us_bank_account")
+_METHOD_TYPES = ("card", "us_bank_account")
+_METHOD_TYPE = _one_of(*_METHOD_TYPES)
 
 OPERATIONS: Mapping[Operation, Mapping[str, Parameter]] = MappingProxyType(
     {
@@ -164,14 +170,57 @@ OPERATIONS: Mapping[Operation, Mapping[str, Parameter]] = MappingProxyType(
         ("GET", "/v1/customers"): {**_PAGE, "created": RANGE, "email": TEXT},
         ("GET", "/v1/customers/{customer}"): _ONE,
         ("POST", "/v1/customers/{customer}"): _CUSTOMER,
+        ("DELETE", "/v1/customers/{customer}"): {},
         ("GET", "/v1/customers/{customer}/payment_methods"): {**_PAGE, "type": _METHOD_TYPE},
         ("GET", "/v1/payment_methods"): {**_PAGE, "customer": TEXT, "type": _METHOD_TYPE},
         ("GET", "/v1/payment_methods/{payment_method}"): _ONE,
+        ("POST", "/v1/payment_methods/{payment_method}"): {
+            **_ONE,
+            "card": _map(exp_month=INTEGER, exp_year=INTEGER),
+            "metadata": METADATA.clearable,
+        },
         ("POST", "/v1/payment_methods/{payment_method}/attach"): {
             **_ONE,
             "customer": TEXT.required,
         },
         ("POST", "/v1/payment_methods/{payment_method}/detach"): _ONE,
+        ("GET", "/v1/setup_intents/{intent}"): _ONE,
+        ("POST", "/v1/checkout/sessions"): {
+            **_ONE,
+            "adaptive_pricing": _map(enabled=BOOLEAN),
+            "cancel_url": TEXT,
+            "client_reference_id": TEXT,
+            "currency": TEXT,
+            "customer": TEXT,
+            "expires_at": INTEGER,
+            "line_items": _maps(
+                price_data=_map(
+                    currency=TEXT.required,
+                    product_data=_map(name=TEXT.required),
+                    unit_amount=INTEGER,
+                ),
+                quantity=INTEGER,
+            ),
+            "metadata": METADATA,
+            "mode": _one_of("payment", "setup"),
+            "payment_intent_data": _map(
+                description=TEXT,
+                metadata=METADATA,
+                setup_future_usage=_one_of("off_session", "on_session"),
+                statement_descriptor_suffix=TEXT,
+            ),
+            "allowed_payment_method_types": Parameter("texts", choices=_METHOD_TYPES),
+            "setup_intent_data": _map(metadata=METADATA),
+            "success_url": TEXT.required,
+        },
+        ("GET", "/v1/checkout/sessions"): {
+            **_PAGE,
+            "created": RANGE,
+            "customer": TEXT,
+            "payment_intent": TEXT,
+        },
+        ("GET", "/v1/checkout/sessions/{session}"): _ONE,
+        ("POST", "/v1/checkout/sessions/{session}/expire"): _ONE,
         ("GET", "/v1/events"): {**_PAGE, "created": RANGE, "type": TEXT, "types": TEXTS},
         ("GET", "/v1/events/{id}"): _ONE,
     }
@@ -208,11 +257,19 @@ def _checked(value: Value, parameter: Parameter, path: str) -> object:
         return None
     if parameter.kind == "map":
         return _members(value, parameter, path)
+    if parameter.kind in _ARRAYS:
+        one = _ARRAYS[parameter.kind]
+        return [one(member, parameter, at) for at, member in _array(value, path)]
     if parameter.kind in _STRUCTURES:
         return _STRUCTURES[parameter.kind](value, path)
     text = _text(value, path)
     if parameter.kind in _SCALARS and text not in parameter.choices:
         return _SCALARS[parameter.kind](text, path)
+    return _word(text, parameter, path)
+
+
+def _word(value: Value, parameter: Parameter, path: str) -> str:
+    text = _text(value, path)
     if parameter.choices and text not in parameter.choices:
         raise not_one_of(path, parameter.choices)
     return text
@@ -252,10 +309,11 @@ def _members(value: Value, parameter: Parameter, path: str) -> Checked:
     return check(value, parameter.fields, path) if parameter.fields else dict(value)
 
 
-def _texts(value: Value, path: str) -> list[str]:
+def _array(value: Value, path: str) -> list[tuple[str, Value]]:
+    """The members of an array in their order, each with its own path."""
     if not isinstance(value, dict) or not all(place.isdecimal() for place in value):
         raise malformed("Invalid array", path)
-    return [_text(value[place], f"{path}[{place}]") for place in sorted(value, key=int)]
+    return [(f"{path}[{place}]", value[place]) for place in sorted(value, key=int)]
 
 
 def _range(value: Value, path: str) -> dict[str, int]:
@@ -289,8 +347,11 @@ def _metadata(value: Value, path: str) -> dict[str, str]:
     return {key: text for key, text in value.items() if isinstance(text, str)}
 
 
+_ARRAYS: Mapping[Kind, Callable[[Value, Parameter, str], object]] = MappingProxyType(
+    {"maps": _members, "texts": _word}
+)
 _STRUCTURES: Mapping[Kind, Callable[[Value, str], object]] = MappingProxyType(
-    {"metadata": _metadata, "texts": _texts, "range": _range}
+    {"metadata": _metadata, "range": _range}
 )
 _SCALARS: Mapping[Kind, Callable[[str, str], object]] = MappingProxyType(
     {"integer": _integer, "boolean": _boolean, "flag": _boolean}

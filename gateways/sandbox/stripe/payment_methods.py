@@ -2,6 +2,7 @@
 
 from gateways.sandbox.stripe import objects
 from gateways.sandbox.stripe.behaviours import (
+    CARD,
     REFUSED_AT_ATTACHING,
     TEST_PAYMENT_METHODS,
     Behaviour,
@@ -45,7 +46,48 @@ def detach(call: Call, books: Books) -> JsonObject:
         customer["invoice_settings"]["default_payment_method"] = None
         books.put(customer)
         books.record("customer.updated", customer)
-    method["customer"] = None
+    return detached(books, method)
+
+
+def update(call: Call, books: Books) -> JsonObject:
+    """Change what is given, of a customer's method."""
+    method = books.get(
+        "payment_method", call.ids["payment_method"], param="payment_method", in_path=True
+    )
+    if method["customer"] is None:
+        raise invalid_request(
+            "You must save this PaymentMethod to a customer before you can update it.",
+            param="payment_method",
+        )
+    given = call.parameters
+    if "card" in given and method["type"] != CARD:
+        raise invalid_request("This PaymentMethod is no card.", param="card")
+    metadata = given.get("metadata", {})
+    return _changed(
+        books,
+        method,
+        "payment_method.updated",
+        metadata=objects.updated_metadata(method["metadata"], metadata),
+        **{CARD: method[CARD] | given["card"]} if "card" in given else {},
+    )
+
+
+def updated_by_network(books: Books, method_id: str, changes: JsonObject) -> JsonObject:
+    """The card as its bank's renewal made it: a new month, year or number.
+
+    Raises:
+        ApiError: There is no such card.
+    """
+    method = books.get("payment_method", method_id, param="payment_method")
+    if method["type"] != CARD:
+        raise invalid_request("This PaymentMethod is no card.", param="payment_method")
+    event = "payment_method.automatically_updated"
+    return _changed(books, method, event, **{CARD: method[CARD] | changes})
+
+
+def detached(books: Books, method: JsonObject) -> JsonObject:
+    """The method, now nobody's for good."""
+    owner, method["customer"] = method["customer"], None
     books.put(method, used=True)
     books.record("payment_method.detached", method, {"customer": owner})
     return method
@@ -118,6 +160,22 @@ def usable(books: Books, reference: str, customer_id: str | None) -> JsonObject:
             "belongs to instead.",
             param="payment_method",
         )
+    return method
+
+
+def _changed(books: Books, method: JsonObject, event: str, **changes: JsonObject) -> JsonObject:
+    before = {
+        name: (
+            {key: old for key, old in method[name].items() if old != value[key]}
+            if name == CARD
+            else method[name]
+        )
+        for name, value in changes.items()
+        if method[name] != value
+    }
+    method |= changes
+    books.put(method)
+    books.record(event, method, before)
     return method
 
 

@@ -1,10 +1,10 @@
-"""What comes to its end later, by itself: bank debits and slow refunds."""
+"""What comes to its end later, by itself: bank debits, slow refunds and checkout sessions."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from gateways.sandbox.stripe import intents, refunds
+from gateways.sandbox.stripe import intents, refunds, sessions
 from gateways.sandbox.stripe.books import Books
 from gateways.sandbox.stripe.errors import ApiError
 from gateways.sandbox.stripe.settings import Settings
@@ -14,6 +14,7 @@ IDLE_SECONDS = 0.1
 _SETTLING = {
     "payment_intent": intents.settle_as_it_will,
     "refund": refunds.settle_as_it_will,
+    "checkout.session": sessions.expire_in_time,
 }
 
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateways.sandbox.stripe import intents, refunds
+from gateways.sandbox.stripe import customers, intents, payment_methods, refunds, sessions
 from gateways.sandbox.stripe.behaviours import BANK_FAILURES
 from gateways.sandbox.stripe.books import PLATFORM, Books
 from gateways.sandbox.stripe.errors import ApiError, JsonObject
@@ -52,6 +52,10 @@ class Steering:
             "settle": self._settle,
             "settle_refund": self._settle_refund,
             "authenticate": self._authenticate,
+            "use_session": self._use_session,
+            "expire_session": self._expire_session,
+            "update_card": self._update_card,
+            "delete_customer": self._delete_customer,
             "set_webhook": self._set_webhook,
             "redeliver": self._redeliver,
             "emit": self._emit,
@@ -111,6 +115,23 @@ class Steering:
             ),
         )
 
+    def _use_session(self, given: JsonObject) -> JsonObject:
+        return self._changed(given["session"], lambda books: _used(books, given))
+
+    def _expire_session(self, given: JsonObject) -> JsonObject:
+        session = given["session"]
+        return self._changed(session, lambda books: sessions.expire_in_time(books, session))
+
+    def _update_card(self, given: JsonObject) -> JsonObject:
+        method, changes = given["payment_method"], given["changes"]
+        return self._changed(
+            method, lambda books: payment_methods.updated_by_network(books, method, changes)
+        )
+
+    def _delete_customer(self, given: JsonObject) -> JsonObject:
+        customer = given["customer"]
+        return self._changed(customer, lambda books: customers.deleted(books, customer))
+
     def _set_webhook(self, given: JsonObject) -> JsonObject:
         secret = given.get("secret") or f"whsec_{secrets.token_urlsafe(24)}"
         self.store.set({"webhook_url": given["url"], "webhook_secret": secret})
@@ -153,6 +174,15 @@ class Steering:
 
     def _books(self, account: str) -> Books:
         return Books(self.store, Settings.of(self.store.settings()), account, time.time())
+
+
+def _used(books: Books, given: JsonObject) -> JsonObject:
+    session = sessions.use(books, given["session"], given["card"])
+    if given["mode"] != session["mode"]:
+        raise ValueError(f"the session's mode is {session['mode']}")
+    if given["authenticates"] is None or not sessions.waits_for_holder(books, session):
+        return session
+    return sessions.authenticate(books, session["id"], is_successful=given["authenticates"] is True)
 
 
 def _reading(path: str, read: Callable[[], object]) -> Route:

@@ -183,7 +183,7 @@ class Store:
         limit: int = -1,
         oldest_first: bool = False,
     ) -> list[Stored]:
-        """Objects of a kind, newest first unless told otherwise.
+        """Objects of a kind, newest first unless told otherwise; no customers that were deleted.
 
         Args:
             kind: Stripe's ``object``.
@@ -209,6 +209,8 @@ class Store:
         if types:
             clauses.append(f"type IN ({', '.join('?' * len(types))})")
             values.extend(types)
+        if kind == "customer":
+            clauses.append("json_extract(body, '$.deleted') IS NULL")
         for bound, at in (created or {}).items():
             clauses.append(f"created {_COMPARISONS[bound]} ?")
             values.append(at)
@@ -350,7 +352,7 @@ class Store:
     # What settles later
 
     def settle_at(self, object_id: str, due_at: float) -> None:
-        """Have a bank debit or a refund come to its end."""
+        """Have a bank debit, a refund or a checkout session come to its end."""
         self._connection.execute(
             "INSERT OR REPLACE INTO settlements VALUES (?, ?)", (object_id, due_at)
         )

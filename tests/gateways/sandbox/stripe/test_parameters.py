@@ -86,7 +86,7 @@ def test_metadata_at_its_limits_is_taken(sandbox: StripeSandbox) -> None:
     [
         ("GET", "/v1/balance"),
         ("POST", "/v1/charges"),
-        ("DELETE", "/v1/customers/cus_1"),
+        ("DELETE", "/v1/payment_intents/pi_1"),
         ("GET", "/v1/customers/"),
         ("GET", "/"),
     ],
