@@ -87,6 +87,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "invalid": 422,
         "internal_error": 500,
         "database_unavailable": 503,
+        "links_not_configured": 503,
         "not_ready": 503,
         "webhooks_not_configured": 503,
     }

@@ -10,6 +10,7 @@ from cronsim import CronSim
 
 from tasks.audits import audit_books
 from tasks.billing_runs import start_due_runs
+from tasks.card_setups import settle_due_setups
 from tasks.due_collections import collect_due
 from tasks.expiring import expire_due_credit
 from tasks.expiring_cards import warn_of_expiring_cards
@@ -77,6 +78,12 @@ SCHEDULES = (
         cron="*/5 * * * *",
         kind=top_up_due,
         description="Charge cards of clients whose credit is below its threshold",
+    ),
+    CronLine(
+        name="settle-card-pages",
+        cron="*/10 * * * *",
+        kind=settle_due_setups,
+        description="Ask after pages for cards that ended and were not told of",
     ),
     CronLine(
         name="warn-of-expiring-cards",
