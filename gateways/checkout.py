@@ -32,7 +32,8 @@ class CheckoutOrder:
         description: What is paid, for people; empty for a page that only takes a card.
         metadata: Comes back in every report and event, those of the payment too: holds "attempt"
             or "card_setup", which no other has.
-        expires_at: Until when it can be used: 30 minutes to 24 hours from now.
+        expires_at: Until when it can be used: 30 minutes to 24 hours from when Stripe gets to know
+            of it, so neither bound is safe to be met exactly. The same in all calls.
         success_url, cancel_url: Where the client is sent afterwards.
     """
 
@@ -55,8 +56,10 @@ class CheckoutReport:
     Attributes:
         session: Stripe's id of it.
         url: Where the client finds it, while it is open.
-        payment: How the payment stands, once there is one; an open page may have a declined one.
-        payment_method: Stripe's id of the card that was left, where the page only takes a card.
+        payment: How the payment stands, once there is one; an open page may have a declined one. As
+            told by an event, only of one that succeeded.
+        payment_method: Stripe's id of the card that was left, where the page only takes a card;
+            ``None`` as told by an event.
     """
 
     session: str
@@ -73,6 +76,8 @@ class CheckoutGateway(Protocol):
 
     def open(self, order: CheckoutOrder) -> CheckoutReport:
         """Open a page, once however often it is called with the same idempotency key.
+
+        Where it may be open unknown to us, nobody has its address: nothing can be paid there.
 
         Raises:
             CardsUnavailable: It may be open or not; call it again.

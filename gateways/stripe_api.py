@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from billing.errors import DuecourseError
 from gateways.cards import CardsUnavailable, ChargeOutcomeUnknown, ChargeRefused
+from gateways.merchants import DEPLOYMENT, Merchant
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
@@ -88,6 +89,16 @@ class StripeApi:
         """Close the connections."""
         self._connections.close()
 
+    def at(self, merchant: Merchant) -> stripe.V1Services:
+        """What is asked of a merchant's Stripe account.
+
+        Raises:
+            CardsUnavailable: It cannot be asked here.
+        """
+        if merchant != DEPLOYMENT:
+            raise CardsUnavailable("stripe: only the deployment's own account can be asked")
+        return self.v1
+
     @contextmanager
     def moving_money(self) -> Iterator[None]:
         """Around a call that must not be made twice: its failure says what is known of its effect.
@@ -124,6 +135,21 @@ def asking() -> Iterator[None]:
         raise _unavailable(error) from error
     except UNREADABLE as error:
         raise CardsUnavailable(f"stripe: an answer that cannot be read: {error!r}") from error
+
+
+@contextmanager
+def refusable() -> Iterator[None]:
+    """As ``asking``, around calls that may never be taken as they are, by anyone who asks again.
+
+    Raises:
+        CardsUnavailable: They failed.
+        ChargeRefused: They were refused, and had no effect.
+    """
+    with asking():
+        try:
+            yield
+        except stripe.InvalidRequestError as error:
+            raise _failure(error) from error
 
 
 def _failure(error: stripe.StripeError) -> DuecourseError:

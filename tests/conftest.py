@@ -20,6 +20,10 @@ from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sendgrid_mail import SendGridMail
+from gateways.stripe_api import StripeApi
+from gateways.stripe_cards import StripeCards
+from gateways.stripe_checkout import StripeCheckout
+from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.typst_documents import TypstDocuments
 from models import Account
 from models.database import connect
@@ -28,7 +32,6 @@ from tasks.accounts import create_account
 from tasks.calls import Gateways
 from tasks.links import Links
 from tests.processes import SECRET_KEY, Stack
-from tests.stripe import cards_at_stripe
 
 MAIL_FROM = "billing@bluebird-prep.example"
 STRIPE_KEY = "sk_test_tests"
@@ -172,11 +175,13 @@ def sendgrid_control(sendgrid_sandbox: SendGridSandbox) -> Iterator[SendGridCont
 def vendors(stripe_sandbox: StripeSandbox, sendgrid_sandbox: SendGridSandbox) -> Iterator[Gateways]:
     """The real adapters, on the test's own Stripe and SendGrid."""
     with (
-        cards_at_stripe(STRIPE_KEY, base_url=stripe_sandbox.url) as cards,
+        StripeApi(STRIPE_KEY, base_url=stripe_sandbox.url) as stripe,
         SendGridMail(SENDGRID_KEY, host=sendgrid_sandbox.url) as mail,
     ):
         yield Gateways(
-            cards=cards,
+            cards=StripeCards(stripe),
+            checkout=StripeCheckout(stripe),
+            saved_cards=StripeSavedCards(stripe),
             links=Links("http://duecourse.example", SECRET_KEY),
             mail=mail,
             mail_sender=MAIL_FROM,

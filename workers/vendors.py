@@ -10,6 +10,8 @@ from gateways.sendgrid_mail import HOST as SENDGRID_HOST
 from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
+from gateways.stripe_checkout import StripeCheckout
+from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.typst_documents import TypstDocuments
 from settings import Settings
 from tasks.calls import Gateways
@@ -30,7 +32,8 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
         connections: How many calls may be under way at each vendor: one for each thread.
     """
     with ExitStack() as ends:
-        cards, links, mail, documents = None, None, None, None
+        cards, checkout, saved_cards = None, None, None
+        links, mail, documents = None, None, None
         if PAYMENTS in queues:
             api = ends.enter_context(
                 StripeApi(
@@ -40,6 +43,8 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
                 )
             )
             cards = StripeCards(api)
+            checkout = StripeCheckout(api)
+            saved_cards = StripeSavedCards(api)
         if MAIL in queues:
             mail = ends.enter_context(
                 SendGridMail(
@@ -53,6 +58,8 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
             links = Links(settings.public_url, _key(settings.secret_key, "SECRET_KEY", queue))
         yield Gateways(
             cards=cards,
+            checkout=checkout,
+            saved_cards=saved_cards,
             links=links,
             mail=mail,
             mail_sender=settings.mail_from,

@@ -871,7 +871,7 @@ def test_the_requests_agree_with_stripe_s_description(
         place = request.path.replace(report.payment_intent, "{intent}")
         operation = (request.method, place)
         values = check(nested(request.parameters.items()), OPERATIONS[operation])
-        jsonschema_rs.validate(_schema(described[place][request.method.lower()]), values)
+        jsonschema_rs.validate(request_schema(described[place][request.method.lower()]), values)
         sent[operation] = values
     assert set(sent) == {
         ("POST", INTENTS),
@@ -882,7 +882,7 @@ def test_the_requests_agree_with_stripe_s_description(
     assert sent["POST", INTENTS]["confirm"] is True
 
 
-def _schema(operation: Mapping[str, Any]) -> JsonObject:
+def request_schema(operation: Mapping[str, Any]) -> JsonObject:
     """Of the form's values, or of the query's."""
     content = operation["requestBody"]["content"]["application/x-www-form-urlencoded"]
     schema: JsonObject = content["schema"]

@@ -27,7 +27,7 @@ def settings(**given: str) -> Settings:
 
 def test_a_worker_of_other_queues_needs_no_vendor_and_has_none() -> None:
     with open_vendors(settings(), {"billing", "ops"}, connections=1) as gateways:
-        for name in ("cards", "mail", "documents"):
+        for name in ("cards", "checkout", "saved_cards", "mail", "documents"):
             with pytest.raises(GatewayMissing):
                 getattr(gateways, name)
 
@@ -40,6 +40,8 @@ def test_each_queue_has_what_its_jobs_ask_and_nothing_else(
         with pytest.raises(GatewayMissing):
             _ = gateways.mail
         assert gateways.cards is gateways.cards
+        assert gateways.checkout is gateways.checkout
+        assert gateways.saved_cards is gateways.saved_cards
 
     mail = Mail(sender=Mailbox("a@a.example"), to=(Mailbox("b@b.example"),), subject="S", text="T")
     with open_vendors(given, {"mail"}, connections=2) as gateways:
