@@ -119,7 +119,11 @@ class WatchedCards:
 
 def watched(vendors: Gateways, **when: Callable[[], None]) -> Gateways:
     """The same vendors with ``before`` or ``after`` done at every charge."""
-    return Gateways(cards=WatchedCards(vendors.cards, **when))
+    return Gateways(
+        cards=WatchedCards(vendors.cards, **when),
+        checkout=vendors.checkout,
+        saved_cards=vendors.saved_cards,
+    )
 
 
 def die() -> None:
