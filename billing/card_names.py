@@ -35,8 +35,3 @@ def card_name(brand: str | None, last4: str | None) -> str:
 def last_day(year: int, month: int) -> date:
     """The last day on which a card of that expiry is good."""
     return date(year, month, monthrange(year, month)[1])
-
-
-def expires_soon(year: int, month: int, on: date) -> bool:
-    """Whether a card's last day is near on that day, or past."""
-    return last_day(year, month) <= on + WARNED_BEFORE

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
-from billing.card_names import WARNED_BEFORE, expires_soon
+from billing.card_names import WARNED_BEFORE, last_day
 from billing.cycles import local_date
 from billing.errors import NotFound
 from billing.mails import MailKind
@@ -120,8 +120,10 @@ def _warn(run: Run, client_id: UUID, payment_method: str, session: Session, told
         return Skip("card_replaced", "the client has another card by now")
     note(run, session, card, told)
     account = session.get_one(Account, client.account_id)
-    if not _is_near(card, local_date(run.now, client.zone(account))):
-        return Skip("not_expiring", "the card is good for a while yet")
+    today = local_date(run.now, client.zone(account))
+    good_until = _last_day(card)
+    if card.stopped_for is not None or good_until is None or good_until > today + WARNED_BEFORE:
+        return Skip("not_expiring", "the card is good for a while yet, or is not charged")
     mail = NewMail(
         client=client,
         kind=MailKind.CARD_EXPIRING,
@@ -133,16 +135,17 @@ def _warn(run: Run, client_id: UUID, payment_method: str, session: Session, told
             "last4": card.last4,
             "exp_month": card.exp_month,
             "exp_year": card.exp_year,
+            "has_expired": good_until < today,
         },
     )
     mails = write_mails(session, account, [mail], requested_by=f"job:{run.job_id}")
     return Done({"client": str(client_id), "mails": [str(one) for one in mails]})
 
 
-def _is_near(card: BillingMethod, today: date) -> bool:
-    if card.stopped_for is not None or card.exp_year is None or card.exp_month is None:
-        return False
-    return expires_soon(card.exp_year, card.exp_month, today)
+def _last_day(card: BillingMethod) -> date | None:
+    if card.exp_year is None or card.exp_month is None:
+        return None
+    return last_day(card.exp_year, card.exp_month)
 
 
 def _lock(session: Session, client_id: UUID) -> Client:

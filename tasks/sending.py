@@ -281,7 +281,7 @@ def _letter(
             invoice = invoices[0] if invoices else None
             return _failed(session, account, client, invoice, mail.attempt_id)
         case MailKind.CARD_EXPIRING:
-            return _expiring(account, client, mail)
+            return _expiring(account, client, mail.told)
 
 
 def _ready(
@@ -381,17 +381,14 @@ def _failed(
     )
 
 
-def _expiring(account: Account, client: Client, mail: Mail) -> Callable[..., Letter]:
-    told = mail.told
-    good_until = last_day(told["exp_year"], told["exp_month"])
-    today = local_date(mail.created_at, client.zone(account))
+def _expiring(account: Account, client: Client, told: Mapping[str, Any]) -> Callable[..., Letter]:
     return partial(
         letters.card_expiring,
         account=account.name,
         client=client.name,
         card=card_name(told["brand"], told["last4"]),
-        good_until=written_date(good_until),
-        has_expired=good_until < today,
+        good_until=written_date(last_day(told["exp_year"], told["exp_month"])),
+        has_expired=told["has_expired"],
     )
 
 

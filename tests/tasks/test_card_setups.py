@@ -102,7 +102,9 @@ def posted(stripe: StripeSandbox, path: str) -> int:
     return sum(request.status == 200 and not request.replayed for request in made)
 
 
-def hear_events(engine: Engine, stripe: StripeSandbox, setup: CardSetup, vendors: Gateways) -> None:
+def hear_events(
+    engine: Engine, stripe: StripeSandbox, _setup: CardSetup, vendors: Gateways
+) -> None:
     tell_all(engine, stripe)
     look(engine, vendors)
 
