@@ -26,11 +26,6 @@ LINKS = Links(HOST, SECRET_KEY)
 
 
 @pytest.fixture(autouse=True)
-def signing(app: FastAPI) -> None:
-    app.state.links = LINKS
-
-
-@pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody works meanwhile, so waiting is in vain."""
     monkeypatch.setattr(client_pages, "OPENED_IN_SECONDS", 0.0)
