@@ -81,7 +81,7 @@ def test_a_stolen_card_gives_way_to_the_one_behind_it_for_good(
     assert card_of(till, ada).payment_method == holder.payment_method
     # The client hears of the money and of no trouble.
     assert [mail.kind for mail in till.mails(ada)] == ["invoice_ready", "receipt"]
-    assert last_mail(sendgrid_control).says("American Express ending in 8431")
+    assert last_mail(sendgrid_control).says("American Express ending in 0005")
     assert audited(till.engine, till.account) == []
 
 
