@@ -42,9 +42,9 @@ from billing.errors import NotFound
 from billing.mails import DEFAULTS, MailKind
 from models import Account, AutoTopUpSetting, BackupMethod, BillingMethod, Client
 from models.database import database_now
-from tasks.auto_top_ups import wake_top_ups
 from tasks.automation import PERSON
 from tasks.clients import NewClient, change_client, create_clients
+from tasks.top_ups import wake_top_ups
 
 router = APIRouter(tags=["clients"])
 

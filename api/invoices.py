@@ -156,7 +156,7 @@ class InvoiceSummary(BaseModel):
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
     how often it was tried. `amount_credited` is the sum of its credit notes, and `amount_refunded`
     what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
-    `amount_written_off` is what was given up of it and not paid since. A draft of a billing period
+    `amount_written_off` is what was given up of it and neither paid nor credited since. A draft of a billing period
     is finalized by itself at `review_ends_at`, or by a person where that is null.
     """
 

@@ -49,7 +49,7 @@ class LedgerEvent(StrEnum):
     # The bank gave a refund back.
     REFUND_FAILED = "refund_failed"
     WRITE_OFF = "write_off"
-    # What was written off is owed again: it is being paid, or its invoice voided.
+    # What was written off is owed again: it is being paid or credited, or its invoice voided.
     RECOVERY = "recovery"
 
 
@@ -128,7 +128,7 @@ def _rows() -> tuple[PostingRow, ...]:
             (event.WRITE_OFF, "write-off", (bad_debt,), (receivable,), on.TODAY),
             (
                 event.RECOVERY,
-                "recovery, before its payment or void",
+                "recovery, before its payment, note or void",
                 (receivable,),
                 (bad_debt,),
                 (on.PAID_ON, on.SETTLED, on.TODAY),

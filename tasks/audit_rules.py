@@ -464,6 +464,7 @@ CHECKS = {
          WHERE account_id = :account AND remaining > 0
            AND expires_on < (:now ::timestamptz AT TIME ZONE 'UTC')::date - 1
     """,
+    # Off its balance before its card is asked; what the card refused is given back by itself.
     "credit_paid_out_equals_its_refunds": """
         SELECT refunds.id::text,
                concat('is ', state, ' for ', refunds.amount, ', of credit were paid out: ',
@@ -471,9 +472,9 @@ CHECKS = {
           FROM refunds LEFT JOIN credit_entries AS entries
             ON entries.client_id = refunds.client_id AND refund_id = refunds.id
            AND kind = 'paid_out'
-         WHERE account_id = :account AND refunds.payment_id IS NULL AND refunds.invoice_id IS NULL
+         WHERE account_id = :account AND refunds.invoice_id IS NULL
          GROUP BY refunds.id
-        HAVING COALESCE(-sum(entries.amount), 0) <> refunds.amount * (state = 'succeeded')::int
+        HAVING COALESCE(-sum(entries.amount), 0) <> refunds.amount
     """,
     "amounts_paid_equal_their_payments": """
         SELECT invoices.id::text,
@@ -687,6 +688,8 @@ CHECKS = {
                       COALESCE(sum(amount) FILTER (
                           WHERE destination = 'card' AND state <> 'failed'), 0) AS at_card,
                       COALESCE(bool_or(refunds.invoice_id <> payments.invoice_id
+                                       OR (refunds.client_id, refunds.currency)
+                                          <> (payments.client_id, payments.currency)
                                        OR destination = 'card' AND source <> 'card'), false)
                       AS is_anothers
                  FROM refunds WHERE payment_id = payments.id) AS given_back

@@ -102,12 +102,13 @@ def remove_billing_method(
     Raises:
         NotFound: The account has no such client, or the client has no card.
     """
-    _lock(session, account_id, client_id)
+    client = _lock(session, account_id, client_id)
     method = session.get(BillingMethod, client_id, with_for_update=True)
     if method is None:
         raise NotFound("billing_method", f"of client {client_id}")
-    forget_at_stripe(session, method, requested_by=requested_by)
+    removed = method.payment_method
     lose_card(session, method, now=now, requested_by=requested_by)
+    forget_at_stripe(session, client, removed, requested_by=requested_by)
 
 
 def remove_backup_method(
@@ -118,12 +119,13 @@ def remove_backup_method(
     Raises:
         NotFound: The account has no such client, or the client has no second card.
     """
-    _lock(session, account_id, client_id)
+    client = _lock(session, account_id, client_id)
     backup = session.get(BackupMethod, client_id, with_for_update=True)
     if backup is None:
         raise NotFound("backup_method", f"of client {client_id}")
-    forget_at_stripe(session, backup, requested_by=requested_by)
+    removed = backup.payment_method
     lose_backup(session, backup)
+    forget_at_stripe(session, client, removed, requested_by=requested_by)
 
 
 def _put(method: CardOfClient, card: tuple[str, str], now: datetime) -> None:
@@ -151,7 +153,9 @@ def _require_own_customer(session: Session, account_id: UUID, stripe_customer: s
             )
 
 
-def _lock(session: Session, account_id: UUID, client_id: UUID) -> None:
+def _lock(session: Session, account_id: UUID, client_id: UUID) -> Client:
     find = clients_for_update([client_id]).where(Client.account_id == account_id)
-    if session.scalars(find).one_or_none() is None:
+    client = session.scalars(find).one_or_none()
+    if client is None:
         raise NotFound("client", str(client_id))
+    return client

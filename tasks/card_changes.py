@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 
 from models import BackupMethod, BillingMethod
 from models.billing_method import CARD_FIELDS
-from tasks.auto_top_ups import begin_anew, wake_top_ups
+from tasks.auto_top_ups import begin_anew
 from tasks.collecting import wake_collection
+from tasks.top_ups import wake_top_ups
 from tasks.tried_cards import backup_to_try, stop_tries, try_all_again
 
 

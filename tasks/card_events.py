@@ -1,4 +1,7 @@
-"""What vendors tell of clients' cards: who has the card is looked up, and how it stands is asked."""
+"""What Stripe tells of clients' cards: whose card it is is looked up, and how it stands is asked.
+
+Events come late and in any order, so only what is gone for good is taken as an event says it.
+"""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -6,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateways.stripe_card_news import CardNews, CardNewsKind
+from gateways.checkout import CheckoutReport
+from gateways.payment_events import PaymentEvent
 from models import Account, BackupMethod, BillingMethod, CardSetup, Client, WebhookEvent
 from models.client import clients_for_update
 from tasks.card_changes import lose_backup, lose_card
@@ -16,69 +20,78 @@ from tasks.kinds import Run
 from tasks.merchants import merchant_of
 from tasks.outcomes import Done
 
-NOT_OURS = "not_ours"
+PAGE_OF_A_CARD = "card_setup"
+"""In the metadata of a page on which a card is left, and of no other."""
 
 
-def handle_card_news(run: Run, session: Session, event: WebhookEvent, news: CardNews) -> Done:
-    """Do what follows of an event about a card, a customer, or a page on which a card is left."""
+def is_about_cards(told: PaymentEvent) -> bool:
+    """Whether an event is about a card, a customer, or a page on which a card is left."""
+    page = told.checkout
+    return (
+        told.card is not None
+        or told.deleted_customer is not None
+        or (page is not None and PAGE_OF_A_CARD in page.metadata)
+    )
+
+
+def handle_card_event(run: Run, session: Session, event: WebhookEvent, told: PaymentEvent) -> Done:
+    """Do what follows of such an event for every client whom it is about."""
     asked_by = f"stripe:{event.event_id}"
-    if news.kind is CardNewsKind.PAGE_ENDED:
-        clients = _ask_after_page(session, news, asked_by)
+    if told.checkout is not None:
+        clients, outcome = _ask_after_page(session, told, told.checkout, asked_by), "asked"
+    elif told.card is not None and told.card.customer is not None:
+        clients, outcome = _holders(session, told), "asked"
+        look_at_cards(session, [(one.account_id, one.id) for one in clients], requested_by=asked_by)
     else:
-        holders = [
-            client
-            for client in _holders(session, news)
-            if _is_from_its_merchant(session, client, news)
-        ]
-        clients = [client.id for client in holders]
-        if news.kind is CardNewsKind.UPDATED:
-            look_at_cards(
-                session,
-                [(client.account_id, client.id) for client in holders],
-                requested_by=asked_by,
-            )
-        else:
-            for client in holders:
-                _lose(run, session, client, news, asked_by)
-    if not clients:
-        event.outcome = NOT_OURS
-        return Done({"event": event.event_id, "outcome": event.outcome})
-    event.account_id = session.get_one(Client, clients[0]).account_id
-    event.outcome = news.kind.value
+        clients, outcome = _holders(session, told), "removed"
+        for client in clients:
+            _lose(run, session, client, told, asked_by)
+    event.outcome = outcome if clients else "not_ours"
+    if clients:
+        event.account_id = clients[0].account_id
     return Done(
         {
             "event": event.event_id,
-            "clients": [str(client_id) for client_id in clients],
+            "clients": [str(client.id) for client in clients],
             "outcome": event.outcome,
         }
     )
 
 
-def _holders(session: Session, news: CardNews) -> Sequence[Client]:
-    """The clients who have what an event is about, each locked."""
-    is_customer = news.kind is CardNewsKind.CUSTOMER_DELETED
+def _holders(session: Session, told: PaymentEvent) -> Sequence[Client]:
+    """The clients who have the card or the customer that an event is about, each locked."""
     ids: set[UUID] = set()
     for table in (BillingMethod, BackupMethod):
-        held = table.stripe_customer if is_customer else table.payment_method
-        ids.update(session.scalars(select(table.client_id).where(held == news.about)))
-    if is_customer:
-        ids.update(session.scalars(select(Client.id).where(Client.stripe_customer == news.about)))
-    return session.scalars(clients_for_update(list(ids))).all() if ids else []
+        is_held = (
+            table.payment_method == told.card.payment_method
+            if told.card is not None
+            else table.stripe_customer == told.deleted_customer
+        )
+        ids.update(session.scalars(select(table.client_id).where(is_held)))
+    if told.deleted_customer is not None:
+        known = select(Client.id).where(Client.stripe_customer == told.deleted_customer)
+        ids.update(session.scalars(known))
+    locked = session.scalars(clients_for_update(list(ids))).all() if ids else []
+    return [client for client in locked if _is_from_its_merchant(session, client, told)]
 
 
-def _is_from_its_merchant(session: Session, client: Client, news: CardNews) -> bool:
+def _is_from_its_merchant(session: Session, client: Client, told: PaymentEvent) -> bool:
     """Whether it happened where the client's account charges: elsewhere anybody may say anything."""
     merchant = merchant_of(session, session.get_one(Account, client.account_id))
-    return merchant.stripe_account == news.stripe_account
+    return merchant.stripe_account == told.payload.get("account")
 
 
-def _lose(run: Run, session: Session, client: Client, news: CardNews, asked_by: str) -> None:
+def _lose(run: Run, session: Session, client: Client, told: PaymentEvent, asked_by: str) -> None:
     """Take from a client what is gone at Stripe; the second card first, which may be gone, too."""
-    is_customer = news.kind is CardNewsKind.CUSTOMER_DELETED
-    if is_customer and client.stripe_customer == news.about:
+    if told.deleted_customer is not None and client.stripe_customer == told.deleted_customer:
         client.stripe_customer = None
     for card in reversed(cards_of(session, client.id)):
-        if news.about != (card.stripe_customer if is_customer else card.payment_method):
+        is_gone = (
+            card.payment_method == told.card.payment_method
+            if told.card is not None
+            else card.stripe_customer == told.deleted_customer
+        )
+        if not is_gone:
             continue
         if isinstance(card, BillingMethod):
             lose_card(session, card, now=run.now, requested_by=asked_by)
@@ -86,12 +99,12 @@ def _lose(run: Run, session: Session, client: Client, news: CardNews, asked_by: 
             lose_backup(session, card)
 
 
-def _ask_after_page(session: Session, news: CardNews, asked_by: str) -> list[UUID]:
-    setup = session.scalar(select(CardSetup).where(CardSetup.checkout_session == news.about))
-    if setup is None:
-        return []
-    client = session.get_one(Client, setup.client_id)
-    if not _is_from_its_merchant(session, client, news):
+def _ask_after_page(
+    session: Session, told: PaymentEvent, page: CheckoutReport, asked_by: str
+) -> Sequence[Client]:
+    setup = session.scalar(select(CardSetup).where(CardSetup.checkout_session == page.session))
+    client = None if setup is None else session.get_one(Client, setup.client_id)
+    if setup is None or client is None or not _is_from_its_merchant(session, client, told):
         return []
     ask_after_setup(session, setup, requested_by=asked_by)
-    return [client.id]
+    return [client]

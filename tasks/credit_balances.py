@@ -31,7 +31,7 @@ from models import Account, CreditBalance, Invoice
 from models.credit import balances_for_update
 from models.payment_attempt import is_open_for
 from models.refund import is_being_refunded
-from tasks.auto_top_ups import wake_top_ups
+from tasks.auto_top_ups import ask_for_top_ups
 from tasks.grants import Spending, empty_grants, expired_grants, may_expire, spend_grants
 from tasks.posting import Entry, post
 
@@ -141,7 +141,7 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
         spend_grants(session, grants, [_spending(move) for move in moves if _spends(move)])
     spenders = sorted({move.client_id for move in moves if move.amount < 0})
     if spenders:
-        wake_top_ups(session, spenders, requested_by=moves[0].requested_by)
+        ask_for_top_ups(session, spenders, requested_by=moves[0].requested_by)
 
 
 def _spends(move: CreditMove) -> bool:

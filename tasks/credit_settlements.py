@@ -13,7 +13,7 @@ from billing.declines import DeclineClass
 from billing.postings import LedgerEvent
 from billing.top_ups import TopUpTries, after_decline, is_told
 from models import Account, AutoTopUpSetting, Client, PaymentAttempt, PaymentSource
-from tasks.auto_top_ups import wake_top_ups
+from tasks.auto_top_ups import ask_for_top_ups
 from tasks.credit_balances import balance_of
 from tasks.mailing import tell_payment_failed, tell_receipt
 from tasks.payments import Received, receive
@@ -146,4 +146,4 @@ class CreditSettlement:
         self._session.flush()
         if self._setting is not None and self._setting.tries != TopUpTries():
             return
-        wake_top_ups(self._session, [self._client.id], requested_by=self._requested_by)
+        ask_for_top_ups(self._session, [self._client.id], requested_by=self._requested_by)

@@ -11,8 +11,7 @@ from billing.collection import UNSETTLED
 from billing.errors import NotFound
 from gateways.cards import ChargeRefused
 from gateways.merchants import Merchant
-from models import Account, BackupMethod, BillingMethod, PaymentAttempt
-from models.billing_method import CardOfClient
+from models import Account, BackupMethod, BillingMethod, Client, PaymentAttempt
 from models.client import clients_for_update
 from tasks.calls import Call, Gateways, Step
 from tasks.enqueueing import enqueue
@@ -24,16 +23,18 @@ LOOK_AGAIN_AFTER = timedelta(hours=1)
 """How long a card waits for a charge on it that is not settled: a bank debit takes days."""
 
 
-def forget_at_stripe(session: Session, card: CardOfClient, *, requested_by: str) -> None:
-    """Have a card that was taken away detached from its customer, too."""
+def forget_at_stripe(
+    session: Session, client: Client, payment_method: str, *, requested_by: str
+) -> None:
+    """Have a card that was taken from a client detached from its customer, too."""
     enqueue(
         session,
         detach_card,
-        account_id=card.account_id,
+        account_id=client.account_id,
         requested_by=requested_by,
-        unique_key=f"detach_card:{card.payment_method}",
-        client_id=card.client_id,
-        payment_method=card.payment_method,
+        unique_key=f"detach_card:{payment_method}",
+        client_id=client.id,
+        payment_method=payment_method,
     )
 
 

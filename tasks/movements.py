@@ -1,8 +1,8 @@
 """What moved what clients owe and have in hand: one query over all documents that do."""
 
-# Every document is read from its own row, and only what has none of its own, a write-off or the
-# settling of a refund, from the books. Days are those of ``:zone``; ``turn`` orders what was recorded
-# at one moment.
+# Every document is read from its own row, and only what has none of its own, a write-off, an expiry
+# or the settling of a refund, from the books. Days are those of ``:zone``; ``turn`` orders what was
+# recorded at one moment.
 _MOVEMENTS = """
 WITH mine AS (
     SELECT * FROM invoices WHERE {whose} AND status <> 'draft'
@@ -18,14 +18,21 @@ WITH mine AS (
       FROM credit_entries AS entries JOIN mine ON mine.id = invoice_id
      WHERE kind IN ('applied', 'carried')
     UNION ALL
-    -- Granted, corrected, expired. All else came with a document that is listed itself.
+    -- Granted, corrected. All else is listed with its document, or from the books.
     SELECT client_id, currency, (created_at AT TIME ZONE :zone)::date, 'credit',
            COALESCE(note, kind), NULL, 0, amount, created_at, 2, id
       FROM credit_entries
      WHERE {whose}
        AND kind NOT IN ('applied', 'carried', 'returned', 'settled', 'negative_invoice', 'deposit',
                         'overpayment', 'unexpected', 'credit_note', 'refund', 'refund_failed',
-                        'paid_out')
+                        'paid_out', 'expired')
+    UNION ALL
+    -- A grant ends on its date, however late that is written down.
+    SELECT client_id, entries.currency, effective_on, 'credit', 'expired', NULL, 0, -amount,
+           posted_at, 2, entries.id
+      FROM (SELECT * FROM ledger_entries WHERE {whose} AND event = 'expiry') AS entries
+      JOIN ledger_postings ON entry_id = entries.id
+     WHERE ledger_account = 'credit'
     UNION ALL
     SELECT client_id, currency, paid_on, 'payment', COALESCE(reference, method, source), invoice_id,
            -applied, amount - applied, created_at, 3, id

@@ -7,7 +7,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import structlog
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
@@ -61,13 +61,11 @@ class Returnable:
 def returnables(session: Session, invoice_id: UUID) -> list[Returnable]:
     """The payments of an invoice, newest first. Refunds under way count as gone."""
     of_invoice = and_(went_or_may_go(), Refund.invoice_id.is_not(None))
-    # What a bank gave back can go to the card once more.
-    at_stripe = and_(Refund.destination == Destination.CARD, Refund.state.in_(_AT_STRIPE))
     rows = session.execute(
         select(
             Payment,
             func.coalesce(func.sum(Refund.amount).filter(of_invoice), 0),
-            func.coalesce(func.sum(Refund.amount).filter(at_stripe), 0),
+            _sent_to_card(),
         )
         .outerjoin(Refund, Refund.payment_id == Payment.id)
         .where(Payment.invoice_id == invoice_id)
@@ -85,6 +83,13 @@ def returnables(session: Session, invoice_id: UUID) -> list[Returnable]:
 
 
 _AT_STRIPE = UNSETTLED_REFUNDS | {RefundState.SUCCEEDED}
+
+
+def _sent_to_card() -> ColumnElement[int]:
+    """What went to the card of a payment, or is on its way, for whatever: its refunds are joined."""
+    # What a bank gave back can go to the card once more.
+    at_stripe = and_(Refund.destination == Destination.CARD, Refund.state.in_(_AT_STRIPE))
+    return func.coalesce(func.sum(Refund.amount).filter(at_stripe), 0)
 
 
 def kept_of(invoice: Invoice) -> int:
@@ -107,6 +112,36 @@ def card_payment_for(payments: Sequence[Returnable], amount: int) -> Payment:
         "payments one by one",
         code="amount_exceeds_paid",
     )
+
+
+def require_card_payment(session: Session, client_id: UUID, currency: str, amount: int) -> UUID:
+    """The newest card payment of a client that so much can go back to, whatever it paid.
+
+    Raises:
+        InvalidInput: No single one can carry it (``amount_exceeds_paid``).
+    """
+    found = session.scalar(
+        select(Payment.id)
+        .outerjoin(Refund, Refund.payment_id == Payment.id)
+        .where(
+            Payment.client_id == client_id,
+            Payment.currency == currency,
+            Payment.source == PaymentSource.CARD,
+            Payment.amount >= amount,
+        )
+        .group_by(Payment.id)
+        .having(Payment.amount - _sent_to_card() >= amount)
+        .order_by(Payment.id.desc())
+        .limit(1)
+    )
+    if found is None:
+        raise InvalidInput(
+            "amount",
+            f"no single card payment in {currency} can carry {amount:,} minor units: send them in "
+            "parts, or outside",
+            code="amount_exceeds_paid",
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,9 +301,8 @@ def take_effect(
     if refund.note_amount is None:
         _reopen(session, account, invoice, refund, now=now, requested_by=requested_by)
         return
-    due = invoice.amount_due if invoice.status == InvoiceStatus.OPEN else 0
     # Money that came late may have settled what the note was to lower.
-    lowers_due = min(refund.note_amount - refund.amount, due)
+    lowers_due = min(refund.note_amount - refund.amount, invoice.outstanding)
     note = write_note(
         session,
         account,

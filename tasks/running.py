@@ -21,6 +21,7 @@ from tasks.calls import Call, Gateways, Step
 from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
 from tasks.outcomes import AwaitChildren, Done, Fail, Outcome, Retry, Skip, Snooze, described
+from tasks.top_ups import start_asked_for
 
 _log = structlog.get_logger(__name__)
 
@@ -126,6 +127,7 @@ class Runner:
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             step = part(session)
             session.flush()
+            start_asked_for(session)
             if isinstance(step, Call):
                 kept = job_ledger.holds(session.connection(), claim)
             else:

@@ -15,12 +15,11 @@ from billing.mails import MailState, state_after
 from gateways.cards import CardReport, RefundReport
 from gateways.mail_events import MailEvent
 from gateways.payment_events import PaymentEvent
-from gateways.stripe_card_news import card_news
 from gateways.stripe_events import event_from
 from models import Mail, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
 from tasks.attempts import settle_attempt
-from tasks.card_events import handle_card_news
+from tasks.card_events import handle_card_event, is_about_cards
 from tasks.collecting import wake_collection
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import JobKind, Run, job
@@ -106,10 +105,9 @@ def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
     if event.handled_at is not None:
         return Skip("event_handled", "the event was handled before")
     event.handled_at = run.now
-    news = card_news(event.payload)
-    if news is not None:
-        return handle_card_news(run, session, event, news)
     told = event_from(event.payload)
+    if is_about_cards(told):
+        return handle_card_event(run, session, event, told)
     if told.refund is not None:
         return _handle_refund(run, session, event, told.refund)
     report = told.report

@@ -38,7 +38,6 @@ from models import (
     Payment,
     PaymentAttempt,
 )
-from tasks.auto_top_ups import wake_top_ups
 from tasks.billing_methods import (
     remove_backup_method,
     remove_billing_method,
@@ -52,7 +51,7 @@ from tasks.due_collections import collect_due
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
 from tasks.kinds import JobKind, Run
-from tasks.top_ups import top_up_due
+from tasks.top_ups import top_up_due, wake_top_ups
 from tasks.webhooks import store_payment_event
 from tests.jobs import rescue
 from tests.worlds import NOW, a_charge, a_client, audited, charges, invoices_of, perform, work

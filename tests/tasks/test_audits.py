@@ -44,8 +44,8 @@ from tasks.invoice_credits import credit_invoice
 from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
-from tasks.paying_out import refund_credit
-from tasks.payment_refunds import refund_payment
+from tasks.paying_out import refund_credit, refund_credit_to_card
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.refunds import settle_refund
 from tasks.running import Runner
 from tasks.sending import send_mail
@@ -53,7 +53,7 @@ from tasks.top_ups import top_up_client
 from tasks.voiding import void_invoice
 from tasks.writing_off import write_off_invoice
 from tests.jobs import LEASE, change_job, dispatch, job_of, states
-from tests.money import payments_of
+from tests.money import payments_of, with_a_card
 from tests.worlds import (
     NOW,
     a_charge,
@@ -181,7 +181,21 @@ def grant_and_pay_out(engine: Engine, account: Account) -> None:
     perform(engine, deposit_credit, account, **of_client, amount=500)
     perform(engine, grant_credit, account, **of_client, amount=200)
     perform(engine, refund_credit, account, **of_client, amount=120)
+    pay_out_to_a_card(engine, account)
     perform(engine, expire_client_credit, account, client_id=client.id, now=NOW + timedelta(days=1))
+
+
+def pay_out_to_a_card(engine: Engine, account: Account) -> None:
+    """Of what was paid in by card some went back, and some was refused."""
+    client = a_client(engine, account, name="dee")
+    with_a_card(engine, account, client)
+    of_client: dict[str, Any] = {"client_id": client.id, "currency": "eur"}
+    step = perform(engine, deposit_by_card, account, **of_client, amount=900)
+    answer(engine, step, told(CardStatus.SUCCEEDED, 900))
+    refused = ChargeRefused("charge_disputed", "It is disputed.")
+    for amount, told_of_it in ((110, gone_back()), (130, refused)):
+        step = perform(engine, refund_credit_to_card, account, **of_client, amount=amount)
+        answer(engine, step, told_of_it)
 
 
 def give_back(engine: Engine, account: Account) -> None:
@@ -224,11 +238,10 @@ def give_back(engine: Engine, account: Account) -> None:
     ):
         step = perform(
             engine,
-            refund_payment,
+            refund_payment_to_card,
             account,
             payment_id=paid_by_card.id,
             amount=amount,
-            to="card",
             credit_note=amount != 700,
         )
         if told_of_it is not None:
@@ -658,6 +671,15 @@ BREACHES = [
         ["UPDATE refunds SET amount = amount + 1 WHERE payment_id IS NULL"],
     ),
     (
+        "credit_paid_out_equals_its_refunds",
+        [
+            (
+                "UPDATE refunds SET amount = amount + 1"
+                " WHERE invoice_id IS NULL AND destination = 'card' AND state = 'succeeded'"
+            )
+        ],
+    ),
+    (
         "amounts_paid_equal_their_payments",
         [
             (
@@ -882,6 +904,16 @@ BREACHES = [
     (
         "refunds_stay_within_their_payments",
         [f"UPDATE refunds SET invoice_id = {OPEN} WHERE state = 'pending'"],
+    ),
+    (
+        "refunds_stay_within_their_payments",
+        [
+            (
+                "UPDATE refunds SET payment_id = (SELECT id FROM payments WHERE source = 'card'"
+                " AND payments.client_id <> refunds.client_id LIMIT 1)"
+                " WHERE invoice_id IS NULL AND destination = 'card' AND state = 'failed'"
+            )
+        ],
     ),
     *(
         ("refunds_are_answered_in_time", [f"UPDATE refunds SET {change}"])

@@ -238,7 +238,7 @@ def test_a_card_that_its_bank_renews_is_tried_again_at_once(
 
     card = the_card(engine, client)
     assert (card.exp_month, card.exp_year, card.stopped_for) == (1, 2040, None)
-    assert outcomes(engine, "payment_method.automatically_updated") == ["updated"]
+    assert outcomes(engine, "payment_method.automatically_updated") == ["asked"]
     assert {invoice_of(engine, one).status for one in ids} == {"paid"}
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 1000])
 
@@ -340,7 +340,7 @@ def test_a_second_card_moves_up_where_the_first_is_gone_at_stripe(
     with Session(engine) as session, session.begin():
         store_payment_event(session, event_from({**told, "id": "evt_2"}), requested_by="test")
     look(engine, vendors)
-    assert outcomes(engine, "payment_method.detached") == ["detached", "not_ours"]
+    assert outcomes(engine, "payment_method.detached") == ["removed", "not_ours"]
     assert the_card(engine, client).payment_method == second
 
 
@@ -374,7 +374,8 @@ def test_an_event_of_somebody_elses_card_changes_nothing(
     holder = give_card(engine, stripe_sandbox, client)
     about = "pm_strange" if account_of_event is None else holder.payment_method
     told = stripe_sandbox.control.emit(
-        "payment_method.detached", {"object": "payment_method", "id": about, "customer": None}
+        "payment_method.detached",
+        {"object": "payment_method", "type": "card", "id": about, "customer": None},
     )
     more = {} if account_of_event is None else {"account": account_of_event}
     with Session(engine) as session, session.begin():
