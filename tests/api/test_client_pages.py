@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -198,7 +199,7 @@ def test_a_click_waits_a_little_for_stripes_page(
     async def work_instead_of_waiting(_seconds: float) -> None:
         work_off()
 
-    monkeypatch.setattr(client_pages.anyio, "sleep", work_instead_of_waiting)
+    monkeypatch.setattr(anyio, "sleep", work_instead_of_waiting)
 
     answer = browser.post(f"{page}/card/add")
 

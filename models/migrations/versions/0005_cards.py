@@ -51,8 +51,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("client_id", name=op.f("pk_backup_methods")),
     )
     for table in ("billing_methods", "backup_methods"):
-        for column in ("payment_method", "stripe_customer"):
-            op.create_index(f"ix_{table}_{column}", table, [column], unique=False)
+        for name in ("payment_method", "stripe_customer"):
+            op.create_index(f"ix_{table}_{name}", table, [name], unique=False)
     op.create_table(
         "card_setups",
         sa.Column("id", sa.Uuid(), server_default=sa.text("uuid7()"), nullable=False),
