@@ -127,6 +127,7 @@ class AccountReport(BaseModel):
                         "invoice_ready": True,
                         "receipt": True,
                         "payment_failed": False,
+                        "card_expiring": True,
                     },
                     "number_format": "INV-{year}-{seq:06}",
                     "credit_note_format": "CN-{seq:06}",

@@ -16,6 +16,7 @@ from api import (
     billing_runs,
     books,
     charges,
+    client_pages,
     clients,
     credit,
     credit_grants,
@@ -32,6 +33,7 @@ from api import (
     metrics,
     pages,
     payments,
+    portal_links,
     queues,
     reconciliations,
     refunds,
@@ -95,7 +97,11 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        exception_handlers={**HANDLERS, AnsweredBefore: answer_again},
+        exception_handlers={
+            **HANDLERS,
+            AnsweredBefore: answer_again,
+            client_pages.PageRefused: client_pages.answer_instead,
+        },
     )
     app.state.engine = engine
     app.state.turns = asyncio.Semaphore(concurrent_requests)
@@ -106,6 +112,7 @@ def create_app(
     for resource in (
         clients,
         billing_methods,
+        portal_links,
         billing_periods,
         credit,
         tax_rates,
@@ -133,6 +140,6 @@ def create_app(
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
-    for page in (webhooks, health, metrics, pages):
+    for page in (webhooks, health, metrics, pages, client_pages):
         app.include_router(page.router)
     return app

@@ -33,6 +33,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "not_found": 404,
         "account_not_found": 404,
         "api_key_not_found": 404,
+        "backup_method_not_found": 404,
         "billing_method_not_found": 404,
         "billing_run_not_found": 404,
         "charge_not_found": 404,
@@ -89,6 +90,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "invalid": 422,
         "internal_error": 500,
         "database_unavailable": 503,
+        "links_not_configured": 503,
         "not_ready": 503,
         "webhooks_not_configured": 503,
     }

@@ -4,9 +4,10 @@ from models.account import Account
 from models.api_key import ApiKey, Scope
 from models.auto_top_up import AutoTopUpSetting
 from models.base import Base
-from models.billing_method import BillingMethod
+from models.billing_method import BackupMethod, BillingMethod
 from models.billing_period import BillingPeriod
 from models.billing_run import BillingRun
+from models.card_setup import CardRole, CardSetup, SetupState
 from models.charge import Charge, ChargeState
 from models.client import Client
 from models.credit import CreditBalance, CreditEntry, CreditGrant, CreditGrantUse
@@ -32,10 +33,13 @@ __all__ = [
     "Account",
     "ApiKey",
     "AutoTopUpSetting",
+    "BackupMethod",
     "Base",
     "BillingMethod",
     "BillingPeriod",
     "BillingRun",
+    "CardRole",
+    "CardSetup",
     "Charge",
     "ChargeState",
     "Client",
@@ -66,6 +70,7 @@ __all__ = [
     "Schedule",
     "ScheduleFire",
     "Scope",
+    "SetupState",
     "TaxRateRow",
     "WebhookEvent",
 ]

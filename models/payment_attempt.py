@@ -42,9 +42,10 @@ class PaymentAttempt(Base):
 
     What the call needs is frozen here, so that asking again asks the same under the same
     ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a
-    day later. ``payment_method`` is Stripe's, as it was when the attempt was made. ``job_id`` made
-    the attempt: run again after a crash, that job goes on with it. ``told`` is what was said of a
-    deposit that is still to come.
+    day later. ``payment_method`` is Stripe's, as it was when the attempt was made; so are
+    ``card_brand`` and ``card_last4``, where they were known. ``job_id`` made the attempt: run again
+    after a crash, that job goes on with it. ``told`` is what was said of a deposit that is still to
+    come.
     """
 
     __tablename__ = "payment_attempts"
@@ -110,6 +111,8 @@ class PaymentAttempt(Base):
     currency: Mapped[str]
     customer: Mapped[str]
     payment_method: Mapped[str]
+    card_brand: Mapped[str | None]
+    card_last4: Mapped[str | None]
     idempotency_key: Mapped[str]
     payment_intent: Mapped[str | None]
     decline_code: Mapped[str | None]

@@ -39,13 +39,13 @@ from gateways.cards import (
 )
 from models import (
     Account,
-    BillingMethod,
     Client,
     Invoice,
     PaymentAttempt,
     PaymentSource,
     Refund,
 )
+from models.billing_method import CardOfClient
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import attempt_for_update
@@ -96,7 +96,7 @@ def begin_attempt(
     session: Session,
     run: Run,
     invoice: Invoice,
-    method: BillingMethod,
+    method: CardOfClient,
     *,
     origin: Origin,
     ended: Ended,
@@ -140,7 +140,7 @@ def begin_attempt(
 def begin_credit_attempt(
     session: Session,
     run: Run,
-    method: BillingMethod,
+    method: CardOfClient,
     *,
     purpose: AttemptPurpose,
     amount: int,
@@ -166,9 +166,7 @@ def begin_credit_attempt(
     )
 
 
-def _begin(
-    session: Session, run: Run, method: BillingMethod, ended: Ended, **asked: object
-) -> Call:
+def _begin(session: Session, run: Run, method: CardOfClient, ended: Ended, **asked: object) -> Call:
     """Write an attempt down under a key of its own, before the card is touched; then ask."""
     attempt_id = session.scalars(select(func.uuid7())).one()
     attempt = PaymentAttempt(
@@ -178,6 +176,8 @@ def _begin(
         job_id=run.job_id,
         customer=method.stripe_customer,
         payment_method=method.payment_method,
+        card_brand=method.brand,
+        card_last4=method.last4,
         idempotency_key=f"duecourse-attempt-{attempt_id}",
         first_asked_at=run.now,
         next_ask_at=next_ask(0, run.now, run.now),
@@ -190,7 +190,7 @@ def _begin(
 
 
 def require_tries_left(
-    session: Session, invoice: Invoice, method: BillingMethod, *, now: datetime
+    session: Session, invoice: Invoice, method: CardOfClient, *, now: datetime
 ) -> None:
     """Check that the card networks allow another try of an invoice on this card.
 
@@ -469,16 +469,39 @@ class _Settlement:
         """The card refused: the next try follows the schedule, if any try can help."""
         self._attempt.decline_class = kind
         if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
-            self._invoice.failures += 1
-            self._invoice.next_attempt_at = (
-                self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
-            )
+            self._plan_next_try(kind)
             self._hold_the_rest()
         self._card.declined(kind)
+        goes_on = self._goes_on_with_backup(kind)
+        if goes_on:
+            self._invoice.next_attempt_at = self._now
         self._use_credit()
-        if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
+        if self._invoice.status != InvoiceStatus.OPEN:
+            return
+        if self._decides_next_try and not goes_on:
             self._tell()
             self._give_up_if_exhausted()
+
+    def _plan_next_try(self, kind: DeclineClass) -> None:
+        if self._card.is_backup:
+            # It is one more try beside the schedule, which had ended with the first card's.
+            self._invoice.next_attempt_at = None
+            return
+        self._invoice.failures += 1
+        self._invoice.next_attempt_at = (
+            self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
+        )
+
+    def _goes_on_with_backup(self, kind: DeclineClass) -> bool:
+        """Whether the client's second card is tried now: nothing has failed for good before that."""
+        backup = self._card.gives_way(kind)
+        if backup is None or self._invoice.status != InvoiceStatus.OPEN:
+            return False
+        try:
+            require_tries_left(self._session, self._invoice, backup, now=self._now)
+        except RuleViolation:
+            return False
+        return True
 
     def refuse(self, code: str) -> None:
         """Stripe did not even ask the card: whose fault that is decides what can help."""

@@ -596,7 +596,16 @@ CHECKS = {
                       COALESCE(stopped_for, 'nothing'))
           FROM invoices LEFT JOIN billing_methods USING (client_id)
          WHERE invoices.account_id = :account AND next_attempt_at IS NOT NULL
-           AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL)
+           AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL
+                AND NOT EXISTS (SELECT FROM backup_methods AS backups
+                                  JOIN clients ON clients.id = backups.client_id
+                                 WHERE backups.client_id = invoices.client_id
+                                   AND clients.use_backup_card AND backups.stopped_for IS NULL))
+    """,
+    "a_clients_second_card_is_another_one": """
+        SELECT client_id::text, concat('both its cards are ', card.payment_method)
+          FROM billing_methods AS card JOIN backup_methods AS backup USING (client_id)
+         WHERE card.account_id = :account AND card.payment_method = backup.payment_method
     """,
     "amounts_credited_equal_their_notes": """
         SELECT invoices.id::text,

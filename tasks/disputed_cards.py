@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from billing.disputes import STOPPED_FOR_DISPUTE, DisputeState
-from models import BillingMethod
+from models import BackupMethod, BillingMethod
 from models.dispute import disputes_on
 from tasks.auto_top_ups import ask_for_top_ups, begin_anew
 from tasks.tried_cards import stop_tries, try_all_again
@@ -17,6 +17,7 @@ def stop_disputed_card(session: Session, client_id: UUID, payment_method: str) -
     card = _card(session, client_id, payment_method)
     if card is not None:
         card.stopped_for = card.stopped_for or STOPPED_FOR_DISPUTE
+    if isinstance(card, BillingMethod):
         stop_tries(session, client_id)
 
 
@@ -34,6 +35,8 @@ def resume_disputed_card(
     if session.scalar(in_the_way.limit(1)) is not None:
         return
     card.stopped_for = None
+    if not isinstance(card, BillingMethod):
+        return
     try_all_again(session, client_id, now)
     begin_anew(session, client_id)
     ask_for_top_ups(session, [client_id], requested_by=requested_by)
@@ -45,7 +48,12 @@ def stop_of(session: Session, client_id: UUID, payment_method: str) -> str | Non
     return None if session.scalar(is_open) is None else STOPPED_FOR_DISPUTE
 
 
-def _card(session: Session, client_id: UUID, payment_method: str) -> BillingMethod | None:
-    """The card, if its client is still on it."""
+def _card(
+    session: Session, client_id: UUID, payment_method: str
+) -> BillingMethod | BackupMethod | None:
+    """The card, if its client is still on it, or has it as the second one."""
     card = session.get(BillingMethod, client_id, with_for_update=True)
-    return card if card is not None and card.payment_method == payment_method else None
+    if card is not None and card.payment_method == payment_method:
+        return card
+    backup = session.get(BackupMethod, client_id, with_for_update=True)
+    return backup if backup is not None and backup.payment_method == payment_method else None

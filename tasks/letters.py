@@ -194,6 +194,28 @@ def payment_failed(
     )
 
 
+def card_expiring(
+    *, account: str, client: str, card: str, good_until: str, has_expired: bool, link: str
+) -> Letter:
+    """For a card that will soon be too old, or is.
+
+    Args:
+        card: "Visa ending in 4242".
+        good_until: Its last day: "31 August 2030".
+        has_expired: That day is past.
+        link: Where the client can leave another card.
+    """
+    return _letter(
+        MailKind.CARD_EXPIRING,
+        account,
+        client,
+        card=one_line(card),
+        good_until=good_until,
+        has_expired=has_expired,
+        link=link,
+    )
+
+
 def _letter(kind: MailKind, account: str, client: str, **facts: object) -> Letter:
     facts |= {"account": one_line(account), "client": one_line(client)}
     subject, text, html = (

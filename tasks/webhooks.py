@@ -19,6 +19,7 @@ from gateways.stripe_events import DISPUTES_TOLD, event_from
 from models import Mail, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
 from tasks.attempts import settle_attempt
+from tasks.card_events import handle_card_event, is_about_cards
 from tasks.collecting import wake_collection
 from tasks.disputes import handle_dispute, handle_refunded_charge
 from tasks.enqueueing import enqueue_for_each
@@ -100,19 +101,26 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 @job(queue="payments")
 def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
-    """Write down what an event says of a charge, refund or dispute of ours; the rest is left alone."""
+    """Write down what an event says of a charge, refund, dispute or card of ours; not the rest."""
     event = _lock(session, event_id)
     if event.handled_at is not None:
         return Skip("event_handled", "the event was handled before")
     event.handled_at = run.now
     told = event_from(event.payload)
+    if is_about_cards(told):
+        return handle_card_event(run, session, event, told)
     if told.refund is not None:
         return _handle_refund(run, session, event, told.refund)
     if told.type in DISPUTES_TOLD:
         return handle_dispute(run, session, event, told)
     if told.refunded is not None:
         return handle_refunded_charge(session, event, told.refunded)
-    report = told.report
+    return _handle_charge(run, session, event, told.report)
+
+
+def _handle_charge(
+    run: Run, session: Session, event: WebhookEvent, report: CardReport | None
+) -> Outcome:
     attempt_id = None if report is None else _attempt_told_of(session, report)
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"

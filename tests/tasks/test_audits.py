@@ -876,6 +876,15 @@ BREACHES = [
         ],
     ),
     (
+        "a_clients_second_card_is_another_one",
+        [
+            (
+                "INSERT INTO backup_methods (client_id, account_id, stripe_customer, payment_method)"
+                " SELECT client_id, account_id, 'cus_2', payment_method FROM billing_methods"
+            )
+        ],
+    ),
+    (
         "amounts_credited_equal_their_notes",
         [
             (
