@@ -23,6 +23,7 @@ from api import (
     credit_refunds,
     draft_editing,
     health,
+    hosted_invoices,
     invoice_commands,
     invoices,
     jobs,
@@ -129,6 +130,6 @@ def create_app(
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
-    for page in (webhooks, health, metrics, pages):
+    for page in (webhooks, health, metrics, pages, hosted_invoices):
         app.include_router(page.router)
     return app

@@ -21,6 +21,7 @@ class PaymentEvent:
             success, failure, processing, need for action or cancellation. Otherwise ``None``, also
             where the payment is in none of the states of ``CardStatus``.
         refund: How a refund stood, in an event that says that.
+        page: Stripe's id of a page on which something was done or ended; ask how it stands.
         payload: The whole event, as it came.
     """
 
@@ -30,6 +31,7 @@ class PaymentEvent:
     report: CardReport | None
     payload: Mapping[str, Any]
     refund: RefundReport | None = None
+    page: str | None = None
 
 
 class PaymentEvents(Protocol):

@@ -26,6 +26,12 @@ REFUNDS_TOLD = frozenset(
 )
 """The types of event that tell what became of a refund; one thing may be told by several."""
 
+PAGES_TOLD = frozenset(
+    f"checkout.session.{ending}"
+    for ending in ("completed", "expired", "async_payment_succeeded", "async_payment_failed")
+)
+"""The types of event after which a page stands otherwise."""
+
 
 class StripeEvents:
     """Trusts what Stripe has signed, if it did so just now: every try to deliver is signed anew.
@@ -78,6 +84,7 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
             report=_report(payload),
             payload=payload,
             refund=_refund(payload),
+            page=_page(payload),
         )
     except (
         AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError,
@@ -92,6 +99,10 @@ def _report(payload: Mapping[str, Any]) -> CardReport | None:
 def _refund(payload: Mapping[str, Any]) -> RefundReport | None:
     is_told = payload["type"] in REFUNDS_TOLD
     return refund_report(payload["data"]["object"]) if is_told else None
+
+
+def _page(payload: Mapping[str, Any]) -> str | None:
+    return str(payload["data"]["object"]["id"]) if payload["type"] in PAGES_TOLD else None
 
 
 def _signed_at(signature: str) -> datetime:

@@ -34,6 +34,7 @@ class Client(Base):
     ``review_hours`` too, unless ``review_by_person``; ``tax_rates``, ids of ``TaxRate``, too, but an
     empty list is none. ``activated_at`` is when the client was last put on a cycle: the scheduler bills only
     periods that end after it. The row's lock is what serialises everything that drafts.
+    ``stripe_customer`` is the customer at Stripe that was made for it, if one was.
     """
 
     __tablename__ = "clients"
@@ -79,6 +80,7 @@ class Client(Base):
     tax_exempt: Mapped[bool] = mapped_column(server_default="false")
     billing_paused: Mapped[bool] = mapped_column(server_default="false")
     collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    stripe_customer: Mapped[str | None]
     archived_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
 

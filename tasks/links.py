@@ -23,6 +23,11 @@ class Links:
         self._invoices = URLSafeSerializer(secret_key, salt="duecourse.invoice")
         self._portals = URLSafeTimedSerializer(secret_key, salt="duecourse.portal")
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether the pages are reached by https."""
+        return self._public_url.startswith("https:")
+
     def to_invoice(self, invoice_id: UUID) -> str:
         """Where a client sees and pays a finalized invoice."""
         return f"{self._public_url}/i/{self._invoices.dumps(invoice_id.hex)}"

@@ -37,7 +37,7 @@ from tasks import letters
 from tasks.calls import Call, Gateways, Step
 from tasks.invoice_documents import filename, invoice_document, written_date
 from tasks.kinds import BULK_PRIORITY, Run, job
-from tasks.letters import Letter, LetterInvoice, letter_invoice
+from tasks.letters import Letter, LetterInvoice, LetterLinks, letter_invoice
 from tasks.outcomes import Done, Outcome, Retry, Skip, Snooze
 
 MAX_ATTACHED = 20
@@ -52,6 +52,8 @@ AGAIN_AFTER, AGAIN_AFTER_AT_MOST = timedelta(minutes=1), timedelta(minutes=15)
 ANNOUNCED_WITHIN = timedelta(days=7)
 """An announcement that was kept waiting for longer is not sent: its dates are past, and other mails
 have told of its invoices since."""
+
+_ABOUT_A_CHARGE = frozenset({MailKind.PAYMENT_FAILED, MailKind.AUTHENTICATION_NEEDED})
 
 _METHODS = {
     "bank_transfer": "Bank transfer",
@@ -142,7 +144,8 @@ def _made(parcel: _Parcel, gateways: Gateways) -> gateway.Mail:
         if room < 0:
             break
         attachments.append(Attachment(name, "application/pdf", pdf))
-    letter = parcel.write(attached=len(attachments)) if parcel.documents else parcel.write()
+    write = partial(parcel.write, links=LetterLinks(gateways.links, parcel.client.id))
+    letter = write(attached=len(attachments)) if parcel.documents else write()
     return gateway.Mail(
         sender=Mailbox(gateways.mail_sender, letters.one_line(parcel.account.name)),
         to=(Mailbox(mail.recipient, letters.one_line(parcel.client.name)),),
@@ -203,7 +206,7 @@ def _needless(mail: Mail, invoices: Sequence[Invoice], now: datetime) -> Skip | 
                 return Skip("too_old", "the mail was kept waiting for too long")
             if any(_is_listed(mail, invoice) for invoice in invoices):
                 return None
-        case MailKind.PAYMENT_FAILED:
+        case MailKind.PAYMENT_FAILED | MailKind.AUTHENTICATION_NEEDED:
             # One of a top-up asks for a card, whatever becomes of the credit.
             if not mail.invoice_ids or any(invoice.outstanding for invoice in invoices):
                 return None
@@ -239,7 +242,7 @@ def _pack(session: Session, mail: Mail, invoices: Sequence[Invoice]) -> _Parcel:
             invoices, key=lambda one: one.outstanding == 0 and not _is_ours_to_end(mail, one)
         )
     # A failed payment's invoice came with the mail that announced it.
-    attached = [] if mail.kind == MailKind.PAYMENT_FAILED else invoices[:MAX_ATTACHED]
+    attached = [] if mail.kind in _ABOUT_A_CHARGE else invoices[:MAX_ATTACHED]
     return _Parcel(
         account,
         client,
@@ -261,6 +264,8 @@ def _letter(
         case MailKind.PAYMENT_FAILED:
             invoice = invoices[0] if invoices else None
             return _failed(session, account, client, invoice, mail.attempt_id)
+        case MailKind.AUTHENTICATION_NEEDED:
+            return _authentication_needed(session, account, client, invoices[0], mail.attempt_id)
 
 
 def _ready(
@@ -351,12 +356,30 @@ def _failed(
         invoice=None if invoice is None else _listed(session, [invoice])[0],
         tried=format_amount(attempt.amount, attempt.currency),
         reason=_reason(attempt, kind),
-        next_try=None
-        if invoice is None or invoice.next_attempt_at is None
-        else written_date(local_date(invoice.next_attempt_at, client.zone(account))),
+        next_try=None if invoice is None else _next_try(invoice, account, client),
         needs_authentication=kind == DeclineClass.NEEDS_AUTHENTICATION,
         needs_new_card=kind in STOPS_AUTOMATIC_TRIES,
     )
+
+
+def _authentication_needed(
+    session: Session, account: Account, client: Client, invoice: Invoice, attempt_id: UUID | None
+) -> Callable[..., Letter]:
+    attempt = session.get_one(PaymentAttempt, attempt_id)
+    return partial(
+        letters.authentication_needed,
+        account=account.name,
+        client=client.name,
+        invoice=_listed(session, [invoice])[0],
+        tried=format_amount(attempt.amount, attempt.currency),
+        next_try=_next_try(invoice, account, client),
+    )
+
+
+def _next_try(invoice: Invoice, account: Account, client: Client) -> str | None:
+    if invoice.next_attempt_at is None:
+        return None
+    return written_date(local_date(invoice.next_attempt_at, client.zone(account)))
 
 
 def _reason(attempt: PaymentAttempt, kind: DeclineClass) -> str:
