@@ -123,6 +123,7 @@ class AccountReport(BaseModel):
                         "invoice_ready": True,
                         "receipt": True,
                         "payment_failed": False,
+                        "authentication_needed": True,
                     },
                     "number_format": "INV-{year}-{seq:06}",
                     "credit_note_format": "CN-{seq:06}",

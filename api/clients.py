@@ -144,6 +144,7 @@ class ClientReport(BaseModel):
                         "invoice_ready": None,
                         "receipt": False,
                         "payment_failed": None,
+                        "authentication_needed": None,
                     },
                     "billing_method": METHOD_EXAMPLE,
                     "archived": False,

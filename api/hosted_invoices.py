@@ -23,6 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from api.client_links import LinksOf, links_of
 from api.documents import DocumentsOf, PdfAnswer
 from api.transactions import EngineOf, Transaction, turn
 from billing.errors import NotFound
@@ -40,7 +41,6 @@ from tasks.hosted_invoices import (
     standing_of,
 )
 from tasks.invoice_documents import filename, invoice_document
-from tasks.links import Links
 
 router = APIRouter(include_in_schema=False)
 
@@ -65,22 +65,12 @@ _templates = Environment(
 )
 
 
-def links_of(request: Request) -> Links:
-    """What reads the links.
-
-    Raises:
-        NotFound: This process was given no key: it has signed none.
-    """
-    links: Links | None = request.app.state.links
-    if links is None:
-        raise NotFound("page", "of this link")
-    return links
-
-
-def invoice_linked(token: str, request: Request) -> UUID | None:
+def invoice_linked(token: str, links: LinksOf) -> UUID | None:
     """The invoice that an address is for; ``None`` where we have signed no such link."""
+    if links is None:
+        return None
     try:
-        return links_of(request).invoice_of(token)
+        return links.invoice_of(token)
     except NotFound:
         return None
 
@@ -136,8 +126,9 @@ def pay(
         return _page(request, "not_from_here.html", status=403, here=f"/i/{token}")
     here = f"/i/{token}"
     try:
+        invoice_id = _known(linked)
         with Session(engine) as session, session.begin():
-            invoice = finalized_invoice(session, _known(linked))
+            invoice = finalized_invoice(session, invoice_id)
             address = page_address(session, invoice, database_now(session))
             if address is not None:
                 return _go_to(address)
@@ -146,7 +137,7 @@ def pay(
             job_id = ask_for_page(session, invoice)
     except NotFound:
         return _not_found()
-    return _Opening(engine, invoice.id, job_id, here)
+    return _Opening(engine, invoice_id, job_id, here)
 
 
 @router.api_route("/i/{token}/pay", methods=_GET)
@@ -257,7 +248,8 @@ def _page(request: Request, name: str, *, status: int = 200, **facts: object) ->
 
 def _form_targets(request: Request) -> str:
     """Where the button may lead: here, and from here to Stripe, under a name of the account's too."""
-    is_secure = links_of(request).is_secure
+    links = links_of(request)
+    is_secure = links is not None and links.is_secure
     return "'self' https:" if is_secure else "'self' https: http:"
 
 

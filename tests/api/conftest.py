@@ -19,7 +19,9 @@ from gateways.stripe_events import StripeEvents
 from models import Account, ApiKey, Scope
 from tasks.accounts import create_account
 from tasks.calls import Gateways
+from tasks.links import Links
 from tests.api.calls import a_card, a_charge, a_draft, done
+from tests.processes import SECRET_KEY
 
 Caller = Callable[..., TestClient]
 PutCard = Callable[..., dict[str, Any]]
@@ -35,7 +37,8 @@ def event_readers(directory: Path) -> EventReaders:
 
 @pytest.fixture
 def app(engine: Engine, event_readers: EventReaders) -> FastAPI:
-    return create_app(engine, event_readers=event_readers)
+    links = Links("http://testserver", SECRET_KEY)
+    return create_app(engine, event_readers=event_readers, links=links)
 
 
 @pytest.fixture

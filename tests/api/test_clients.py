@@ -32,7 +32,12 @@ def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> 
         "auto_collect": False,
         "review_hours": 48,
         "paused": {"billing": False, "collection": True},
-        "notifications": {"invoice_ready": None, "receipt": False, "payment_failed": True},
+        "notifications": {
+            "invoice_ready": None,
+            "receipt": False,
+            "payment_failed": True,
+            "authentication_needed": None,
+        },
     }
 
     answer = api.post("/v1/clients", json=new)
@@ -155,7 +160,9 @@ def test_a_clients_own_switches_are_set_one_by_one_and_left_to_the_account_again
     api: TestClient, ada: dict[str, Any]
 ) -> None:
     url = f"/v1/clients/{ada['id']}"
-    unset = {"invoice_ready": None, "receipt": None, "payment_failed": None}
+    unset = dict.fromkeys(
+        ("invoice_ready", "receipt", "payment_failed", "authentication_needed"), None
+    )
 
     def switch(**switches: bool | None) -> dict[str, bool | None]:
         shown: dict[str, bool | None] = api.patch(url, json={"notifications": switches}).json()[

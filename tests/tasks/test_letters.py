@@ -373,7 +373,7 @@ def test_a_payment_the_bank_wants_confirmed_says_so() -> None:
     letter = failed(needs_authentication=True)
     assert letter.subject == "Please confirm your payment: INV-000042 from Bluebird Prep"
     assert says(letter, "Your bank wants you to confirm this payment.")
-    assert says(letter, "You can also give us another card.")
+    assert says(letter, "You can also give us another card")
     assert not says(letter, "We will not try again")
 
 
