@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from gateways.cards import CardReport, RefundReport
+from gateways.checkout import CheckoutReport
+from gateways.saved_cards import SavedCard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,10 @@ class PaymentEvent:
             success, failure, processing, need for action or cancellation. Otherwise ``None``, also
             where the payment is in none of the states of ``CardStatus``.
         refund: How a refund stood, in an event that says that.
-        page: Stripe's id of a page on which something was done or ended; ask how it stands.
+        checkout: How a page stood, in an event of one that was used, has expired, or whose bank
+            debit came to its end.
+        card: A card as it is after the event, in one of a card that was changed or forgotten.
+        deleted_customer: Stripe's id of a customer, in an event of one that was deleted.
         payload: The whole event, as it came.
     """
 
@@ -31,7 +36,9 @@ class PaymentEvent:
     report: CardReport | None
     payload: Mapping[str, Any]
     refund: RefundReport | None = None
-    page: str | None = None
+    checkout: CheckoutReport | None = None
+    card: SavedCard | None = None
+    deleted_customer: str | None = None
 
 
 class PaymentEvents(Protocol):

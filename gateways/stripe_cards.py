@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import stripe
+from stripe.params import PaymentIntentListParams
 
 from billing.card_amounts import from_stripe, to_stripe
 from billing.declines import DeclineClass, decline_class
@@ -72,24 +73,33 @@ class StripeCards:
 
     def look_up(self, order: CardCharge) -> CardReport | None:
         """How a charge stands, if there is one; see ``CardGateway``."""
-        attempt = order.metadata["attempt"]
         # Not by searching, which finds a new payment a minute late.
+        since: PaymentIntentListParams = {
+            "created": {"gte": int((order.sent_since - LOOK_BACK).timestamp())},
+            "limit": PAGE,
+        }
         with asking():
-            listed = self._api.v1.payment_intents.list(
-                {
-                    "customer": order.customer,
-                    "created": {"gte": int((order.sent_since - LOOK_BACK).timestamp())},
-                    "limit": PAGE,
-                }
-            )
-            intents = (intent.to_dict() for intent in listed.auto_paging_iter())
-            reports = [
-                _report(intent)
-                for intent in intents
-                if intent["metadata"].get("attempt") == attempt
-            ]
+            try:
+                reports = self._attempted(order, {**since, "customer": order.customer})
+            except stripe.InvalidRequestError as error:
+                if error.code != "resource_missing" or not self._is_deleted(order.customer):
+                    raise
+                # Of the payment, if there is one, nothing was deleted.
+                reports = self._attempted(order, since)
         # A key that Stripe forgot may have made a second one: that with the money counts.
         return min(reports, key=lambda report: list(CardStatus).index(report.status), default=None)
+
+    def _is_deleted(self, customer: str) -> bool:
+        """Whether a customer was deleted; fails for one that this Stripe account never had."""
+        return "deleted" in self._api.v1.customers.retrieve(customer).to_dict()
+
+    def _attempted(self, order: CardCharge, wanted: PaymentIntentListParams) -> list[CardReport]:
+        listed = self._api.v1.payment_intents.list(wanted)
+        intents = (intent.to_dict() for intent in listed.auto_paging_iter())
+        attempt = order.metadata["attempt"]
+        return [
+            _report(intent) for intent in intents if intent["metadata"].get("attempt") == attempt
+        ]
 
     def retrieve(self, payment_intent: str) -> CardReport:
         """How a payment stands; see ``CardGateway``."""

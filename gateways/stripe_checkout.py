@@ -34,22 +34,20 @@ class StripeCheckout:
             opened = self._api.at(order.merchant).checkout.sessions.create(
                 wanted, {"idempotency_key": order.idempotency_key}
             )
-            return checkout_report(opened.to_dict())
+            return _report(opened.to_dict())
 
     def retrieve(self, session: str, merchant: Merchant) -> CheckoutReport:
         """How a page stands; see ``CheckoutGateway``."""
         with refusable():
             sessions = self._api.at(merchant).checkout.sessions
-            return checkout_report(sessions.retrieve(session, {"expand": _WITH_INTENTS}).to_dict())
+            return _report(sessions.retrieve(session, {"expand": _WITH_INTENTS}).to_dict())
 
     def expire(self, session: str, merchant: Merchant) -> CheckoutReport:
         """Close a page; see ``CheckoutGateway``."""
         with asking():
             sessions = self._api.at(merchant).checkout.sessions
             try:
-                return checkout_report(
-                    sessions.expire(session, {"expand": _WITH_INTENTS}).to_dict()
-                )
+                return _report(sessions.expire(session, {"expand": _WITH_INTENTS}).to_dict())
             except stripe.InvalidRequestError:
                 # It was paid, or has expired, or was never there: that it says itself.
                 report = self.retrieve(session, merchant)
@@ -58,8 +56,8 @@ class StripeCheckout:
                 return report
 
 
-def checkout_report(session: Mapping[str, Any]) -> CheckoutReport:
-    """How a page stands, as told by a session of Stripe's.
+def checkout_report(session: Mapping[str, Any]) -> CheckoutReport | None:
+    """How a page stands, as told by a session of Stripe's in one of the states of CheckoutStatus.
 
     A session that names its payment without telling of it, as those in events do, tells only of
     one that succeeded.
@@ -70,6 +68,8 @@ def checkout_report(session: Mapping[str, Any]) -> CheckoutReport:
     """
     if session["object"] != "checkout.session":
         raise ValueError(f"{session['object']} is no checkout session")
+    if session["status"] not in tuple(CheckoutStatus):
+        return None
     return CheckoutReport(
         session=str(session["id"]),
         status=CheckoutStatus(session["status"]),
@@ -79,6 +79,13 @@ def checkout_report(session: Mapping[str, Any]) -> CheckoutReport:
         payment_method=_card_left(session["setup_intent"]),
         metadata=dict(session.get("metadata") or {}),
     )
+
+
+def _report(session: Mapping[str, Any]) -> CheckoutReport:
+    report = checkout_report(session)
+    if report is None:
+        raise ValueError(f"{session['id']} is {session['status']}")
+    return report
 
 
 def _card_left(setup: object) -> str | None:

@@ -8,8 +8,12 @@ from typing import Any
 import stripe
 
 from gateways.cards import CardReport, RefundReport
+from gateways.checkout import CheckoutReport
 from gateways.payment_events import PaymentEvent
+from gateways.saved_cards import SavedCard
 from gateways.stripe_cards import card_report, refund_report
+from gateways.stripe_checkout import checkout_report
+from gateways.stripe_saved_cards import saved_card
 from gateways.webhooks import MalformedEvents, UntrustedEvents
 
 TOLERANCE = timedelta(minutes=5)
@@ -26,11 +30,19 @@ REFUNDS_TOLD = frozenset(
 )
 """The types of event that tell what became of a refund; one thing may be told by several."""
 
-PAGES_TOLD = frozenset(
+
+CHECKOUTS_TOLD = frozenset(
     f"checkout.session.{ending}"
     for ending in ("completed", "expired", "async_payment_succeeded", "async_payment_failed")
 )
-"""The types of event after which a page stands otherwise."""
+"""The types of event that tell what became of a page; a payment there has events of its own."""
+
+CARDS_TOLD = frozenset(
+    f"payment_method.{ending}" for ending in ("updated", "automatically_updated", "detached")
+)
+"""The types of event that tell what a card has become."""
+
+CUSTOMER_DELETED = "customer.deleted"
 
 
 class StripeEvents:
@@ -84,7 +96,9 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
             report=_report(payload),
             payload=payload,
             refund=_refund(payload),
-            page=_page(payload),
+            checkout=_checkout(payload),
+            card=_card(payload),
+            deleted_customer=_deleted_customer(payload),
         )
     except (
         AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError,
@@ -101,8 +115,18 @@ def _refund(payload: Mapping[str, Any]) -> RefundReport | None:
     return refund_report(payload["data"]["object"]) if is_told else None
 
 
-def _page(payload: Mapping[str, Any]) -> str | None:
-    return str(payload["data"]["object"]["id"]) if payload["type"] in PAGES_TOLD else None
+def _checkout(payload: Mapping[str, Any]) -> CheckoutReport | None:
+    is_told = payload["type"] in CHECKOUTS_TOLD
+    return checkout_report(payload["data"]["object"]) if is_told else None
+
+
+def _card(payload: Mapping[str, Any]) -> SavedCard | None:
+    return saved_card(payload["data"]["object"]) if payload["type"] in CARDS_TOLD else None
+
+
+def _deleted_customer(payload: Mapping[str, Any]) -> str | None:
+    is_told = payload["type"] == CUSTOMER_DELETED
+    return str(payload["data"]["object"]["id"]) if is_told else None
 
 
 def _signed_at(signature: str) -> datetime:

@@ -109,8 +109,8 @@ def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
     told = event_from(event.payload)
     if told.refund is not None:
         return _handle_refund(run, session, event, told.refund)
-    if told.page is not None:
-        return _handle_page(run, session, event, told.page)
+    if told.checkout is not None:
+        return _handle_page(run, session, event, told.checkout.session)
     report = told.report
     attempt_id = None if report is None else _attempt_told_of(session, report)
     if report is None or attempt_id is None:

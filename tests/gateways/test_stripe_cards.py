@@ -653,6 +653,47 @@ def test_a_charge_is_found_among_many(
     assert "starting_after" in listings[-1].parameters
 
 
+def test_a_charge_is_found_also_when_its_customer_was_deleted(
+    cards: CardGateway,
+    control: StripeSandboxControl,
+    order: CardCharge,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stripe_cards, "PAGE", 2)
+    control.add_fault("lost_answer", path=INTENTS, times=3)
+    with pytest.raises(ChargeOutcomeUnknown):
+        cards.charge(order)
+    for _ in range(3):
+        cards.charge(charge_of(make_cardholder(control.url)))
+    control.delete_customer(order.customer)
+    found = cards.look_up(order)
+    assert found is not None
+    assert (found.status, found.metadata) == (CardStatus.SUCCEEDED, order.metadata)
+    late = order.sent_since + timedelta(hours=2)
+    assert cards.look_up(replace(order, sent_since=late)) is None
+    listings = control.requests(method="GET", path=INTENTS)
+    assert {entry.parameters.get("created[gte]") for entry in listings[-2:]} == {
+        str(int((late - stripe_cards.LOOK_BACK).timestamp()))
+    }
+
+
+def test_in_an_account_that_never_had_the_customer_nothing_can_be_told(
+    cards: CardGateway, order: CardCharge
+) -> None:
+    with pytest.raises(CardsUnavailable, match="404 No such customer"):
+        cards.look_up(replace(order, customer="cus_of_another_account"))
+
+
+def test_a_charge_of_a_deleted_customer_that_never_arrived_is_not_found(
+    cards: CardGateway, control: StripeSandboxControl, order: CardCharge
+) -> None:
+    control.delete_customer(order.customer)
+    assert cards.look_up(order) is None
+    with pytest.raises(ChargeRefused) as refused:
+        cards.charge(order)
+    assert refused.value.code == "resource_missing"
+
+
 def test_a_charge_is_looked_for_from_an_hour_before_it_was_sent(
     cards: CardGateway, order: CardCharge
 ) -> None:

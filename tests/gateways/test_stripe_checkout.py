@@ -526,12 +526,16 @@ def test_a_payment_in_no_known_state_is_unknown() -> None:
 
 def test_a_payment_that_nothing_was_tried_for_is_none() -> None:
     session = _session(payment_intent=INTENT | {"status": "requires_payment_method"})
-    assert checkout_report(session).payment is None
+    report = checkout_report(session)
+    assert report is not None
+    assert report.payment is None
 
 
 def test_an_amount_of_parts_that_we_do_not_have_is_no_payment() -> None:
     session = _session(payment_intent="pi_1", payment_status="paid", currency="isk", amount_total=5)
-    assert checkout_report(session).payment is None
+    report = checkout_report(session)
+    assert report is not None
+    assert report.payment is None
 
 
 def test_a_server_that_is_not_there_can_be_asked_later(order: CheckoutOrder) -> None:

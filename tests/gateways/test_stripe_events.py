@@ -1,7 +1,8 @@
 import json
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
@@ -11,11 +12,24 @@ import pytest
 import stripe
 
 from gateways.cards import CardCharge, CardReport, CardStatus
+from gateways.checkout import CheckoutOrder, CheckoutStatus
+from gateways.merchants import DEPLOYMENT
+from gateways.payment_events import PaymentEvent
 from gateways.sandbox.stripe.cardholders import make_cardholder
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sandbox.stripe.webhooks import signature
-from gateways.stripe_events import StripeEvents, event_from
+from gateways.saved_cards import SavedCard
+from gateways.stripe_api import StripeApi
+from gateways.stripe_checkout import StripeCheckout
+from gateways.stripe_events import (
+    CARDS_TOLD,
+    CHECKOUTS_TOLD,
+    CUSTOMER_DELETED,
+    StripeEvents,
+    event_from,
+)
+from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.webhooks import MalformedEvents, UntrustedEvents
 from tests.gateways.sandbox.stripe.paying import Receiver, client_of
 from tests.stripe import cards_at_stripe
@@ -42,6 +56,25 @@ def event(kind: str = "payment_intent.succeeded", **intent: object) -> dict[str,
         "created": 1_795_000_000,
         "data": {"object": {**INTENT, **intent}},
     }
+
+
+SESSION: Mapping[str, Any] = {
+    "id": "cs_1",
+    "object": "checkout.session",
+    "amount_total": 12_34,
+    "currency": "usd",
+    "customer": "cus_1",
+    "metadata": {},
+    "payment_intent": None,
+    "payment_status": "unpaid",
+    "setup_intent": None,
+    "status": "complete",
+    "url": None,
+}
+
+
+def event_about(about: object, kind: str) -> dict[str, Any]:
+    return {**event(kind), "data": {"object": about}}
 
 
 BODY = json.dumps(event()).encode()
@@ -140,6 +173,114 @@ def test_events_of_charges_report_what_the_gateway_reported(
     assert [event_from(found.payload) for found in read] == read
 
 
+def told_by(
+    control: StripeSandboxControl, about: str, kinds: Collection[str]
+) -> list[tuple[str, PaymentEvent]]:
+    """The events of those types about an object, each by the last part of its type."""
+    return [
+        (event["type"].rpartition(".")[2], event_from(event))
+        for event in control.events()
+        if event["type"] in kinds and event["data"]["object"]["id"] == about
+    ]
+
+
+def test_events_of_pages_tell_how_the_page_stands(
+    sandbox: StripeSandbox, control: StripeSandboxControl
+) -> None:
+    customer = make_cardholder(sandbox.url).customer
+    order = CheckoutOrder(
+        amount=12_34,
+        currency="usd",
+        customer=customer,
+        idempotency_key="paid",
+        description="INV-1",
+        metadata={"attempt": "7"},
+        expires_at=datetime.now(UTC) + timedelta(hours=1),
+        success_url="https://pay.example/paid",
+        cancel_url="https://pay.example",
+    )
+    with StripeApi("sk_test_local", base_url=sandbox.url) as api:
+        checkout = StripeCheckout(api)
+        paid, debited, expired = (
+            checkout.open(replace(order, idempotency_key=key)).session for key in "abc"
+        )
+        left = checkout.open(replace(order, amount=None, idempotency_key="d")).session
+        control.pay_session(paid)
+        debit = control.pay_session(debited, "pm_usBankAccount_success")["payment_intent"]
+        control.settle(debit, "insufficient_funds")
+        control.expire_session(expired)
+        control.save_card(left)
+        asked = {one: checkout.retrieve(one, DEPLOYMENT) for one in (paid, expired)}
+    ((ending, told),) = told_by(control, paid, CHECKOUTS_TOLD)
+    assert (ending, told.checkout) == ("completed", asked[paid])
+    ((ending, told),) = told_by(control, expired, CHECKOUTS_TOLD)
+    assert (ending, told.checkout) == ("expired", asked[expired])
+    ((first, done), (then, failed)) = told_by(control, debited, CHECKOUTS_TOLD)
+    assert (first, then) == ("completed", "async_payment_failed")
+    for told in (done, failed):
+        assert told.checkout is not None
+        assert (told.checkout.status, told.checkout.payment) == (CheckoutStatus.COMPLETE, None)
+        assert told.checkout.metadata == {"attempt": "7"}
+    ((ending, told),) = told_by(control, left, CHECKOUTS_TOLD)
+    assert ending == "completed"
+    assert told.checkout is not None
+    assert (told.checkout.customer, told.checkout.payment_method) == (customer, None)
+    # The payment on a page is told by its own events, as any other.
+    ((_, told),) = told_by(control, debit, {"payment_intent.payment_failed"})
+    assert told.report is not None
+    assert (told.report.status, told.report.metadata) == (CardStatus.DECLINED, {"attempt": "7"})
+
+
+def test_a_bank_debit_of_a_page_is_told_once_it_is_paid() -> None:
+    page = {
+        **SESSION,
+        "payment_status": "paid",
+        "payment_intent": "pi_1",
+        "metadata": {"attempt": "7"},
+    }
+    told = event_from(event_about(page, "checkout.session.async_payment_succeeded")).checkout
+    assert told is not None
+    assert told.payment == CardReport(
+        payment_intent="pi_1",
+        status=CardStatus.SUCCEEDED,
+        amount_received=12_34,
+        currency="usd",
+        metadata={"attempt": "7"},
+    )
+
+
+def test_events_of_cards_tell_what_the_card_has_become(
+    sandbox: StripeSandbox, control: StripeSandboxControl
+) -> None:
+    holder = make_cardholder(sandbox.url)
+    stripe_itself = client_of(sandbox.url).v1
+    with StripeApi("sk_test_local", base_url=sandbox.url) as api:
+        asked = list[SavedCard]()
+        saved_cards = StripeSavedCards(api)
+        stripe_itself.payment_methods.update(holder.payment_method, {"card": {"exp_month": 7}})
+        asked.append(saved_cards.retrieve(holder.payment_method, DEPLOYMENT))
+        control.update_card(holder.payment_method, exp_year=2040, last4="1881")
+        asked.append(saved_cards.retrieve(holder.payment_method, DEPLOYMENT))
+        saved_cards.detach(holder.payment_method, DEPLOYMENT)
+        asked.append(saved_cards.retrieve(holder.payment_method, DEPLOYMENT))
+    told = told_by(control, holder.payment_method, CARDS_TOLD)
+    assert [ending for ending, _ in told] == ["updated", "automatically_updated", "detached"]
+    assert [one.card for _, one in told] == asked
+    assert [card.customer for card in asked] == [holder.customer, holder.customer, None]
+
+
+def test_the_deleting_of_a_customer_is_told_with_its_cards(
+    sandbox: StripeSandbox, control: StripeSandboxControl
+) -> None:
+    holder = make_cardholder(sandbox.url)
+    control.delete_customer(holder.customer)
+    ((_, told),) = told_by(control, holder.customer, {CUSTOMER_DELETED})
+    assert told.deleted_customer == holder.customer
+    ((_, told),) = told_by(control, holder.payment_method, CARDS_TOLD)
+    assert told.card is not None
+    assert (told.card.payment_method, told.card.customer) == (holder.payment_method, None)
+
+
 def test_an_event_is_read_with_its_parts(events: StripeEvents) -> None:
     read = events.read(BODY, signed(BODY), now=NOW)
     assert (read.id, read.type) == ("evt_1", "payment_intent.succeeded")
@@ -170,11 +311,16 @@ def test_amounts_are_in_our_minor_units() -> None:
         event("payment_intent.payment_failed", status="requires_payment_method"),
         event("payment_intent.succeeded", status="a new one"),
         event(currency="isk", amount_received=5),
+        event_about({**SESSION, "status": "a new one"}, "checkout.session.completed"),
+        event_about({**SESSION, "status": None}, "checkout.session.expired"),
+        event_about({"id": "pm_1"}, "payment_method.attached"),
+        event_about({"id": "cus_1"}, "customer.updated"),
     ],
 )
 def test_an_event_that_tells_no_status_of_ours_has_no_report(payload: dict[str, Any]) -> None:
     read = event_from(payload)
     assert read.report is None
+    assert (read.checkout, read.card, read.deleted_customer) == (None, None, None)
     assert read.payload == payload
 
 
@@ -254,6 +400,14 @@ MALFORMED: Mapping[str, Any] = {
     "no status": {**event(), "data": {"object": {"id": "pi_1"}}},
     "an amount in words": event(amount_received="much"),
     "metadata in a list": event(metadata=["attempt"]),
+    "a page that is none": event_about({"id": "cs_1"}, "checkout.session.completed"),
+    "a page of a payment in words": event_about(
+        {**SESSION, "payment_intent": "pi_1", "payment_status": "paid", "amount_total": "much"},
+        "checkout.session.completed",
+    ),
+    "a card that is none": event_about({**INTENT}, "payment_method.updated"),
+    "a card in a list": event_about([], "payment_method.detached"),
+    "a customer without an id": event_about({}, "customer.deleted"),
     "an error in words": event(last_payment_error="declined", status="requires_payment_method"),
 }
 
