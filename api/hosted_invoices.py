@@ -79,14 +79,19 @@ Linked = Annotated[UUID | None, Depends(invoice_linked)]
 
 
 @router.api_route("/i/{token}.pdf", methods=_GET)
-def show_pdf(linked: Linked, session: Transaction, documents: DocumentsOf) -> Response:
+def show_pdf(
+    linked: Linked, session: Transaction, documents: DocumentsOf, links: LinksOf
+) -> Response:
     """The invoice as the client got it by mail; what was paid since is on it."""
     try:
         invoice = finalized_invoice(session, _known(linked))
     except NotFound:
         return _not_found()
     return PdfAnswer(
-        documents, invoice_document(session, invoice), filename(invoice), headers=_PRIVATE
+        documents,
+        invoice_document(session, invoice, links),
+        filename(invoice),
+        headers=_PRIVATE,
     )
 
 

@@ -281,13 +281,17 @@ def show_invoice(
     responses={**PDF, **reads("invoice_not_found", "invoice_not_finalized")},
 )
 def show_pdf(
-    invoice_id: UUID, caller: Reader, session: Transaction, documents: DocumentsOf
+    invoice_id: UUID,
+    caller: Reader,
+    session: Transaction,
+    documents: DocumentsOf,
+    links: LinksOf,
 ) -> Response:
     """As the client gets it by mail; what was paid or credited since is on it."""
     invoice = invoice_of(session, caller, invoice_id)
     if invoice.status == InvoiceStatus.DRAFT:
         raise RuleViolation("invoice_not_finalized", "a draft has no document: finalize it first")
-    return PdfAnswer(documents, invoice_document(session, invoice), filename(invoice))
+    return PdfAnswer(documents, invoice_document(session, invoice, links), filename(invoice))
 
 
 def report_of(session: Session, invoice: Invoice, links: Links | None) -> InvoiceReport:

@@ -38,6 +38,7 @@ from tasks.calls import Call, Gateways, Step
 from tasks.invoice_documents import filename, invoice_document, written_date
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.letters import Letter, LetterInvoice, LetterLinks, letter_invoice
+from tasks.links import Links
 from tasks.outcomes import Done, Outcome, Retry, Skip, Snooze
 
 MAX_ATTACHED = 20
@@ -89,7 +90,7 @@ class _Parcel:
     client: Client
     mail: Mail
     write: Callable[..., Letter]
-    documents: Sequence[tuple[str, InvoiceDocument]]
+    documents: Sequence[tuple[str, UUID | None, InvoiceDocument]]
 
 
 @job(queue="mail", max_attempts=8, priority=BULK_PRIORITY)
@@ -138,8 +139,8 @@ def _made(parcel: _Parcel, gateways: Gateways) -> gateway.Mail:
     mail = parcel.mail
     attachments: list[Attachment] = []
     room = MAX_ATTACHED_BYTES
-    for name, document in parcel.documents:
-        pdf = gateways.documents.render_invoice_pdf(document)
+    for name, invoice_id, document in parcel.documents:
+        pdf = gateways.documents.render_invoice_pdf(_leading(document, invoice_id, gateways.links))
         room -= len(pdf)
         if room < 0:
             break
@@ -155,6 +156,13 @@ def _made(parcel: _Parcel, gateways: Gateways) -> gateway.Mail:
         attachments=tuple(attachments),
         custom_args={"mail": str(mail.id), "account": str(mail.account_id)},
         category=mail.kind,
+    )
+
+
+def _leading(document: InvoiceDocument, invoice_id: UUID | None, links: Links) -> InvoiceDocument:
+    """A document that leads to the page on which it can be paid, if it can be."""
+    return (
+        document if invoice_id is None else replace(document, pay_url=links.to_invoice(invoice_id))
     )
 
 
@@ -248,7 +256,14 @@ def _pack(session: Session, mail: Mail, invoices: Sequence[Invoice]) -> _Parcel:
         client,
         mail,
         _letter(session, account, client, mail, invoices),
-        [(filename(invoice), invoice_document(session, invoice)) for invoice in attached],
+        [
+            (
+                filename(invoice),
+                invoice.id if invoice.outstanding > 0 else None,
+                invoice_document(session, invoice),
+            )
+            for invoice in attached
+        ],
     )
 
 

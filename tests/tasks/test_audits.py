@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from billing.credit import CreditEntryKind
 from billing.postings import LedgerEvent
 from gateways.cards import CardReport, CardStatus, ChargeRefused, RefundReport, RefundStatus
+from gateways.checkout import CheckoutReport, CheckoutStatus
 from gateways.mail import Accepted
 from models import (
     Account,
@@ -44,6 +45,7 @@ from tasks.invoice_credits import credit_invoice
 from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
+from tasks.pay_pages import open_pay_page
 from tasks.paying_out import refund_credit
 from tasks.payment_refunds import refund_payment
 from tasks.refunds import settle_refund
@@ -106,6 +108,7 @@ def books(engine: Engine, account: Account) -> None:
     charge_for_credit(engine, account, with_card)
     send_mails(engine, account)
     grant_and_pay_out(engine, account)
+    open_a_page(engine, account)
 
 
 def move_credit_and_money(engine: Engine, account: Account, client: Client) -> None:
@@ -182,6 +185,20 @@ def grant_and_pay_out(engine: Engine, account: Account) -> None:
     perform(engine, grant_credit, account, **of_client, amount=200)
     perform(engine, refund_credit, account, **of_client, amount=120)
     perform(engine, expire_client_credit, account, client_id=client.id, now=NOW + timedelta(days=1))
+
+
+def open_a_page(engine: Engine, account: Account) -> None:
+    """A page on which a client may pay."""
+    invoice = an_invoice(engine, account, a_client(engine, account, name="dee"), "11.00")
+    asked = perform(engine, open_pay_page, account, invoice_id=invoice.id)
+    asked = answer(engine, asked, "cus_dee")
+    opened = CheckoutReport(
+        session=f"cs_{uuid4()}",
+        status=CheckoutStatus.OPEN,
+        url="https://pay.example/cs_1",
+        customer="cus_dee",
+    )
+    answer(engine, asked, opened)
 
 
 def give_back(engine: Engine, account: Account) -> None:
@@ -346,11 +363,11 @@ def told(status: CardStatus, amount: int = 0, decline_code: str | None = None) -
     )
 
 
-def answer(engine: Engine, step: Step, answered: object) -> None:
-    """Write down what a job's call was answered."""
+def answer(engine: Engine, step: Step, answered: object) -> Step:
+    """Write down what a job's call was answered; how the job goes on."""
     assert isinstance(step, Call)
     with Session(engine, expire_on_commit=False) as session, session.begin():
-        step.record(session, answered)
+        return step.record(session, answered)
 
 
 def tamper(session: Session, *statements: str) -> None:
@@ -780,6 +797,13 @@ BREACHES = [
         ],
     ),
     *(
+        ("pages_are_for_what_is_due", [f"UPDATE payment_attempts SET {change}"])
+        for change in (
+            "amount = amount + 1 WHERE checkout_session IS NOT NULL",
+            "checkout_expires_at = checkout_expires_at - interval '4 days' WHERE state = 'needs_action'",
+        )
+    ),
+    *(
         ("charges_are_answered_in_time", [f"UPDATE payment_attempts SET {change}"])
         for change in (
             "first_asked_at = first_asked_at - interval '4 days' WHERE state = 'pending'",
@@ -961,13 +985,18 @@ def test_a_charge_or_refund_is_overdue_by_the_clock_of_the_database_unless_told_
         session,
         "UPDATE payment_attempts SET first_asked_at = now() WHERE state = 'pending'",
         "UPDATE payment_attempts SET next_ask_at = now() WHERE state = 'pending'",
+        "UPDATE payment_attempts SET checkout_expires_at = now() WHERE state = 'needs_action'",
         "UPDATE refunds SET first_asked_at = now(), next_ask_at = now() WHERE state = 'pending'",
     )
     assert audit(session, account.id) == []
 
     in_four_days = database_now(session) + timedelta(days=4)
     late = [difference.rule for difference in audit(session, account.id, now=in_four_days)]
-    assert late == ["charges_are_answered_in_time", "refunds_are_answered_in_time"]
+    assert late == [
+        "pages_are_for_what_is_due",
+        "charges_are_answered_in_time",
+        "refunds_are_answered_in_time",
+    ]
 
 
 def test_runs_from_before_there_were_mails_are_not_accused(
