@@ -1,5 +1,6 @@
 """Pages at the local Stripe on which clients pay: opened, paid on and looked at by tests."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,16 +22,30 @@ class PagesOfToday:
     """The real gateway of pages, for tests that tell a story of another day.
 
     Stripe opens none that would end in its past. Asked for again, one ends when it did before.
+    Something may be done right ``before`` one is opened, or right ``after`` it.
     """
 
-    def __init__(self, pages: CheckoutGateway) -> None:
+    def __init__(self, pages: CheckoutGateway, **when: Callable[[], None]) -> None:
         self._pages = pages
         self._ends: dict[str, datetime] = {}
+        self.do(**when)
+
+    def do(
+        self, *, before: Callable[[], None] | None = None, after: Callable[[], None] | None = None
+    ) -> None:
+        """Have this done at every opening from now on."""
+        self._before = before
+        self._after = after
 
     def open(self, order: CheckoutOrder) -> CheckoutReport:
         in_an_hour = datetime.now(UTC) + timedelta(hours=1)
         ends_at = self._ends.setdefault(order.idempotency_key, in_an_hour)
-        return self._pages.open(replace(order, expires_at=ends_at))
+        if self._before:
+            self._before()
+        report = self._pages.open(replace(order, expires_at=ends_at))
+        if self._after:
+            self._after()
+        return report
 
     def retrieve(self, session: str, merchant: Merchant) -> CheckoutReport:
         return self._pages.retrieve(session, merchant)
@@ -39,11 +54,14 @@ class PagesOfToday:
         return self._pages.expire(session, merchant)
 
 
-def of_today(vendors: Gateways) -> Gateways:
-    """The same vendors, whose pages can be opened on any day of the test's calendar."""
+def of_today(vendors: Gateways, **when: Callable[[], None]) -> Gateways:
+    """The same vendors, whose pages can be opened on any day of the test's calendar.
+
+    With ``before`` or ``after``, that is done at every opening.
+    """
     return Gateways(
         cards=vendors.cards,
-        checkout=PagesOfToday(vendors.checkout),
+        checkout=PagesOfToday(vendors.checkout, **when),
         saved_cards=vendors.saved_cards,
         links=vendors.links,
         mail=vendors.mail,

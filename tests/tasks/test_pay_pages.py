@@ -1,5 +1,5 @@
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -17,23 +17,27 @@ from tasks.writing_off import write_off_invoice
 from tests.cards import (
     AUTHENTICATED,
     SOFT,
+    Killed,
     a_client_with,
     an_open_invoice,
     assert_books_agree,
     attempt_states,
     attempts_of,
     credit_of,
+    die,
     do,
     give_card,
     hurry,
     invoice_of,
     mails,
     payments,
+    restart,
     sweep,
     take_card,
     tell_all,
 )
 from tests.pay_pages import (
+    PagesOfToday,
     leave_page,
     of_today,
     page_of,
@@ -468,6 +472,39 @@ def test_a_page_whose_opening_was_not_answered_is_opened_once(
 
     assert attempt_states(engine) == ["needs_action"]
     assert pages(stripe_sandbox) == ["open"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("finder", ["the job", "the question"])
+def test_a_worker_that_dies_as_it_opens_a_page_opens_one(
+    engine: Engine,
+    account: Account,
+    pay_vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    invoice_id: UUID,
+    moment: str,
+    finder: str,
+) -> None:
+    watched = cast("PagesOfToday", pay_vendors.checkout)
+    watched.do(**{moment: die})
+    with pytest.raises(Killed):
+        press_pay(engine, pay_vendors, account, invoice_id)
+    assert attempt_states(engine) == ["pending"]
+    assert len(pages(stripe_sandbox)) == (moment == "after")
+    watched.do()
+
+    if finder == "the job":
+        restart(engine)
+        work(engine, now=NOW + MINUTE, gateways=pay_vendors, queues=["payments"])
+    else:
+        sweep(engine, pay_vendors, now=NOW + MINUTE)
+
+    assert attempt_states(engine) == ["needs_action"]
+    assert pages(stripe_sandbox) == ["open"]
+    pay_on_page(engine, stripe_sandbox, invoice_id)
+    hear(engine, pay_vendors, stripe_sandbox)
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
 
 
 def test_a_page_that_cannot_be_opened_is_given_up_and_blocks_nobody(
