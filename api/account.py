@@ -127,6 +127,7 @@ class AccountReport(BaseModel):
                         "invoice_ready": True,
                         "receipt": True,
                         "payment_failed": False,
+                        "authentication_needed": True,
                         "card_expiring": True,
                     },
                     "number_format": "INV-{year}-{seq:06}",

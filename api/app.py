@@ -25,6 +25,7 @@ from api import (
     disputes,
     draft_editing,
     health,
+    hosted_invoices,
     invoice_commands,
     invoices,
     jobs,
@@ -140,6 +141,6 @@ def create_app(
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
-    for page in (webhooks, health, metrics, pages, client_pages):
+    for page in (webhooks, health, metrics, pages, client_pages, hosted_invoices):
         app.include_router(page.router)
     return app

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.auth import Caller, Reader
+from api.client_links import LinksOf
 from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
 from api.disputes import DISPUTE_EXAMPLE, DisputeReport, disputes_of, questioned
@@ -47,6 +48,7 @@ from models import (
 )
 from models.payment_attempt import open_attempts_of
 from tasks.invoice_documents import filename, invoice_document
+from tasks.links import Links
 
 router = APIRouter(tags=["invoices"])
 
@@ -87,6 +89,8 @@ _EXAMPLE: dict[str, Any] = {
     "review_ends_at": None,
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
+    "hosted_url": "https://billing.bluebird-prep.example/i/"
+    "IjAxOWFlOGEzNWMwMDcwMDA4MDAwMDAwMDAwMDAwMDAzIg.Qm9keSBpcyBub3QgYSBzaWduYXR1cmU",
     "links": {
         "self": f"/v1/invoices/{_ID}",
         "client": "/v1/clients/019ae8a3-5c00-7000-8000-000000000001",
@@ -161,7 +165,8 @@ class InvoiceSummary(BaseModel):
     back and has not decided yet. `amount_credited` is the sum of its credit notes, and `amount_refunded`
     what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
     `amount_written_off` is what was given up of it and neither paid nor credited since. A draft of a billing period
-    is finalized by itself at `review_ends_at`, or by a person where that is null.
+    is finalized by itself at `review_ends_at`, or by a person where that is null. `hosted_url` is the
+    page on which its client sees and pays it, null for a draft: whoever has it may see the invoice.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -200,6 +205,7 @@ class InvoiceSummary(BaseModel):
     review_ends_at: datetime | None
     bill_from: dict[str, Any] | None
     bill_to: dict[str, Any] | None
+    hosted_url: str | None
     links: dict[str, str]
 
 
@@ -248,7 +254,10 @@ class InvoiceFilters(Paging):
 
 @router.get("/v1/invoices", summary="List invoices", responses=reads())
 def list_invoices(
-    filters: Annotated[InvoiceFilters, Query()], caller: Reader, session: Transaction
+    filters: Annotated[InvoiceFilters, Query()],
+    caller: Reader,
+    session: Transaction,
+    links: LinksOf,
 ) -> Page[InvoiceSummary]:
     """Newest first, without their stories."""
     invoices = select(Invoice).where(Invoice.account_id == caller.account_id)
@@ -257,16 +266,18 @@ def list_invoices(
     if filters.status is not None:
         invoices = invoices.where(Invoice.status == filters.status)
     found = newest_first(session, invoices, Invoice.id, filters, read=UUID)
-    beside = _Beside.of(session, found.rows)
+    beside = _Beside.of(session, found.rows, links)
     return found.page(lambda invoice: InvoiceSummary(**beside.fields(invoice)))
 
 
 @router.get(
     "/v1/invoices/{invoice_id}", summary="Show an invoice", responses=reads("invoice_not_found")
 )
-def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> InvoiceReport:
+def show_invoice(
+    invoice_id: UUID, caller: Reader, session: Transaction, links: LinksOf
+) -> InvoiceReport:
     """One invoice: its lines, what was paid and tried, what the client was told, what comes next."""
-    return report_of(session, invoice_of(session, caller, invoice_id))
+    return report_of(session, invoice_of(session, caller, invoice_id), links)
 
 
 @router.get(
@@ -276,18 +287,22 @@ def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> Invo
     responses={**PDF, **reads("invoice_not_found", "invoice_not_finalized")},
 )
 def show_pdf(
-    invoice_id: UUID, caller: Reader, session: Transaction, documents: DocumentsOf
+    invoice_id: UUID,
+    caller: Reader,
+    session: Transaction,
+    documents: DocumentsOf,
+    links: LinksOf,
 ) -> Response:
     """As the client gets it by mail; what was paid or credited since is on it."""
     invoice = invoice_of(session, caller, invoice_id)
     if invoice.status == InvoiceStatus.DRAFT:
         raise RuleViolation("invoice_not_finalized", "a draft has no document: finalize it first")
-    return PdfAnswer(documents, invoice_document(session, invoice), filename(invoice))
+    return PdfAnswer(documents, invoice_document(session, invoice, links), filename(invoice))
 
 
-def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
+def report_of(session: Session, invoice: Invoice, links: Links | None) -> InvoiceReport:
     """An invoice as it is shown, with its whole story."""
-    beside = _Beside.of(session, [invoice])
+    beside = _Beside.of(session, [invoice], links)
     story = _story(session, invoice, beside)
     lines, taxes = lines_and_taxes(session, invoice)
     refunds = refunds_by_payment(session, story.payments)
@@ -331,9 +346,10 @@ class _Beside:
     methods: dict[UUID, BillingMethod]
     collection_paused: frozenset[UUID]
     questioned: frozenset[UUID | None]
+    links: Links | None
 
     @classmethod
-    def of(cls, session: Session, invoices: Sequence[Invoice]) -> "_Beside":
+    def of(cls, session: Session, invoices: Sequence[Invoice], links: Links | None) -> "_Beside":
         """Read for all invoices at once."""
         periods = session.scalars(
             select(BillingPeriod).where(
@@ -353,6 +369,7 @@ class _Beside:
             methods_of(session, clients),
             frozenset(paused),
             questioned(session, [one.id for one in invoices]),
+            links,
         )
 
     def collection(self, invoice: Invoice) -> Collection:
@@ -389,13 +406,16 @@ class _Beside:
             "auto_collect": None if is_draft else invoice.auto_collect,
             "period_start": period and period.period_start,
             "period_end": period and period.period_end,
+            "hosted_url": None
+            if is_draft or self.links is None
+            else self.links.to_invoice(invoice.id),
             "links": links,
         }
 
 
 _SAME = InvoiceSummary.model_fields.keys() - {
-    "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end", "links",
-    "disputed",
+    "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end",
+    "hosted_url", "links", "disputed",
 }  # fmt: skip
 
 

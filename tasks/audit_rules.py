@@ -576,7 +576,19 @@ CHECKS = {
         SELECT attempts.id::text, concat('is ', state, ', and ', number, ' is ', status)
           FROM payment_attempts AS attempts JOIN invoices ON invoices.id = invoice_id
          WHERE attempts.account_id = :account AND status <> 'open'
+           AND (status <> 'uncollectible' OR checkout_expires_at IS NULL)
            AND state IN ('pending', 'processing', 'unknown', 'needs_action')
+    """,
+    # Stripe closes a page by itself, and we close those that ask for what is not due any more.
+    "pages_are_for_what_is_due": """
+        SELECT attempts.id::text,
+               concat('asks for ', amount, ', of ', number, ' is due ', amount_due + amount_written_off,
+                      '; it ended ', checkout_expires_at)
+          FROM payment_attempts AS attempts JOIN invoices ON invoices.id = invoice_id
+         WHERE attempts.account_id = :account AND state = 'needs_action'
+           AND checkout_expires_at IS NOT NULL
+           AND (amount <> amount_due + amount_written_off
+                OR checkout_expires_at < :now ::timestamptz - interval '3 days')
     """,
     # A bank debit takes days, and is asked after every day; any other charge is answered at once,
     # or believed after a day never to have arrived.

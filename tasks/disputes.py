@@ -81,7 +81,16 @@ class PaymentNotKnownYet(DuecourseError):  # noqa: N818 - named as the fact it s
     """A dispute is about a payment whose success is not written down."""
 
 
-def handle_dispute(run: Run, session: Session, event: WebhookEvent, told: PaymentEvent) -> Outcome:
+def handle_money_taken_back(
+    run: Run, session: Session, event: WebhookEvent, told: PaymentEvent
+) -> Outcome:
+    """Write down what an event says of money that went back by other hands than ours."""
+    if told.refunded is not None:
+        return _handle_refunded_charge(session, event, told.refunded)
+    return _handle_dispute(run, session, event, told)
+
+
+def _handle_dispute(run: Run, session: Session, event: WebhookEvent, told: PaymentEvent) -> Outcome:
     """Write down what an event says of a dispute of one of our payments.
 
     That payment's own success may be still to come: then this waits for it, but not for ever.
@@ -150,7 +159,7 @@ def _without_payment(
     return Done({"event": event.event_id, "outcome": event.outcome})
 
 
-def handle_refunded_charge(
+def _handle_refunded_charge(
     session: Session, event: WebhookEvent, refunded: RefundedCharge
 ) -> Outcome:
     """Flag what was sent back of one of our payments by somebody else: nothing is booked of it."""
