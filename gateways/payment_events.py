@@ -21,6 +21,7 @@ class PaymentEvent:
             success, failure, processing, need for action or cancellation. Otherwise ``None``, also
             where the payment is in none of the states of ``CardStatus``.
         refund: How a refund stood, in an event that says that.
+        stripe_account: Stripe's id of the connected account that it happened in, where it was one.
         payload: The whole event, as it came.
     """
 
@@ -30,6 +31,7 @@ class PaymentEvent:
     report: CardReport | None
     payload: Mapping[str, Any]
     refund: RefundReport | None = None
+    stripe_account: str | None = None
 
 
 class PaymentEvents(Protocol):

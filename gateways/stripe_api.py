@@ -9,13 +9,21 @@ from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import stripe
 import urllib3
 from typing_extensions import override
 
 from billing.errors import DuecourseError
-from gateways.cards import CardsUnavailable, ChargeOutcomeUnknown, ChargeRefused
+from gateways.cards import (
+    CardsUnavailable,
+    ChargeOutcomeUnknown,
+    ChargeRefused,
+    TooManyRequests,
+)
+from gateways.merchants import DEPLOYMENT, Merchant
+from gateways.sealing import Seal, SealBroken
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
@@ -32,6 +40,7 @@ _NOT_ADMITTED = frozenset({401, 403})
 # Whatever an answer is that is not Stripe's, reading it fails with one of these.
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 _SECONDS = re.compile(r"[0-9]{1,6}")
+_LIVE_KEYS = ("sk_live_", "rk_live_")
 
 
 class StripeApi:
@@ -46,6 +55,7 @@ class StripeApi:
         connect_seconds: How long reaching it may take, each try.
         read_seconds: How long it may take to answer, each try.
         connections: How many calls may be under way at a time; more threads wait for each other.
+        seal: Opens the keys of merchants that have their own; without it they cannot be asked for.
 
     Raises:
         ValueError: That is no key.
@@ -59,6 +69,7 @@ class StripeApi:
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
         connections: int = CONNECTIONS,
+        seal: Seal | None = None,
     ) -> None:
         # Sent as a header such a key would fail, in a message that shows it.
         if not (secret_key.isascii() and secret_key.isprintable()) or set(secret_key) <= {" "}:
@@ -66,12 +77,10 @@ class StripeApi:
         self._connections = _Connections(
             connect_seconds=connect_seconds, read_seconds=read_seconds, connections=connections
         )
-        self.v1 = stripe.StripeClient(
-            secret_key,
-            base_addresses={} if base_url is None else {"api": base_url.rstrip("/")},
-            max_network_retries=RETRIES,
-            http_client=self._connections,
-        ).v1
+        self._secret_key = secret_key
+        self._base_url = base_url
+        self._seal = seal
+        self.v1 = self._client(secret_key).v1
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +96,45 @@ class StripeApi:
     def close(self) -> None:
         """Close the connections."""
         self._connections.close()
+
+    def at(self, merchant: Merchant) -> stripe.V1Services:
+        """What is asked of a merchant's Stripe account, over the same connections.
+
+        Raises:
+            CardsUnavailable: Its key cannot be used here as it is; nothing was asked.
+        """
+        if merchant == DEPLOYMENT:
+            return self.v1
+        # Made anew each time, which costs nothing: no key stays in memory.
+        return self._client(self._key_of(merchant), merchant.stripe_account).v1
+
+    def _client(self, key: str, stripe_account: str | None = None) -> stripe.StripeClient:
+        return stripe.StripeClient(
+            key,
+            stripe_account=stripe_account,
+            base_addresses={} if self._base_url is None else {"api": self._base_url.rstrip("/")},
+            max_network_retries=RETRIES,
+            http_client=self._connections,
+        )
+
+    def _key_of(self, merchant: Merchant) -> str:
+        if merchant.sealed_key is None:
+            return self._secret_key
+        if self._seal is None:
+            raise CardsUnavailable("stripe: an account's own key cannot be opened: no SECRET_KEY")
+        try:
+            key = self._seal.open(merchant.sealed_key)
+        except SealBroken as error:
+            raise CardsUnavailable(f"stripe: an account's own key is {error}") from None
+        if self._base_url is not None and key.startswith(_LIVE_KEYS) and not self._is_stripes_own:
+            # Money would seem to move, and somebody else would have the key.
+            raise CardsUnavailable("stripe: an account's own key is live, and goes to Stripe alone")
+        return key
+
+    @property
+    def _is_stripes_own(self) -> bool:
+        parts = urlsplit(self._base_url or "")
+        return parts.scheme == "https" and (parts.hostname or "").endswith(".stripe.com")
 
     @contextmanager
     def moving_money(self) -> Iterator[None]:
@@ -143,7 +191,9 @@ def _failure(error: stripe.StripeError) -> DuecourseError:
 def _unavailable(error: stripe.StripeError) -> CardsUnavailable:
     seconds = (error.headers or {}).get("Retry-After", "")
     wait = timedelta(seconds=int(seconds)) if _SECONDS.fullmatch(seconds) else None
-    return CardsUnavailable(said(error), wait)
+    # Of two requests about one object, one waits: that is not the rate.
+    is_too_much = isinstance(error, stripe.RateLimitError) and error.code != "lock_timeout"
+    return (TooManyRequests if is_too_much else CardsUnavailable)(said(error), wait)
 
 
 def unknown(error: stripe.StripeError) -> ChargeOutcomeUnknown:

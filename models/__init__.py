@@ -23,6 +23,8 @@ from models.process import Process
 from models.queue import Queue
 from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
+from models.stripe_limit import StripeLane, StripeLimit, StripeTurn
+from models.stripe_merchant import StripeMerchant
 from models.tax_rate import TaxRateRow
 from models.webhook_event import WebhookEvent
 
@@ -61,6 +63,10 @@ __all__ = [
     "Schedule",
     "ScheduleFire",
     "Scope",
+    "StripeLane",
+    "StripeLimit",
+    "StripeMerchant",
+    "StripeTurn",
     "TaxRateRow",
     "WebhookEvent",
 ]

@@ -55,8 +55,9 @@ from tasks.credit_balances import CreditMove, apply_credit, move_credit, write_e
 from tasks.credit_settlements import CreditSettlement
 from tasks.kinds import Run
 from tasks.mailing import tell_payment_failed, tell_receipt
+from tasks.merchants import merchant_that_took
 from tasks.outcomes import Snooze
-from tasks.payments import Received, receive
+from tasks.payments import Received, flag_of_amount, receive
 from tasks.posting import Entry, post
 from tasks.refused_charges import Fault, fault_of
 from tasks.tried_cards import TriedCard
@@ -178,6 +179,7 @@ def _begin(
         job_id=run.job_id,
         customer=method.stripe_customer,
         payment_method=method.payment_method,
+        merchant_id=method.merchant_id,
         idempotency_key=f"duecourse-attempt-{attempt_id}",
         first_asked_at=run.now,
         next_ask_at=next_ask(0, run.now, run.now),
@@ -240,16 +242,16 @@ def sent_at(attempt: PaymentAttempt) -> datetime:
     return attempt.first_asked_at or attempt.created_at
 
 
-def withdraw(run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
+def withdraw(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
     """Cancel an attempt that waits for the client; Stripe may say that it is being paid.
 
     Hold its lock.
     """
     attempt.asks += 1
-    intent = str(attempt.payment_intent)
+    intent, merchant = str(attempt.payment_intent), merchant_that_took(session, attempt)
 
     def ask(gateways: Gateways) -> Answer:
-        return answered(lambda: gateways.cards.cancel(intent))
+        return answered(lambda: gateways.cards.cancel(intent, merchant))
 
     return Call(ask, partial(_record_withdrawal, run, attempt.id, ended))
 
@@ -284,6 +286,8 @@ def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
             "attempt": str(attempt.id),
         },
         sent_since=sent_at(attempt),
+        merchant=merchant_that_took(session, attempt),
+        statement_suffix=attempt.statement_suffix,
     )
 
 
@@ -393,6 +397,7 @@ def settle_attempt(
         # is tried by itself.
         to = AttemptState.DECLINED
     try:
+        _require_its_currency(attempt, news)
         attempt.move(to, now, ask_at=now + ASK_AFTER_PROCESSING)
     except RuleViolation:
         return attempt
@@ -421,6 +426,24 @@ def settle_attempt(
             pass
     session.flush()
     return attempt
+
+
+def _require_its_currency(attempt: PaymentAttempt, news: CardReport | ChargeRefused) -> None:
+    """Check that news is of what an attempt asked for, whoever says so.
+
+    Raises:
+        RuleViolation: It tells of money in another currency (``another_currency``).
+    """
+    if isinstance(news, ChargeRefused) or news.currency == attempt.currency:
+        return
+    _log.error(
+        "payment in another currency than asked for",
+        attempt=str(attempt.id),
+        payment_intent=news.payment_intent,
+        currency=news.currency,
+        asked=attempt.currency,
+    )
+    raise RuleViolation("another_currency", f"{news.payment_intent} is in {news.currency}")
 
 
 class _Settlement:
@@ -455,7 +478,8 @@ class _Settlement:
                 excess=CreditEntryKind.UNEXPECTED,
                 requested_by=self._requested_by,
                 attempt_id=self._attempt.id,
-                flagged=None if amount <= due else f"invoice_{self._invoice.status}",
+                flagged=flag_of_amount(self._attempt, amount)
+                or (None if amount <= due else f"invoice_{self._invoice.status}"),
             ),
             invoice=self._invoice,
             now=self._now,

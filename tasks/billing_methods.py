@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from billing.errors import NotFound, RuleViolation
-from models import BillingMethod, Client
+from models import Account, BillingMethod, Client
 from models.client import clients_for_update
 from tasks.auto_top_ups import begin_anew, wake_top_ups
 from tasks.collecting import wake_collection
@@ -24,7 +24,9 @@ def set_billing_method(
     now: datetime,
     requested_by: str,
 ) -> BillingMethod:
-    """Put a client on a card. A new one is tried at once, with a fresh schedule.
+    """Put a client on a card, which is of the Stripe account that the account charges through.
+
+    A new one is tried at once, with a fresh schedule.
 
     Top-ups begin anew with it, too.
 
@@ -44,14 +46,18 @@ def set_billing_method(
             "stripe_customer_taken", f"the Stripe customer {stripe_customer} is not this account's"
         )
     method = session.get(BillingMethod, client_id, with_for_update=True)
-    card = stripe_customer, payment_method
-    is_the_same = method is not None and (method.stripe_customer, method.payment_method) == card
+    merchant_id = session.scalar(select(Account.merchant_id).where(Account.id == account_id))
+    card = stripe_customer, payment_method, merchant_id
+    is_the_same = (
+        method is not None
+        and (method.stripe_customer, method.payment_method, method.merchant_id) == card
+    )
     if method is not None and is_the_same and method.stopped_for is None:
         return method
     if method is None:
         method = BillingMethod(client_id=client_id, account_id=account_id, created_at=now)
         session.add(method)
-    method.stripe_customer, method.payment_method = card
+    method.stripe_customer, method.payment_method, method.merchant_id = card
     method.stopped_for, method.created_at = None, now
     session.flush()
     try_all_again(session, client_id, now)

@@ -23,6 +23,7 @@ from tasks.attempts import until_available
 from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
+from tasks.merchants import merchant_that_took
 from tasks.outcomes import Done, Outcome, Skip
 from tasks.refunds import lock_refund, settle_refund
 
@@ -96,9 +97,10 @@ def resolve_refund(run: Run, session: Session, refund_id: UUID) -> Step:
     order = _order_of(session, refund)
     record = partial(_record_resolved, run, refund_id)
     if refund.state == RefundState.PROCESSING and refund.stripe_refund is not None:
-        known = refund.stripe_refund
+        known, merchant = refund.stripe_refund, order.merchant
         return Call(
-            lambda gateways: _answered(lambda: gateways.cards.retrieve_refund(known)), record
+            lambda gateways: _answered(lambda: gateways.cards.retrieve_refund(known, merchant)),
+            record,
         )
     if ask_by(since, run.now) == "key":
         return Call(partial(_ask_by_key, order), record)
@@ -135,6 +137,7 @@ def _order_of(session: Session, refund: Refund) -> CardRefund:
         currency=refund.currency,
         idempotency_key=str(refund.idempotency_key),
         metadata={name: str(one) for name, one in about.items() if one is not None},
+        merchant=merchant_that_took(session, attempt),
     )
 
 

@@ -28,6 +28,7 @@ from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.merchants import card_of
 from tasks.outcomes import Done
 from tasks.tried_cards import stop_tries
 
@@ -125,7 +126,7 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
 def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, Any]]) -> Step:
     """Charge one invoice, once nothing of an earlier try is in the way."""
     client_id = invoice.client_id
-    method = session.get(BillingMethod, client_id, with_for_update=True)
+    method = card_of(session, client_id, lock=True)
     if method is None or method.stopped_for is not None:
         # No try without a card, and none is used up.
         stop_tries(session, client_id)
@@ -135,7 +136,7 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
         if waiting is not None:
             # It waits for a client who has got a new card instead, or another day.
             require_tries_left(session, invoice, method, now=run.now)
-            return withdraw(run, waiting, partial(_withdrawn, run, client_id, done))
+            return withdraw(session, run, waiting, partial(_withdrawn, run, client_id, done))
         return begin_attempt(
             session,
             run,

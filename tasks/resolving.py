@@ -44,8 +44,10 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     order = order_of(session, attempt)
     record = partial(_record, run, attempt_id)
     if attempt.state == AttemptState.PROCESSING and attempt.payment_intent is not None:
-        intent = attempt.payment_intent
-        return Call(lambda gateways: answered(lambda: gateways.cards.retrieve(intent)), record)
+        intent, merchant = attempt.payment_intent, order.merchant
+        return Call(
+            lambda gateways: answered(lambda: gateways.cards.retrieve(intent, merchant)), record
+        )
     if ask_by(since, run.now) == "key":
         return Call(partial(_ask_by_key, order), partial(record, by_key=True))
     return Call(partial(_look_up, order), record)

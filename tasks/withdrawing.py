@@ -117,4 +117,6 @@ def withdraw_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     attempt = lock_attempt(session, attempt_id)
     if attempt.state != AttemptState.NEEDS_ACTION:
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
-    return withdraw(run, attempt, lambda _session, ended: Done(as_result(ended or attempt)))
+    return withdraw(
+        session, run, attempt, lambda _session, ended: Done(as_result(ended or attempt))
+    )

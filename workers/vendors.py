@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 from pydantic import SecretStr
 
+from gateways.sealing import Seal
 from gateways.sendgrid_mail import HOST as SENDGRID_HOST
 from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
@@ -37,6 +38,7 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
                     _key(settings.stripe_secret_key, "STRIPE_SECRET_KEY", PAYMENTS),
                     base_url=settings.stripe_api_base,
                     connections=connections,
+                    seal=Seal(_key(settings.secret_key, "SECRET_KEY", PAYMENTS)),
                 )
             )
             cards = StripeCards(api)

@@ -11,6 +11,7 @@ import pytest
 import stripe
 
 from gateways.cards import CardCharge, CardReport, CardStatus
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.stripe.cardholders import make_cardholder
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -102,7 +103,7 @@ def test_events_of_charges_report_what_the_gateway_reported(
                 sent_since=datetime.now(UTC),
             )
             reports.append(cards.charge(order))
-        reports.append(cards.cancel(reports[2].payment_intent))
+        reports.append(cards.cancel(reports[2].payment_intent, DEPLOYMENT))
         waiting = client_of(sandbox.url).v1.payment_intents.create(
             {
                 "amount": 500,
@@ -112,9 +113,9 @@ def test_events_of_charges_report_what_the_gateway_reported(
                 "return_url": "https://pay.example",
             }
         )
-        reports.append(cards.retrieve(waiting.id))
+        reports.append(cards.retrieve(waiting.id, DEPLOYMENT))
         control.settle(reports[3].payment_intent)
-        reports.append(cards.retrieve(reports[3].payment_intent))
+        reports.append(cards.retrieve(reports[3].payment_intent, DEPLOYMENT))
     made = control.events()
     deadline = monotonic() + LIMIT_SECONDS
     while len(receiver.taken) < len(made):
