@@ -184,6 +184,8 @@ class Settings(BaseSettings):
     # accounts, or an old one and a new.
     stripe_webhook_secret: _StripeWebhookSecret = Field(default=None, alias="STRIPE_WEBHOOK_SECRET")
     stripe_api_base: _VendorAddress = Field(default=None, alias="STRIPE_API_BASE")
+    # What each Stripe account may be asked to create a second, by all processes together.
+    stripe_rate: float = Field(default=25, gt=0, le=10_000, alias="DUECOURSE_STRIPE_RATE")
     sendgrid_api_key: _SendGridKey = Field(default=None, alias="SENDGRID_API_KEY")
     sendgrid_api_base: _VendorAddress = Field(default=None, alias="SENDGRID_API_BASE")
     # Public: it verifies what SendGrid signs.

@@ -1,6 +1,7 @@
 """Stripe, behind the CardGateway protocol."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -162,11 +163,11 @@ def refund_report(refund: Mapping[str, Any]) -> RefundReport | None:
     status = _REFUND_STATUSES.get(refund["status"])
     if status is None:
         return None
-    currency = str(refund["currency"])
-    try:
-        amount = from_stripe(int(refund["amount"]), currency)
-    except InvalidInput:
-        amount = None
+    amount, currency = None, refund.get("currency")
+    if currency is not None:
+        # Of an amount that our minor units cannot hold we have sent none.
+        with suppress(InvalidInput):
+            amount = from_stripe(int(refund["amount"]), str(currency))
     return RefundReport(
         refund=str(refund["id"]),
         status=status,

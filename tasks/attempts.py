@@ -28,6 +28,7 @@ from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.job_states import retry_delay
 from billing.postings import LedgerEvent, postings_for_applying_credit
+from billing.statement_descriptors import statement_suffix
 from billing.unknown_outcomes import ask_by, next_ask
 from gateways.cards import (
     CardCharge,
@@ -61,6 +62,7 @@ from tasks.payments import Received, flag_of_amount, receive
 from tasks.posting import Entry, post
 from tasks.refused_charges import Fault, fault_of
 from tasks.tried_cards import TriedCard
+from tasks.turns import MayAsk, hold_back, take_turn
 
 _log = structlog.get_logger(__name__)
 
@@ -124,12 +126,17 @@ def begin_attempt(
     if too_little:
         _carry(session, account, invoice, now=run.now, requested_by=run.requested_by)
         return ended(session, None)
+    turn = _turn(session, run, method, origin)
+    if isinstance(turn, Snooze):
+        return turn
     invoice.attempt_count += 1
     return _begin(
         session,
         run,
         method,
         ended,
+        turn,
+        statement_suffix=statement_suffix(account.name, invoice.number),
         invoice_id=invoice.id,
         ordinal=invoice.attempt_count,
         origin=origin,
@@ -148,27 +155,47 @@ def begin_credit_attempt(
     currency: str,
     ended: Ended,
     told: Mapping[str, Any] = MappingProxyType({}),
-) -> Call:
+) -> Step:
     """Write an attempt for credit down, in ``currency``'s minor units, and ask for it.
 
     The caller holds the client's lock, and knows that none for this purpose has no outcome yet,
     and that a card can be charged the amount. ``told`` is what was said of the money.
     """
+    origin = Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF
+    turn = _turn(session, run, method, origin)
+    if isinstance(turn, Snooze):
+        return turn
+    account = session.get_one(Account, method.account_id)
     return _begin(
         session,
         run,
         method,
         ended,
+        turn,
+        statement_suffix=statement_suffix(account.name, None),
         purpose=purpose,
-        origin=Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF,
+        origin=origin,
         amount=amount,
         currency=currency,
         told=dict(told),
     )
 
 
+def _turn(
+    session: Session, run: Run, of: BillingMethod | PaymentAttempt, origin: str
+) -> MayAsk | Snooze:
+    """A turn at the Stripe account of a card; people go before what is tried by itself."""
+    return take_turn(
+        session,
+        run,
+        merchant_id=of.merchant_id,
+        account_id=of.account_id,
+        is_bulk=origin == Origin.AUTOMATIC,
+    )
+
+
 def _begin(
-    session: Session, run: Run, method: BillingMethod, ended: Ended, **asked: object
+    session: Session, run: Run, method: BillingMethod, ended: Ended, turn: MayAsk, **asked: object
 ) -> Call:
     """Write an attempt down under a key of its own, before the card is touched; then ask."""
     attempt_id = session.scalars(select(func.uuid7())).one()
@@ -188,7 +215,7 @@ def _begin(
     )
     session.add(attempt)
     session.flush()
-    return ask_for(session, run, attempt, ended)
+    return _ask(session, run, attempt, ended, turn)
 
 
 def require_tries_left(
@@ -217,11 +244,23 @@ def require_tries_left(
         )
 
 
-def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
-    """Ask Stripe for an attempt under its key: the first time, or again. Hold its lock."""
+def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Step:
+    """Ask Stripe for an attempt again under its key, in a turn of its own. Hold its lock."""
+    turn = _turn(session, run, attempt, attempt.origin)
+    if isinstance(turn, Snooze):
+        return turn
+    return _ask(session, run, attempt, ended, turn)
+
+
+def _ask(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended, turn: MayAsk) -> Call:
     attempt.asks += 1
     order = order_of(session, attempt)
-    return Call(partial(charge, order), partial(_record, run, attempt.id, ended))
+
+    def ask(gateways: Gateways) -> Answer:
+        turn.wait()
+        return charge(order, gateways)
+
+    return Call(ask, partial(_record, run, attempt.id, ended))
 
 
 def is_to_ask_again(run: Run, attempt: PaymentAttempt) -> bool:
@@ -317,6 +356,7 @@ def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: 
     match answer:
         case CardsUnavailable():
             attempt = lock_attempt(session, attempt_id)
+            hold_back(session, attempt.merchant_id, answer)
             if attempt.state in {AttemptState.PENDING, AttemptState.NEEDS_ACTION}:
                 # Nothing was done: the same again, whenever Stripe is back.
                 again = until_available(attempt, answer)

@@ -22,7 +22,8 @@ class GatewayMissing(Exception):  # noqa: N818 - named as the fact it states
 class Gateways:
     """The outside world, as far as this process was given access to it.
 
-    ``mail_sender`` is the address that mails come from.
+    ``mail_sender`` is the address that mails come from; ``stripe_rate`` how often a second each
+    Stripe account may be asked by all processes together, any if ``None``.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Gateways:
         mail: MailGateway | None = None,
         mail_sender: str = "",
         documents: DocumentRenderer | None = None,
+        stripe_rate: float | None = None,
     ) -> None:
         self._cards = cards
         self._checkout = checkout
@@ -42,6 +44,7 @@ class Gateways:
         self._links = links
         self._mail = mail
         self.mail_sender = mail_sender
+        self.stripe_rate = stripe_rate
         self._documents = documents
 
     @property

@@ -27,7 +27,8 @@ from tasks.attempts import (
 from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
-from tasks.outcomes import Done, Skip
+from tasks.outcomes import Done, Skip, Snooze
+from tasks.turns import MayAsk, hold_back, take_turn
 
 NEVER_ARRIVED = "Stripe does not know of it after a day of asking: it never arrived"
 
@@ -39,6 +40,15 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     if attempt.state not in UNSETTLED:
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
     since = sent_at(attempt)
+    turn = take_turn(
+        session,
+        run,
+        merchant_id=attempt.merchant_id,
+        account_id=attempt.account_id,
+        is_bulk=True,
+    )
+    if isinstance(turn, Snooze):
+        return turn
     attempt.asks += 1
     attempt.next_ask_at = next_ask(0, run.now, since)
     order = order_of(session, attempt)
@@ -49,12 +59,13 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
             lambda gateways: answered(lambda: gateways.cards.retrieve(intent, merchant)), record
         )
     if ask_by(since, run.now) == "key":
-        return Call(partial(_ask_by_key, order), partial(record, by_key=True))
+        return Call(partial(_ask_by_key, order, turn), partial(record, by_key=True))
     return Call(partial(_look_up, order), record)
 
 
-def _ask_by_key(order: CardCharge, gateways: Gateways) -> Answer | None:
+def _ask_by_key(order: CardCharge, turn: MayAsk, gateways: Gateways) -> Answer | None:
     """Send it again under its key; where that replays a failure of Stripe's, look it up."""
+    turn.wait()
     answer = answered(lambda: gateways.cards.charge(order))
     if not isinstance(answer, ChargeOutcomeUnknown):
         return answer
@@ -96,6 +107,7 @@ def _record(
     since = sent_at(attempt)
     if attempt.state in UNSETTLED:
         if isinstance(answer, CardsUnavailable):
+            hold_back(session, attempt.merchant_id, answer)
             # Nothing was asked: the next time that is set for asking may be a day away.
             return until_available(attempt, answer)
         if answer is None and believed_never_arrived(since, run.now):

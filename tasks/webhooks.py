@@ -223,7 +223,7 @@ def comes_from_where_made(
     if not is_believed:
         _log.warning(
             "event of another Stripe account",
-            event=event.event_id,
+            event_id=event.event_id,
             attempt=str(attempt.id),
             stripe_account=told.stripe_account,
         )

@@ -59,6 +59,7 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
             mail=mail,
             mail_sender=settings.mail_from,
             documents=documents,
+            stripe_rate=settings.stripe_rate,
         )
 
 
