@@ -4,7 +4,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -33,6 +33,7 @@ CALL_SECONDS = 20.0
 LEAST_SECONDS = 2.0
 CONNECTIONS = 64
 RETRIES = 2
+SERVER_ERROR = 500
 LONGEST_MESSAGE = 300
 
 # A key that was revoked or has not the right: put right by someone, nothing was charged.
@@ -55,6 +56,8 @@ class StripeApi:
         connect_seconds: How long reaching it may take, each try.
         read_seconds: How long it may take to answer, each try.
         connections: How many calls may be under way at a time; more threads wait for each other.
+        heard: Told of each call, when it has ended, whether Stripe answered; an error of Stripe's
+            own is no answer.
         seal: Opens the keys of merchants that have their own; without it they cannot be asked for.
 
     Raises:
@@ -69,13 +72,17 @@ class StripeApi:
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
         connections: int = CONNECTIONS,
+        heard: Callable[[bool], None] | None = None,
         seal: Seal | None = None,
     ) -> None:
         # Sent as a header such a key would fail, in a message that shows it.
         if not (secret_key.isascii() and secret_key.isprintable()) or set(secret_key) <= {" "}:
             raise ValueError("the Stripe secret key is empty, or has characters that no key has")
         self._connections = _Connections(
-            connect_seconds=connect_seconds, read_seconds=read_seconds, connections=connections
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
+            connections=connections,
+            heard=heard,
         )
         self._secret_key = secret_key
         self._base_url = base_url
@@ -96,6 +103,18 @@ class StripeApi:
     def close(self) -> None:
         """Close the connections."""
         self._connections.close()
+
+    def is_reachable(self) -> bool:
+        """Whether Stripe answers a question that costs it little."""
+        try:
+            self.v1.customers.list({"limit": 1}, {"max_network_retries": 0})
+        except stripe.APIConnectionError:
+            return False
+        except stripe.StripeError as error:
+            return error.http_status is not None and error.http_status < SERVER_ERROR
+        except UNREADABLE:
+            return False
+        return True
 
     def at(self, merchant: Merchant) -> stripe.V1Services:
         """What is asked of a merchant's Stripe account, over the same connections.
@@ -192,7 +211,9 @@ def _unavailable(error: stripe.StripeError) -> CardsUnavailable:
     seconds = (error.headers or {}).get("Retry-After", "")
     wait = timedelta(seconds=int(seconds)) if _SECONDS.fullmatch(seconds) else None
     # Of two requests about one object, one waits: that is not the rate.
-    is_too_much = isinstance(error, stripe.RateLimitError) and error.code != "lock_timeout"
+    is_too_much = (
+        isinstance(error, stripe.RateLimitError) and details(error).get("code") != "lock_timeout"
+    )
     return (TooManyRequests if is_too_much else CardsUnavailable)(said(error), wait)
 
 
@@ -250,8 +271,16 @@ class _Connections(stripe.HTTPClient):
 
     name = "urllib3"
 
-    def __init__(self, *, connect_seconds: float, read_seconds: float, connections: int) -> None:
+    def __init__(
+        self,
+        *,
+        connect_seconds: float,
+        read_seconds: float,
+        connections: int,
+        heard: Callable[[bool], None] | None,
+    ) -> None:
         super().__init__()
+        self._heard = heard or (lambda _is_answered: None)
         self.tries = _Tries()
         # No retries here: the SDK makes them.
         self._connect_seconds = connect_seconds
@@ -267,7 +296,13 @@ class _Connections(stripe.HTTPClient):
     def request_with_retries(self, *positional: Any, **keyword: Any) -> Any:
         """All tries of a call, which end in time."""
         self.tries.ends_at = time.monotonic() + CALL_SECONDS
-        return super().request_with_retries(*positional, **keyword)
+        is_answered = False
+        try:
+            answer = super().request_with_retries(*positional, **keyword)
+            is_answered = answer[1] < SERVER_ERROR
+            return answer
+        finally:
+            self._heard(is_answered)
 
     @override
     def _should_retry(self, *positional: Any, **keyword: Any) -> bool:
@@ -312,7 +347,7 @@ class _Connections(stripe.HTTPClient):
             self.tries.in_doubt = True
             too_long = isinstance(error, urllib3.exceptions.ReadTimeoutError)
             raise _NoAnswer(f"no answer: {error}", should_retry=not too_long) from error
-        if answer.status >= 500:
+        if answer.status >= SERVER_ERROR:
             self.tries.in_doubt = True
         return answer.data.decode(errors="replace"), answer.status, answer.headers
 

@@ -23,7 +23,8 @@ class Gateways:
     """The outside world, as far as this process was given access to it.
 
     ``mail_sender`` is the address that mails come from; ``stripe_rate`` how often a second each
-    Stripe account may be asked by all processes together, any if ``None``.
+    Stripe account may be asked by all processes together, any if ``None``; ``is_stripe_reachable``
+    asks whether Stripe answers at all.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Gateways:
         mail_sender: str = "",
         documents: DocumentRenderer | None = None,
         stripe_rate: float | None = None,
+        is_stripe_reachable: Callable[[], bool] | None = None,
     ) -> None:
         self._cards = cards
         self._checkout = checkout
@@ -45,6 +47,7 @@ class Gateways:
         self._mail = mail
         self.mail_sender = mail_sender
         self.stripe_rate = stripe_rate
+        self.is_stripe_reachable = is_stripe_reachable
         self._documents = documents
 
     @property

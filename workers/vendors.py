@@ -1,7 +1,7 @@
 """The vendors that a worker calls for the queues it serves."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from pydantic import SecretStr
@@ -20,7 +20,13 @@ PAYMENTS, MAIL = "payments", "mail"
 
 
 @contextmanager
-def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> Iterator[Gateways]:
+def open_vendors(
+    settings: Settings,
+    queues: set[str],
+    *,
+    connections: int,
+    stripe_heard: Callable[[bool], None] | None = None,
+) -> Iterator[Gateways]:
     """What the jobs in ``queues`` ask outside; closed when the block ends.
 
     Ends the process with one line that names the setting, when a key that they need is not set.
@@ -29,15 +35,17 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
         settings: Where the vendors are, and our keys to them.
         queues: Those that the worker serves.
         connections: How many calls may be under way at each vendor: one for each thread.
+        stripe_heard: Told of each call of Stripe whether it was answered.
     """
     with ExitStack() as ends:
-        cards, links, mail, documents = None, None, None, None
+        api, cards, links, mail, documents = None, None, None, None, None
         if PAYMENTS in queues:
             api = ends.enter_context(
                 StripeApi(
                     _key(settings.stripe_secret_key, "STRIPE_SECRET_KEY", PAYMENTS),
                     base_url=settings.stripe_api_base,
                     connections=connections,
+                    heard=stripe_heard,
                     seal=Seal(_key(settings.secret_key, "SECRET_KEY", PAYMENTS)),
                 )
             )
@@ -60,6 +68,7 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
             mail_sender=settings.mail_from,
             documents=documents,
             stripe_rate=settings.stripe_rate,
+            is_stripe_reachable=None if api is None else api.is_reachable,
         )
 
 
