@@ -439,7 +439,7 @@ def settle_attempt(
     try:
         _require_its_currency(attempt, news)
         attempt.move(to, now, ask_at=now + ASK_AFTER_PROCESSING)
-    except RuleViolation:
+    except (RuleViolation, _OfAnotherCurrency):
         return attempt
     if isinstance(news, CardReport):
         attempt.payment_intent = news.payment_intent
@@ -468,11 +468,15 @@ def settle_attempt(
     return attempt
 
 
+class _OfAnotherCurrency(Exception):  # noqa: N818 - named as the fact it states
+    """News of money that no attempt asked for."""
+
+
 def _require_its_currency(attempt: PaymentAttempt, news: CardReport | ChargeRefused) -> None:
     """Check that news is of what an attempt asked for, whoever says so.
 
     Raises:
-        RuleViolation: It tells of money in another currency (``another_currency``).
+        _OfAnotherCurrency: It tells of other money.
     """
     if isinstance(news, ChargeRefused) or news.currency == attempt.currency:
         return
@@ -483,7 +487,7 @@ def _require_its_currency(attempt: PaymentAttempt, news: CardReport | ChargeRefu
         currency=news.currency,
         asked=attempt.currency,
     )
-    raise RuleViolation("another_currency", f"{news.payment_intent} is in {news.currency}")
+    raise _OfAnotherCurrency
 
 
 class _Settlement:

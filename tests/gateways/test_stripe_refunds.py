@@ -126,7 +126,11 @@ def test_a_refund_that_succeeds_says_so_and_names_us(
 
     [refund] = made(control, order)
     assert report == RefundReport(
-        refund=refund["id"], status=RefundStatus.SUCCEEDED, metadata=order.metadata
+        refund=refund["id"],
+        status=RefundStatus.SUCCEEDED,
+        metadata=order.metadata,
+        amount=500,
+        currency="usd",
     )
     assert (refund["amount"], refund["metadata"]) == (500, order.metadata)
     assert cards.retrieve_refund(report.refund, DEPLOYMENT) == cards.look_up_refund(order) == report
