@@ -135,3 +135,22 @@ def test_nobody_elses_signature_is_trusted(
     problem(post_event(api, "nobody"), 404, "account_not_found")
     with Session(engine) as session:
         assert session.scalars(select(WebhookEvent)).all() == []
+
+
+def test_an_invoice_says_that_its_clients_card_is_elsewhere(
+    api: TestClient, invoice: dict[str, Any]
+) -> None:
+    card = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
+    url = f"/v1/clients/{invoice['client']}/billing-method"
+    api.put(url, json=card)
+    assert api.get(f"/v1/invoices/{invoice['id']}").json()["next"]["what"] == "pay"
+
+    api.patch("/v1/account", json={"stripe_account": "acct_ada"})
+
+    shown = api.get(f"/v1/invoices/{invoice['id']}").json()["next"]
+    assert shown["what"] == "add_card"
+    assert "another Stripe account" in shown["why"]
+    charged = api.post(f"/v1/invoices/{invoice['id']}/charge")
+    assert "another Stripe account" in problem(charged, 409, "no_billing_method")["detail"]
+    api.put(url, json=card)
+    assert api.get(f"/v1/invoices/{invoice['id']}").json()["next"]["what"] == "pay"
