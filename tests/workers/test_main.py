@@ -186,7 +186,8 @@ def watched(
 def test_a_worker_is_healthy_until_it_is_told_to_stop(watched: tuple[Worker, LeaseKeeper]) -> None:
     stopping = threading.Event()
     threading.Timer(0.2, stopping.set).start()
-    assert _watch(*watched, stopping)
+    worker, leases = watched
+    assert _watch(worker, [leases], stopping)
 
 
 @pytest.mark.parametrize("which", ["worker", "consumer", "leases"])
@@ -204,7 +205,7 @@ def test_the_end_of_any_one_thread_is_noticed(
     thread.stop()
     thread.join(10)
 
-    assert not _watch(worker, leases, threading.Event())
+    assert not _watch(worker, [leases], threading.Event())
 
 
 def test_missing_settings_are_named_in_one_line() -> None:
