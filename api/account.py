@@ -32,6 +32,7 @@ from api.operations import reads, writes
 from api.shapes import AddressLines, PausesReport
 from api.transactions import Transaction
 from billing.dates import InvoiceDate
+from billing.disputes import DisputeLost
 from billing.dunning import DunningFinal
 from billing.mails import DEFAULTS, MailKind, switched_on
 from billing.number_formats import NumberReset
@@ -62,6 +63,7 @@ class AccountChanges(TypedDict, total=False):
     review_hours: ReviewHours | None
     invoice_date: InvoiceDate
     void_makes_credit_note: Flag
+    dispute_lost: DisputeLost
     dunning: Dunning
     paused: Pauses
     notifications: Switches
@@ -96,7 +98,8 @@ class AccountReport(BaseModel):
     zeros in front, stands for the sequence number, `{year}` and `{month}` for the date of issue;
     credit notes likewise in `credit_note_format`. With `number_reset` `yearly` they start again
     with each year, if it is in the format. `next_number` is the next sequence number of invoices.
-    With `void_makes_credit_note` each void writes a credit note, for countries that want one.
+    When a dispute is lost, its invoice is due again, by hand (`dispute_lost` `reopen`), or stays
+    paid and the money is lost (`write_off`). With `void_makes_credit_note` each void writes a credit note, for countries that want one.
     Nothing is posted any more that counts for a day up to `books_closed_through`.
     """
 
@@ -118,11 +121,13 @@ class AccountReport(BaseModel):
                     "invoice_date": "boundary",
                     "paused": {"billing": False, "collection": False},
                     "void_makes_credit_note": False,
+                    "dispute_lost": "reopen",
                     "dunning": {"days": [3, 5, 7, 7], "final": "open"},
                     "notifications": {
                         "invoice_ready": True,
                         "receipt": True,
                         "payment_failed": False,
+                        "authentication_needed": True,
                         "card_expiring": True,
                     },
                     "number_format": "INV-{year}-{seq:06}",
@@ -149,6 +154,7 @@ class AccountReport(BaseModel):
     review_hours: int | None
     invoice_date: InvoiceDate
     void_makes_credit_note: bool
+    dispute_lost: DisputeLost
     dunning: DunningReport
     paused: PausesReport
     notifications: dict[MailKind, bool]

@@ -22,8 +22,10 @@ from api import (
     credit_grants,
     credit_notes,
     credit_refunds,
+    disputes,
     draft_editing,
     health,
+    hosted_invoices,
     invoice_commands,
     invoices,
     jobs,
@@ -34,6 +36,7 @@ from api import (
     payments,
     portal_links,
     queues,
+    reconciliations,
     refunds,
     schedules,
     statements,
@@ -116,6 +119,7 @@ def create_app(
         tax_rates,
         credit_grants,
         credit_refunds,
+        disputes,
         charges,
         invoices,
         invoice_commands,
@@ -133,9 +137,10 @@ def create_app(
         aging,
         books,
         ledger_entries,
+        reconciliations,
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
-    for page in (webhooks, health, metrics, pages, client_pages):
+    for page in (webhooks, health, metrics, pages, client_pages, hosted_invoices):
         app.include_router(page.router)
     return app

@@ -147,6 +147,7 @@ class ClientReport(BaseModel):
                         "invoice_ready": None,
                         "receipt": False,
                         "payment_failed": None,
+                        "authentication_needed": None,
                         "card_expiring": None,
                     },
                     "billing_method": METHOD_EXAMPLE,

@@ -142,6 +142,7 @@ class CreditNoteFilters(Paging):
         "nothing_to_credit",
         "line_already_credited",
         "charge_amended",
+        "payment_disputed",
         "payment_in_flight",
         "refund_in_flight",
         "amount_exceeds_invoice",

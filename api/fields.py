@@ -273,6 +273,7 @@ class Switches(TypedDict, total=False):
     invoice_ready: Flag | None
     receipt: Flag | None
     payment_failed: Flag | None
+    authentication_needed: Flag | None
     card_expiring: Flag | None
 
 

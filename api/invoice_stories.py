@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from billing.collection import AttemptState, Collection, Origin
 from billing.credit import CreditEntryKind
+from billing.disputes import DisputeState
 from billing.invoice_states import InvoiceStatus
 from billing.mails import MailState
 from billing.money import format_amount
@@ -17,6 +18,7 @@ from models import (
     BillingMethod,
     CreditEntry,
     CreditNote,
+    Dispute,
     Invoice,
     Mail,
     Payment,
@@ -70,6 +72,12 @@ class Happening(StrEnum):
     REFUNDED = "refunded"
     REFUND_REFUSED = "refund_refused"
     REFUND_CAME_BACK = "refund_came_back"
+    QUESTIONED = "questioned"
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_CLOSED = "dispute_closed"
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
+    CREDIT_TAKEN_BACK = "credit_taken_back"
     MAIL_WAITING = "mail_waiting"
     MAIL_NOT_SENT = "mail_not_sent"
     MAIL_UNKNOWN = "mail_unknown"
@@ -117,6 +125,7 @@ class Story:
     refunds: Sequence[Refund]
     mails: Sequence[Mail]
     write_offs: Sequence[WriteOff] = ()
+    disputes: Sequence[Dispute] = ()
 
 
 def next_of(story: Story) -> NextReport:
@@ -131,8 +140,7 @@ def next_of(story: Story) -> NextReport:
             what, at = NextStep.WAIT_FOR_ANSWER, last.next_ask_at
             why = _UNDER_WAY[AttemptState(last.state)]
         case Collection.NEEDS_ACTION:
-            what = NextStep.AUTHENTICATE
-            why = "The bank wants the client to approve the charge; until then nothing is charged."
+            what, at, why = _waits_for_client(story, last)
         case Collection.NO_BILLING_METHOD:
             what = NextStep.ADD_CARD
             why = "The client has no card. One that is added is charged at once."
@@ -197,6 +205,18 @@ _UNDER_WAY = {
 }
 
 
+def _waits_for_client(
+    story: Story, last: PaymentAttempt | None
+) -> tuple[NextStep, datetime | None, str]:
+    if last is None or not last.is_page:
+        why = "The bank wants the client to approve the charge; until then nothing is charged."
+        return NextStep.AUTHENTICATE, None, why
+    why = "The client has a page open on which it can pay."
+    if story.invoice.next_attempt_at is not None:
+        why += " Where it does not, the card is charged by itself, as planned."
+    return NextStep.PAY, None, why
+
+
 def _after(last: PaymentAttempt | None) -> str:
     """What the next step follows, if a try went wrong."""
     if last is None or last.state != AttemptState.DECLINED:
@@ -218,6 +238,7 @@ def history_of(story: Story) -> list[HistoryItem]:
         *(item for entry in story.credit for item in _credit(entry, _WITH_PAYMENT)),
         *(item for refund in story.refunds for item in _refund(refund)),
         *(_note(note) for note in story.notes),
+        *(item for dispute in story.disputes for item in _dispute(dispute)),
         *_end(story),
         *(item for entry in story.credit for item in _credit(entry, _AT_THE_END)),
         *(item for mail in story.mails for item in _mail(mail)),
@@ -240,6 +261,7 @@ _AT_THE_END = {
     CreditEntryKind.CREDIT_NOTE: Happening.KEPT_AS_CREDIT,
     CreditEntryKind.REFUND: Happening.KEPT_AS_CREDIT,
     CreditEntryKind.REFUND_FAILED: Happening.KEPT_AS_CREDIT,
+    CreditEntryKind.DISPUTE: Happening.CREDIT_TAKEN_BACK,
 }
 
 _MAILS = {
@@ -306,11 +328,12 @@ def _credit(entry: CreditEntry, shown: dict[CreditEntryKind, Happening]) -> Iter
 def _attempt(attempt: PaymentAttempt) -> Iterator[HistoryItem]:
     amount = format_amount(attempt.amount, attempt.currency)
     by = _STARTED_BY[Origin(attempt.origin)]
-    waits = attempt.state == AttemptState.NEEDS_ACTION
+    waits = attempt.state == AttemptState.NEEDS_ACTION and not attempt.is_page
+    how = ", on a page" if attempt.is_page else ""
     yield HistoryItem(
         at=attempt.created_at,
         what=Happening.ATTEMPT_STARTED,
-        detail=f"try {attempt.ordinal} of {amount}, {by}"
+        detail=f"try {attempt.ordinal} of {amount}, {by}{how}"
         + ("; the client has to authenticate" if waits else ""),
     )
     if attempt.settled_at is not None:
@@ -351,6 +374,35 @@ def _refund(refund: Refund) -> Iterator[HistoryItem]:
     if refund.state == RefundState.FAILED and refund.settled_at is not None:
         what = Happening.REFUND_CAME_BACK if refund.came_back else Happening.REFUND_REFUSED
         yield HistoryItem(at=refund.settled_at, what=what, detail=refund.message)
+
+
+_ENDS = {
+    DisputeState.CLOSED: Happening.DISPUTE_CLOSED,
+    DisputeState.WON: Happening.DISPUTE_WON,
+    DisputeState.LOST: Happening.DISPUTE_LOST,
+}
+
+
+def _dispute(dispute: Dispute) -> Iterator[HistoryItem]:
+    detail = f"{format_amount(dispute.amount, dispute.currency)}, {dispute.reason}"
+    if dispute.opened_at is None or dispute.opened_at > dispute.created_at:
+        yield HistoryItem(at=dispute.created_at, what=Happening.QUESTIONED, detail=detail)
+    if dispute.opened_at is not None:
+        yield HistoryItem(at=dispute.opened_at, what=Happening.DISPUTE_OPENED, detail=detail)
+    if dispute.closed_at is not None:
+        what = _ENDS[DisputeState(dispute.state)]
+        yield HistoryItem(at=dispute.closed_at, what=what, detail=_loss(dispute))
+
+
+def _loss(dispute: Dispute) -> str | None:
+    """What a lost dispute did, in words."""
+    parts = (
+        (dispute.reopened, "is due again"),
+        (dispute.written_off, "is lost"),
+        (dispute.taken_back, "is taken back from credit"),
+    )
+    said = [f"{format_amount(some, dispute.currency)} {what}" for some, what in parts if some]
+    return ", ".join(said) or None
 
 
 def _mail(mail: Mail) -> Iterator[HistoryItem]:

@@ -12,8 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.auth import Caller, Reader
+from api.client_links import LinksOf
 from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
+from api.disputes import DISPUTE_EXAMPLE, DisputeReport, disputes_of, questioned
 from api.documents import PDF, DocumentsOf, PdfAnswer
 from api.invoice_lines import LineReport, TaxReport, lines_and_taxes
 from api.invoice_stories import HistoryItem, NextReport, Story, WriteOff, history_of, next_of
@@ -46,6 +48,7 @@ from models import (
 )
 from models.payment_attempt import open_attempts_of
 from tasks.invoice_documents import filename, invoice_document
+from tasks.links import Links
 
 router = APIRouter(tags=["invoices"])
 
@@ -60,6 +63,7 @@ _EXAMPLE: dict[str, Any] = {
     "auto_collect": True,
     "next_attempt_at": "2026-06-04T15:00:00Z",
     "attempt_count": 1,
+    "disputed": False,
     "currency": "usd",
     "subtotal": 1100,
     "tax": 220,
@@ -85,6 +89,8 @@ _EXAMPLE: dict[str, Any] = {
     "review_ends_at": None,
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
+    "hosted_url": "https://billing.bluebird-prep.example/i/"
+    "IjAxOWFlOGEzNWMwMDcwMDA4MDAwMDAwMDAwMDAwMDAzIg.Qm9keSBpcyBub3QgYSBzaWduYXR1cmU",
     "links": {
         "self": f"/v1/invoices/{_ID}",
         "client": "/v1/clients/019ae8a3-5c00-7000-8000-000000000001",
@@ -130,6 +136,7 @@ _EXAMPLE_STORY: dict[str, Any] = {
             "settled_at": "2026-06-01T12:00:01Z",
         }
     ],
+    "disputes": [DISPUTE_EXAMPLE],
     "credit": [ENTRY_EXAMPLE],
     "mails": [MAIL_EXAMPLE],
     "next": {
@@ -154,10 +161,12 @@ class InvoiceSummary(BaseModel):
 
     `collection` says how its card is charged, and `next_attempt_at` when that is tried again by
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
-    how often it was tried. `amount_credited` is the sum of its credit notes, and `amount_refunded`
+    how often it was tried. `disputed` says that a bank questions a payment of it, or has taken it
+    back and has not decided yet. `amount_credited` is the sum of its credit notes, and `amount_refunded`
     what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
     `amount_written_off` is what was given up of it and neither paid nor credited since. A draft of a billing period
-    is finalized by itself at `review_ends_at`, or by a person where that is null.
+    is finalized by itself at `review_ends_at`, or by a person where that is null. `hosted_url` is the
+    page on which its client sees and pays it, null for a draft: whoever has it may see the invoice.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -170,6 +179,7 @@ class InvoiceSummary(BaseModel):
     auto_collect: bool | None
     next_attempt_at: datetime | None
     attempt_count: int
+    disputed: bool
     currency: str
     subtotal: int
     tax: int
@@ -195,6 +205,7 @@ class InvoiceSummary(BaseModel):
     review_ends_at: datetime | None
     bill_from: dict[str, Any] | None
     bill_to: dict[str, Any] | None
+    hosted_url: str | None
     links: dict[str, str]
 
 
@@ -227,6 +238,7 @@ class InvoiceReport(InvoiceSummary):
     taxes: list[TaxReport]
     payments: list[PaymentReport]
     attempts: list[AttemptReport]
+    disputes: list[DisputeReport]
     credit: list[EntryReport]
     mails: list[MailReport]
     next: NextReport
@@ -242,7 +254,10 @@ class InvoiceFilters(Paging):
 
 @router.get("/v1/invoices", summary="List invoices", responses=reads())
 def list_invoices(
-    filters: Annotated[InvoiceFilters, Query()], caller: Reader, session: Transaction
+    filters: Annotated[InvoiceFilters, Query()],
+    caller: Reader,
+    session: Transaction,
+    links: LinksOf,
 ) -> Page[InvoiceSummary]:
     """Newest first, without their stories."""
     invoices = select(Invoice).where(Invoice.account_id == caller.account_id)
@@ -251,16 +266,18 @@ def list_invoices(
     if filters.status is not None:
         invoices = invoices.where(Invoice.status == filters.status)
     found = newest_first(session, invoices, Invoice.id, filters, read=UUID)
-    beside = _Beside.of(session, found.rows)
+    beside = _Beside.of(session, found.rows, links)
     return found.page(lambda invoice: InvoiceSummary(**beside.fields(invoice)))
 
 
 @router.get(
     "/v1/invoices/{invoice_id}", summary="Show an invoice", responses=reads("invoice_not_found")
 )
-def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> InvoiceReport:
+def show_invoice(
+    invoice_id: UUID, caller: Reader, session: Transaction, links: LinksOf
+) -> InvoiceReport:
     """One invoice: its lines, what was paid and tried, what the client was told, what comes next."""
-    return report_of(session, invoice_of(session, caller, invoice_id))
+    return report_of(session, invoice_of(session, caller, invoice_id), links)
 
 
 @router.get(
@@ -270,18 +287,22 @@ def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> Invo
     responses={**PDF, **reads("invoice_not_found", "invoice_not_finalized")},
 )
 def show_pdf(
-    invoice_id: UUID, caller: Reader, session: Transaction, documents: DocumentsOf
+    invoice_id: UUID,
+    caller: Reader,
+    session: Transaction,
+    documents: DocumentsOf,
+    links: LinksOf,
 ) -> Response:
     """As the client gets it by mail; what was paid or credited since is on it."""
     invoice = invoice_of(session, caller, invoice_id)
     if invoice.status == InvoiceStatus.DRAFT:
         raise RuleViolation("invoice_not_finalized", "a draft has no document: finalize it first")
-    return PdfAnswer(documents, invoice_document(session, invoice), filename(invoice))
+    return PdfAnswer(documents, invoice_document(session, invoice, links), filename(invoice))
 
 
-def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
+def report_of(session: Session, invoice: Invoice, links: Links | None) -> InvoiceReport:
     """An invoice as it is shown, with its whole story."""
-    beside = _Beside.of(session, [invoice])
+    beside = _Beside.of(session, [invoice], links)
     story = _story(session, invoice, beside)
     lines, taxes = lines_and_taxes(session, invoice)
     refunds = refunds_by_payment(session, story.payments)
@@ -296,6 +317,7 @@ def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
             AttemptReport.model_validate(attempt, from_attributes=True)
             for attempt in story.attempts
         ],
+        disputes=[DisputeReport.of(dispute) for dispute in story.disputes],
         credit=[EntryReport.of(entry) for entry in story.credit],
         mails=[MailReport.of(mail) for mail in story.mails],
         next=next_of(story),
@@ -323,9 +345,11 @@ class _Beside:
     open_attempts: dict[UUID, AttemptState]
     methods: dict[UUID, BillingMethod]
     collection_paused: frozenset[UUID]
+    questioned: frozenset[UUID | None]
+    links: Links | None
 
     @classmethod
-    def of(cls, session: Session, invoices: Sequence[Invoice]) -> "_Beside":
+    def of(cls, session: Session, invoices: Sequence[Invoice], links: Links | None) -> "_Beside":
         """Read for all invoices at once."""
         periods = session.scalars(
             select(BillingPeriod).where(
@@ -344,6 +368,8 @@ class _Beside:
             {one.invoice_id: AttemptState(one.state) for one in attempts if one.invoice_id},
             methods_of(session, clients),
             frozenset(paused),
+            questioned(session, [one.id for one in invoices]),
+            links,
         )
 
     def collection(self, invoice: Invoice) -> Collection:
@@ -372,6 +398,7 @@ class _Beside:
             **{name: getattr(invoice, name) for name in _SAME},
             "client": invoice.client_id,
             "collection": collection,
+            "disputed": invoice.id in self.questioned,
             # While a charge is under way, the time of its own try is still there.
             "next_attempt_at": invoice.next_attempt_at
             if collection is Collection.SCHEDULED
@@ -379,12 +406,16 @@ class _Beside:
             "auto_collect": None if is_draft else invoice.auto_collect,
             "period_start": period and period.period_start,
             "period_end": period and period.period_end,
+            "hosted_url": None
+            if is_draft or self.links is None
+            else self.links.to_invoice(invoice.id),
             "links": links,
         }
 
 
 _SAME = InvoiceSummary.model_fields.keys() - {
-    "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end", "links",
+    "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end",
+    "hosted_url", "links", "disputed",
 }  # fmt: skip
 
 
@@ -413,6 +444,7 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
         refunds=session.scalars(
             select(Refund).where(Refund.invoice_id == invoice.id).order_by(Refund.id)
         ).all(),
+        disputes=disputes_of(session, invoice.id),
         mails=session.scalars(
             select(Mail)
             .where(Mail.client_id == invoice.client_id, Mail.invoice_ids.contains([invoice.id]))

@@ -127,6 +127,7 @@ class PaymentRefund(BaseModel):
         "payment_not_found",
         "invoice_not_open",
         "nothing_to_refund",
+        "payment_disputed",
         "payment_in_flight",
         "refund_in_flight",
         "amount_exceeds_paid",

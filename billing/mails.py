@@ -12,6 +12,7 @@ class MailKind(StrEnum):
     INVOICE_READY = "invoice_ready"
     RECEIPT = "receipt"
     PAYMENT_FAILED = "payment_failed"
+    AUTHENTICATION_NEEDED = "authentication_needed"
     CARD_EXPIRING = "card_expiring"
 
 
@@ -68,6 +69,7 @@ DEFAULTS: Mapping[MailKind, bool] = MappingProxyType(
         MailKind.INVOICE_READY: True,
         MailKind.RECEIPT: True,
         MailKind.PAYMENT_FAILED: True,
+        MailKind.AUTHENTICATION_NEEDED: True,
         MailKind.CARD_EXPIRING: True,
     }
 )

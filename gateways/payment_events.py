@@ -7,7 +7,21 @@ from typing import Any, Protocol
 
 from gateways.cards import CardReport, RefundReport
 from gateways.checkout import CheckoutReport
+from gateways.disputes import DisputeReport
 from gateways.saved_cards import SavedCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundedCharge:
+    """How much of a payment was sent back in all, whoever asked for it.
+
+    Attributes:
+        payment_intent: Stripe's id of the payment.
+        amount: In our minor units.
+    """
+
+    payment_intent: str
+    amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +41,9 @@ class PaymentEvent:
             debit came to its end.
         card: A card as it is after the event, in one of a card that was changed or forgotten.
         deleted_customer: Stripe's id of a customer, in an event of one that was deleted.
+        dispute: How a dispute stood, in an event that says that; ``None`` also where it is in none
+            of the states of ``DisputeStatus``.
+        refunded: What was refunded of a payment so far, in an event that says that.
         payload: The whole event, as it came.
     """
 
@@ -39,6 +56,8 @@ class PaymentEvent:
     checkout: CheckoutReport | None = None
     card: SavedCard | None = None
     deleted_customer: str | None = None
+    dispute: DisputeReport | None = None
+    refunded: RefundedCharge | None = None
 
 
 class PaymentEvents(Protocol):

@@ -9,10 +9,12 @@ import stripe
 
 from gateways.cards import CardReport, RefundReport
 from gateways.checkout import CheckoutReport
-from gateways.payment_events import PaymentEvent
+from gateways.disputes import DisputeReport
+from gateways.payment_events import PaymentEvent, RefundedCharge
 from gateways.saved_cards import SavedCard
 from gateways.stripe_cards import card_report, refund_report
 from gateways.stripe_checkout import checkout_report
+from gateways.stripe_disputes import dispute_report, refunded_charge
 from gateways.stripe_saved_cards import saved_card
 from gateways.webhooks import MalformedEvents, UntrustedEvents
 
@@ -43,6 +45,15 @@ CARDS_TOLD = frozenset(
 """The types of event that tell what a card has become."""
 
 CUSTOMER_DELETED = "customer.deleted"
+
+DISPUTES_TOLD = frozenset(
+    f"charge.dispute.{ending}"
+    for ending in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")
+)
+"""The types of event that tell how a dispute stands; one thing may be told by several."""
+
+CHARGE_REFUNDED = "charge.refunded"
+"""Tells what was refunded of a charge, also by hand."""
 
 
 class StripeEvents:
@@ -99,6 +110,8 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
             checkout=_checkout(payload),
             card=_card(payload),
             deleted_customer=_deleted_customer(payload),
+            dispute=_dispute(payload),
+            refunded=_refunded(payload),
         )
     except (
         AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError,
@@ -127,6 +140,16 @@ def _card(payload: Mapping[str, Any]) -> SavedCard | None:
 def _deleted_customer(payload: Mapping[str, Any]) -> str | None:
     is_told = payload["type"] == CUSTOMER_DELETED
     return str(payload["data"]["object"]["id"]) if is_told else None
+
+
+def _dispute(payload: Mapping[str, Any]) -> DisputeReport | None:
+    is_told = payload["type"] in DISPUTES_TOLD
+    return dispute_report(payload["data"]["object"]) if is_told else None
+
+
+def _refunded(payload: Mapping[str, Any]) -> RefundedCharge | None:
+    is_told = payload["type"] == CHARGE_REFUNDED
+    return refunded_charge(payload["data"]["object"]) if is_told else None
 
 
 def _signed_at(signature: str) -> datetime:

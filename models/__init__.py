@@ -12,6 +12,7 @@ from models.charge import Charge, ChargeState
 from models.client import Client
 from models.credit import CreditBalance, CreditEntry, CreditGrant, CreditGrantUse
 from models.credit_note import CreditNote
+from models.dispute import Dispute
 from models.idempotency_key import IdempotencyKey
 from models.invoice import Invoice, InvoiceLine, InvoiceTax
 from models.job import Job, JobAttempt
@@ -22,6 +23,7 @@ from models.payment import Payment, PaymentSource
 from models.payment_attempt import PaymentAttempt
 from models.process import Process
 from models.queue import Queue
+from models.reconciliation import Reconciliation, ReconciliationDifference
 from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
 from models.tax_rate import TaxRateRow
@@ -46,6 +48,7 @@ __all__ = [
     "CreditGrant",
     "CreditGrantUse",
     "CreditNote",
+    "Dispute",
     "IdempotencyKey",
     "Invoice",
     "InvoiceLine",
@@ -61,6 +64,8 @@ __all__ = [
     "PaymentSource",
     "Process",
     "Queue",
+    "Reconciliation",
+    "ReconciliationDifference",
     "Refund",
     "Schedule",
     "ScheduleFire",

@@ -12,9 +12,9 @@ from models.base import Base, CreatedAt
 class CardOfClient:
     """A client's card, by Stripe's own names for the customer and the payment method.
 
-    ``stopped_for`` is the decline code after which automatic tries on this card ended. What the
-    card is (``kind``, ``brand``, ``last4`` and its last month) is what Stripe said at
-    ``checked_at``; until then nothing of it is known.
+    ``stopped_for`` is the decline code after which automatic tries on this card ended, or
+    "disputed". What the card is (``kind``, ``brand``, ``last4`` and its last month) is what Stripe
+    said at ``checked_at``; until then nothing of it is known.
     """
 
     @declared_attr.directive

@@ -16,6 +16,7 @@ from tasks.expiring import expire_due_credit
 from tasks.expiring_cards import warn_of_expiring_cards
 from tasks.kinds import JobKind
 from tasks.pruning import prune
+from tasks.reconciling import reconcile_accounts
 from tasks.reviewing import finalize_due_reviews
 from tasks.top_ups import top_up_due
 
@@ -96,6 +97,13 @@ SCHEDULES = (
         cron="30 3 * * *",
         kind=audit_books,
         description="Prove that the books agree with the invoices",
+    ),
+    CronLine(
+        name="reconcile",
+        cron="10 4 * * *",
+        kind=reconcile_accounts,
+        takes_fire_at=True,
+        description="Compare payments and refunds with Stripe's own record",
     ),
     CronLine(
         name="prune",

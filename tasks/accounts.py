@@ -29,7 +29,7 @@ CHANGEABLE = frozenset(
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
         "auto_collect", "dunning_days", "dunning_final", "notifications", "tax_rates",
         "review_hours", "invoice_date", "paused", "books_closed_through",
-        "void_makes_credit_note",
+        "void_makes_credit_note", "dispute_lost",
     }
 )  # fmt: skip
 

@@ -37,6 +37,7 @@ from gateways.cards import (
     ChargeOutcomeUnknown,
     ChargeRefused,
 )
+from gateways.checkout import CheckoutReport
 from models import (
     Account,
     Client,
@@ -55,7 +56,9 @@ from tasks.credit_balances import CreditMove, apply_credit, move_credit, write_e
 from tasks.credit_settlements import CreditSettlement
 from tasks.kinds import Run
 from tasks.mailing import tell_payment_failed, tell_receipt
+from tasks.merchants import merchant_that_took
 from tasks.outcomes import Snooze
+from tasks.page_news import PageClosed, news_of
 from tasks.payments import Received, receive
 from tasks.posting import Entry, post
 from tasks.refused_charges import Fault, fault_of
@@ -78,10 +81,14 @@ _FOR_CREDIT = {
     AttemptPurpose.TOP_UP: "Automatic credit top-up",
 }
 
-Answer = CardReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
+Answer = CardReport | CheckoutReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
 
 Ended = Callable[[Session, PaymentAttempt | None], Step]
 """How a job goes on after an attempt; ``None`` where the card was not needed."""
+
+# What else is told of a payment on a page is one of the client's tries there: only the page itself
+# says that it was the last.
+_TAKEN_OF_A_PAGE = frozenset({AttemptState.SUCCEEDED, AttemptState.PROCESSING})
 
 _STATES = {
     CardStatus.SUCCEEDED: AttemptState.SUCCEEDED,
@@ -219,7 +226,7 @@ def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -
     """Ask Stripe for an attempt under its key: the first time, or again. Hold its lock."""
     attempt.asks += 1
     order = order_of(session, attempt)
-    return Call(partial(charge, order), partial(_record, run, attempt.id, ended))
+    return Call(partial(charge, order), partial(record_answer, run, attempt.id, ended))
 
 
 def is_to_ask_again(run: Run, attempt: PaymentAttempt) -> bool:
@@ -240,15 +247,18 @@ def sent_at(attempt: PaymentAttempt) -> datetime:
     return attempt.first_asked_at or attempt.created_at
 
 
-def withdraw(run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
+def withdraw(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
     """Cancel an attempt that waits for the client; Stripe may say that it is being paid.
 
-    Hold its lock.
+    A page is closed. Hold the attempt's lock.
     """
     attempt.asks += 1
-    intent = str(attempt.payment_intent)
+    intent, page = str(attempt.payment_intent), attempt.checkout_session
+    merchant = merchant_that_took(session, attempt)
 
     def ask(gateways: Gateways) -> Answer:
+        if page is not None:
+            return answered(lambda: gateways.checkout.expire(page, merchant))
         return answered(lambda: gateways.cards.cancel(intent))
 
     return Call(ask, partial(_record_withdrawal, run, attempt.id, ended))
@@ -260,16 +270,20 @@ def _record_withdrawal(
     if isinstance(answer, ChargeRefused):
         # Stripe knows it no more, so nobody can pay it either.
         attempt = lock_attempt(session, attempt_id)
-        if attempt.state == AttemptState.NEEDS_ACTION:
+        if attempt.is_page:
+            attempt = close_page(run, session, attempt_id, answer)
+        elif attempt.state == AttemptState.NEEDS_ACTION:
             attempt.message = str(answer)
             attempt.move(AttemptState.CANCELED, run.now)
         return ended(session, attempt)
-    return _record(run, attempt_id, ended, session, answer)
+    return record_answer(run, attempt_id, ended, session, answer)
 
 
 def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
     """What Stripe is asked for: the same every time, or its key would refuse it."""
-    description, of = _named(session, attempt)
+    if attempt.payment_method is None:
+        raise ValueError("a page is opened, and not charged")
+    description, metadata = named(session, attempt)
     return CardCharge(
         amount=attempt.amount,
         currency=attempt.currency,
@@ -277,18 +291,23 @@ def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
         payment_method=attempt.payment_method,
         idempotency_key=attempt.idempotency_key,
         description=description,
-        metadata={
-            "account": str(attempt.account_id),
-            "client": str(attempt.client_id),
-            **of,
-            "attempt": str(attempt.id),
-        },
+        metadata=metadata,
         sent_since=sent_at(attempt),
     )
 
 
-def _named(session: Session, attempt: PaymentAttempt) -> tuple[str, dict[str, str]]:
+def named(session: Session, attempt: PaymentAttempt) -> tuple[str, dict[str, str]]:
     """What an attempt is for, in words and in metadata."""
+    words, of = _purpose(session, attempt)
+    return words, {
+        "account": str(attempt.account_id),
+        "client": str(attempt.client_id),
+        **of,
+        "attempt": str(attempt.id),
+    }
+
+
+def _purpose(session: Session, attempt: PaymentAttempt) -> tuple[str, dict[str, str]]:
     if attempt.invoice_id is None:
         purpose = AttemptPurpose(attempt.purpose)
         return _FOR_CREDIT[purpose], {"purpose": purpose.value}
@@ -301,7 +320,7 @@ def charge(order: CardCharge, gateways: Gateways) -> Answer:
     return answered(lambda: gateways.cards.charge(order))
 
 
-def answered(ask: Callable[[], CardReport]) -> Answer:
+def answered(ask: Callable[[], CardReport | CheckoutReport]) -> Answer:
     """What Stripe says, or why it says nothing."""
     try:
         return ask()
@@ -309,7 +328,10 @@ def answered(ask: Callable[[], CardReport]) -> Answer:
         return answer
 
 
-def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: Answer) -> Step:
+def record_answer(
+    run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: Answer
+) -> Step:
+    """Write down what Stripe says of an attempt, and go on; where it says nothing, ask again."""
     match answer:
         case CardsUnavailable():
             attempt = lock_attempt(session, attempt_id)
@@ -329,6 +351,10 @@ def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: 
                     run.now,
                     ask_at=next_ask(0, run.now, sent_at(attempt)),
                 )
+        case CheckoutReport():
+            attempt = settle_page(
+                session, attempt_id, answer, now=run.now, requested_by=f"job:{run.job_id}"
+            )
         case _:
             attempt = settle_attempt(
                 session, attempt_id, answer, now=run.now, requested_by=f"job:{run.job_id}"
@@ -370,10 +396,39 @@ def lock_attempt(session: Session, attempt_id: UUID) -> PaymentAttempt:
     return session.scalars(attempt_for_update(attempt_id)).one()
 
 
+def close_page(
+    run: Run, session: Session, attempt_id: UUID, reason: ChargeRefused | None = None
+) -> PaymentAttempt:
+    """Give up a page on which nobody can pay, with all that follows."""
+    closed = (
+        PageClosed() if reason is None else PageClosed(code=reason.code, message=reason.message)
+    )
+    return settle_attempt(
+        session,
+        attempt_id,
+        closed,
+        now=run.now,
+        requested_by=f"job:{run.job_id}",
+        is_current=True,
+    )
+
+
+def settle_page(
+    session: Session, attempt_id: UUID, report: CheckoutReport, *, now: datetime, requested_by: str
+) -> PaymentAttempt:
+    """Write down how a page stands, with all that follows; one that is open waits on."""
+    news = news_of(report)
+    if news is None:
+        return lock_attempt(session, attempt_id)
+    return settle_attempt(
+        session, attempt_id, news, now=now, requested_by=requested_by, is_current=True
+    )
+
+
 def settle_attempt(
     session: Session,
     attempt_id: UUID,
-    news: CardReport | ChargeRefused,
+    news: CardReport | ChargeRefused | PageClosed,
     *,
     now: datetime,
     requested_by: str,
@@ -385,9 +440,12 @@ def settle_attempt(
     ``is_current`` says that it tells how the charge stands now, and not how it stood at some time.
     """
     attempt = lock_attempt(session, attempt_id)
-    to = AttemptState.DECLINED if isinstance(news, ChargeRefused) else _STATES[news.status]
+    to = _state_told(news)
     was = AttemptState(attempt.state)
-    failed_late = is_current and (was, to) == (AttemptState.PROCESSING, AttemptState.NEEDS_ACTION)
+    if attempt.is_page and not is_current and to not in _TAKEN_OF_A_PAGE:
+        return _tried_on_page(attempt, news)
+    was_under_way = was == AttemptState.PROCESSING or attempt.is_page
+    failed_late = is_current and was_under_way and to == AttemptState.NEEDS_ACTION
     if failed_late:
         # What was under way has failed after all. The client may still pay it, so nothing else
         # is tried by itself.
@@ -396,12 +454,7 @@ def settle_attempt(
         attempt.move(to, now, ask_at=now + ASK_AFTER_PROCESSING)
     except RuleViolation:
         return attempt
-    if isinstance(news, CardReport):
-        attempt.payment_intent = news.payment_intent
-        attempt.decline_code = news.decline_code
-        attempt.message = news.message
-    else:
-        attempt.decline_code, attempt.message = news.code, str(news)
+    _note(attempt, news)
     settle = _Settlement if attempt.invoice_id is not None else CreditSettlement
     settlement = settle(session, attempt, now=now, requested_by=requested_by)
     match to:
@@ -415,12 +468,42 @@ def settle_attempt(
             settlement.decline(decline_class(attempt.decline_code))
         case AttemptState.NEEDS_ACTION:
             settlement.wait_for_client()
-        case AttemptState.CANCELED if was in UNSETTLED:
+        case AttemptState.CANCELED if was in UNSETTLED or attempt.is_page:
             settlement.stop()
         case _:
             pass
     session.flush()
     return attempt
+
+
+def _tried_on_page(
+    attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
+) -> PaymentAttempt:
+    """Note a try that ends nothing: the client tries again there, with this card or another."""
+    if attempt.is_open_page:
+        _note(attempt, news)
+    return attempt
+
+
+def _state_told(news: CardReport | ChargeRefused | PageClosed) -> AttemptState:
+    match news:
+        case CardReport():
+            return _STATES[news.status]
+        case ChargeRefused():
+            return AttemptState.DECLINED
+        case PageClosed():
+            return AttemptState.CANCELED
+
+
+def _note(attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed) -> None:
+    match news:
+        case CardReport():
+            attempt.payment_intent = news.payment_intent
+            attempt.decline_code, attempt.message = news.decline_code, news.message
+        case ChargeRefused():
+            attempt.decline_code, attempt.message = news.code, str(news)
+        case PageClosed() if news.code is not None:
+            attempt.decline_code, attempt.message = news.code, news.message
 
 
 class _Settlement:
@@ -481,6 +564,9 @@ class _Settlement:
         if self._decides_next_try and not goes_on:
             self._tell()
             self._give_up_if_exhausted()
+        elif self._attempt.is_page:
+            # The client saw it taken: a bank debit came back days later.
+            self._tell()
 
     def _plan_next_try(self, kind: DeclineClass) -> None:
         if self._card.is_backup:

@@ -38,7 +38,8 @@ CHECKS = {
                 WHERE taxes.invoice_id = invoices.id AND taxes.tax <> 0))::int
     """,
     # An entry's sides stand in this order: receivable, revenue, tax, credit, promotion, adjustment,
-    # stripe, outside, bad_debt. How much credit an invoice uses is for the rules of credit to say.
+    # stripe, outside, bad_debt, disputed, dispute_loss. How much credit an invoice uses is for the
+    # rules of credit to say.
     "entries_follow_the_postings_table": """
         SELECT entries.id::text,
                concat(event, ' of ', COALESCE(invoices.number, entries.payment_id::text, 'a balance'),
@@ -53,7 +54,9 @@ CHECKS = {
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'adjustment'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'stripe'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'outside'), 0),
-                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'bad_debt'), 0)
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'bad_debt'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'disputed'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'dispute_loss'), 0)
                        ]::bigint[] AS posted
                   FROM ledger_entries AS entries LEFT JOIN ledger_postings ON entry_id = entries.id
                  WHERE entries.account_id = :account
@@ -66,6 +69,8 @@ CHECKS = {
            AND notes.invoice_id = entries.invoice_id
           LEFT JOIN refunds ON refunds.id = entries.refund_id
            AND refunds.client_id = entries.client_id AND refunds.currency = entries.currency
+          LEFT JOIN disputes ON disputes.id = entries.dispute_id
+           AND disputes.client_id = entries.client_id AND disputes.currency = entries.currency
          CROSS JOIN LATERAL (SELECT NULLIF(posted[4], 0) AS credit, NULLIF(posted[9], 0) AS lost,
                                     COALESCE(returned_to, destination) AS gone_to) AS moved
          CROSS JOIN LATERAL (SELECT
@@ -78,7 +83,8 @@ CHECKS = {
                                           LEAST(total, 0), 0, 0, 0, 0, 0]
                WHEN 'void' THEN ARRAY[credit_applied + amount_paid - amount_refunded - total,
                                       subtotal, invoices.tax,
-                                      amount_refunded - credit_applied - amount_paid, 0, 0, 0, 0, 0]
+                                      amount_lost + amount_refunded - credit_applied - amount_paid,
+                                      0, 0, 0, 0, 0]
                WHEN 'apply_credit' THEN ARRAY[-credit, 0, 0, credit, 0, 0, 0, 0, 0]
                WHEN 'carry' THEN ARRAY[-credit, 0, 0, abs(credit), 0, 0, 0, 0, 0]
                WHEN 'card_payment' THEN ARRAY[-applied, 0, 0, applied - payments.amount, 0, 0,
@@ -101,6 +107,15 @@ CHECKS = {
                WHEN 'refund_failed' THEN ARRAY[0, 0, 0, -refunds.amount, 0, 0, refunds.amount, 0, 0]
                WHEN 'write_off' THEN ARRAY[-abs(lost), 0, 0, 0, 0, 0, 0, 0, abs(lost)]
                WHEN 'recovery' THEN ARRAY[abs(lost), 0, 0, 0, 0, 0, 0, 0, -abs(lost)]
+               WHEN 'dispute_opened' THEN ARRAY[0, 0, 0, 0, 0, 0, -disputes.amount, 0, 0]
+               WHEN 'dispute_won' THEN ARRAY[0, 0, 0, 0, 0, 0, disputes.amount, 0, 0]
+               WHEN 'dispute_lost' THEN ARRAY[reopened, 0, 0, taken_back, 0, 0, 0, 0, 0]
+                END || CASE event
+               WHEN 'dispute_opened' THEN ARRAY[disputes.amount, 0]
+               WHEN 'dispute_won' THEN ARRAY[-disputes.amount, 0]
+               WHEN 'dispute_lost' THEN ARRAY[-disputes.amount, disputes.written_off]
+               WHEN 'void' THEN ARRAY[0, -amount_lost]
+               ELSE ARRAY[0, 0]
                 END AS wanted) AS table_of_postings
          WHERE posted IS DISTINCT FROM wanted
             OR event IN ('finalize', 'void', 'apply_credit', 'carry', 'credit_note', 'refund',
@@ -367,7 +382,7 @@ CHECKS = {
          WHERE invoices.account_id = :account
          GROUP BY invoices.id
         HAVING COALESCE(sum(amount), 0)
-               <> CASE status WHEN 'void' THEN amount_paid - amount_refunded ELSE 0 END
+               <> CASE status WHEN 'void' THEN amount_paid - amount_refunded - amount_lost ELSE 0 END
     """,
     "grants_are_part_of_their_balance": """
         SELECT client_id::text,
@@ -561,7 +576,19 @@ CHECKS = {
         SELECT attempts.id::text, concat('is ', state, ', and ', number, ' is ', status)
           FROM payment_attempts AS attempts JOIN invoices ON invoices.id = invoice_id
          WHERE attempts.account_id = :account AND status <> 'open'
+           AND (status <> 'uncollectible' OR checkout_expires_at IS NULL)
            AND state IN ('pending', 'processing', 'unknown', 'needs_action')
+    """,
+    # Stripe closes a page by itself, and we close those that ask for what is not due any more.
+    "pages_are_for_what_is_due": """
+        SELECT attempts.id::text,
+               concat('asks for ', amount, ', of ', number, ' is due ', amount_due + amount_written_off,
+                      '; it ended ', checkout_expires_at)
+          FROM payment_attempts AS attempts JOIN invoices ON invoices.id = invoice_id
+         WHERE attempts.account_id = :account AND state = 'needs_action'
+           AND checkout_expires_at IS NOT NULL
+           AND (amount <> amount_due + amount_written_off
+                OR checkout_expires_at < :now ::timestamptz - interval '3 days')
     """,
     # A bank debit takes days, and is asked after every day; any other charge is answered at once,
     # or believed after a day never to have arrived.
@@ -606,7 +633,8 @@ CHECKS = {
     "amounts_refunded_equal_what_went_back": """
         SELECT invoices.id::text,
                concat(number, ' says ', amount_refunded, ', its notes returned ',
-                      COALESCE(noted, 0), ', and without a note went back ', COALESCE(sent, 0))
+                      COALESCE(noted, 0), ', and without a note went back ', COALESCE(sent, 0),
+                      ', and in disputes ', COALESCE(reopened, 0))
           FROM invoices
           LEFT JOIN (SELECT invoice_id, sum(returned) AS noted
                        FROM credit_notes WHERE account_id = :account GROUP BY invoice_id) AS notes
@@ -615,8 +643,64 @@ CHECKS = {
                        FROM refunds WHERE account_id = :account AND NOT makes_note
                         AND succeeded_at IS NOT NULL GROUP BY invoice_id) AS refunds
             ON refunds.invoice_id = invoices.id
+          LEFT JOIN (SELECT invoice_id, sum(reopened) AS reopened
+                       FROM disputes WHERE account_id = :account GROUP BY invoice_id) AS disputes
+            ON disputes.invoice_id = invoices.id
          WHERE account_id = :account
-           AND COALESCE(noted, 0) + COALESCE(sent, 0) <> amount_refunded
+           AND COALESCE(noted, 0) + COALESCE(sent, 0) + COALESCE(reopened, 0) <> amount_refunded
+    """,
+    "amounts_lost_equal_their_disputes": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', amount_lost, ', lost in its disputes were ',
+                      COALESCE(sum(written_off), 0))
+          FROM invoices LEFT JOIN disputes ON disputes.invoice_id = invoices.id
+         WHERE invoices.account_id = :account
+         GROUP BY invoices.id HAVING COALESCE(sum(written_off), 0) <> amount_lost
+    """,
+    # Whoever wins, it was open before.
+    "disputes_are_posted_as_they_stand": """
+        SELECT disputes.id::text,
+               concat('is ', state, ', and was opened ', opened, ' times, won ', won, ', lost ', lost)
+          FROM disputes CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE event = 'dispute_opened') AS opened,
+                      count(*) FILTER (WHERE event = 'dispute_won') AS won,
+                      count(*) FILTER (WHERE event = 'dispute_lost') AS lost
+                 FROM ledger_entries AS entries WHERE dispute_id = disputes.id) AS booked
+         WHERE account_id = :account
+           AND (opened, won, lost) <> ((state IN ('open', 'won', 'lost'))::int,
+                                       (state = 'won')::int, (state = 'lost')::int)
+    """,
+    "disputed_money_is_that_of_open_disputes": """
+        SELECT COALESCE(disputes.id, booked.dispute_id, :account)::text,
+               concat('is ', COALESCE(state, 'no dispute'), ' of ', disputes.amount,
+                      ', in the books are ', COALESCE(booked.amount, 0), ' ',
+                      COALESCE(disputes.currency, booked.currency))
+          FROM (SELECT * FROM disputes WHERE account_id = :account) AS disputes
+          FULL JOIN (
+               SELECT dispute_id, entries.currency, sum(amount) AS amount
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account = 'disputed'
+                GROUP BY dispute_id, entries.currency) AS booked ON booked.dispute_id = disputes.id
+         WHERE COALESCE(disputes.amount * (state = 'open')::int, 0) <> COALESCE(booked.amount, 0)
+    """,
+    "what_disputes_take_back_is_credit": """
+        SELECT disputes.id::text,
+               concat('took back ', taken_back, ', of credit were taken ',
+                      COALESCE(-sum(entries.amount), 0))
+          FROM disputes LEFT JOIN credit_entries AS entries
+            ON entries.client_id = disputes.client_id AND dispute_id = disputes.id
+           AND kind = 'dispute'
+         WHERE account_id = :account
+         GROUP BY disputes.id HAVING COALESCE(-sum(entries.amount), 0) <> taken_back
+    """,
+    "disputed_cards_are_not_tried": """
+        SELECT disputes.id::text, 'is open, and its card is charged by itself'
+          FROM disputes JOIN payments ON payments.id = payment_id
+          JOIN payment_attempts AS attempts ON attempts.id = attempt_id
+          JOIN billing_methods AS cards ON cards.client_id = disputes.client_id
+           AND cards.payment_method = attempts.payment_method
+         WHERE disputes.account_id = :account AND disputes.state = 'open'
+           AND stopped_for IS NULL
     """,
     "credit_notes_are_posted_once": """
         SELECT notes.id::text, concat(number, ' has ', count(entries.id), ' entries')
@@ -680,7 +764,7 @@ CHECKS = {
     "refunds_stay_within_their_payments": """
         SELECT payments.id::text,
                concat('paid ', applied, ' of ', payments.amount, ', refunded are ', of_invoice,
-                      ', at the card ', at_card)
+                      ', at the card ', at_card, ', lost in disputes ', lost)
           FROM payments CROSS JOIN LATERAL (
                SELECT COALESCE(sum(amount) FILTER (
                           WHERE refunds.invoice_id IS NOT NULL
@@ -693,8 +777,11 @@ CHECKS = {
                                        OR destination = 'card' AND source <> 'card'), false)
                       AS is_anothers
                  FROM refunds WHERE payment_id = payments.id) AS given_back
+         CROSS JOIN LATERAL (
+               SELECT COALESCE(sum(reopened + written_off), 0) AS lost
+                 FROM disputes WHERE payment_id = payments.id) AS disputed
          WHERE account_id = :account
-           AND (of_invoice > applied OR at_card > payments.amount OR is_anothers)
+           AND (of_invoice + lost > applied OR at_card > payments.amount OR is_anothers)
     """,
     "refunds_are_answered_in_time": """
         SELECT id::text,

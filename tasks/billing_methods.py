@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from billing.disputes import STOPPED_FOR_DISPUTE
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from models import BackupMethod, BillingMethod, Client
 from models.billing_method import CARD_FIELDS, CardOfClient
@@ -13,6 +14,8 @@ from models.client import clients_for_update
 from tasks.card_changes import begin_with_card, lose_backup, lose_card
 from tasks.card_details import look_at_cards
 from tasks.detaching import forget_at_stripe
+from tasks.disputed_cards import stop_of
+from tasks.tried_cards import stop_tries
 
 
 def set_billing_method(
@@ -30,7 +33,8 @@ def set_billing_method(
     Top-ups begin anew with it, too. What it is, Stripe is asked.
 
     The same card again changes nothing, so that repeating a request tries nothing twice; one
-    that automatic tries had stopped on is tried again. The client's second card becomes its first.
+    that automatic tries had stopped on is tried again, but for one that is disputed. The client's
+    second card becomes its first.
 
     Raises:
         NotFound: The account has no such client.
@@ -40,7 +44,8 @@ def set_billing_method(
     _require_own_customer(session, account_id, stripe_customer)
     method = session.get(BillingMethod, client_id, with_for_update=True)
     card = stripe_customer, payment_method
-    if method is not None and method.stopped_for is None and _names(method) == card:
+    is_at_rest = method is not None and method.stopped_for in {None, STOPPED_FOR_DISPUTE}
+    if method is not None and is_at_rest and _names(method) == card:
         return method
     backup = session.get(BackupMethod, client_id)
     if method is None:
@@ -48,8 +53,12 @@ def set_billing_method(
         session.add(method)
     if backup is not None and backup.payment_method == payment_method:
         session.delete(backup)
-    _put(method, card, now)
-    begin_with_card(session, client_id, now=now, requested_by=requested_by)
+    _put(session, method, card, now)
+    session.flush()
+    if method.stopped_for is None:
+        begin_with_card(session, client_id, now=now, requested_by=requested_by)
+    else:
+        stop_tries(session, client_id)
     look_at_cards(session, [(account_id, client_id)], requested_by=requested_by)
     return method
 
@@ -80,12 +89,13 @@ def set_backup_method(
         raise InvalidInput("payment_method", "is the card that the client is charged on already")
     backup = session.get(BackupMethod, client_id)
     card = stripe_customer, payment_method
-    if backup is not None and backup.stopped_for is None and _names(backup) == card:
+    is_at_rest = backup is not None and backup.stopped_for in {None, STOPPED_FOR_DISPUTE}
+    if backup is not None and is_at_rest and _names(backup) == card:
         return backup
     if backup is None:
         backup = BackupMethod(client_id=client_id, account_id=account_id, created_at=now)
         session.add(backup)
-    _put(backup, card, now)
+    _put(session, backup, card, now)
     session.flush()
     look_at_cards(session, [(account_id, client_id)], requested_by=requested_by)
     return backup
@@ -128,13 +138,14 @@ def remove_backup_method(
     forget_at_stripe(session, client, removed, requested_by=requested_by)
 
 
-def _put(method: CardOfClient, card: tuple[str, str], now: datetime) -> None:
+def _put(session: Session, method: CardOfClient, card: tuple[str, str], now: datetime) -> None:
     """Make it this card, which nothing is known of yet, unless it is the same one."""
     if _names(method) != card:
         for name in CARD_FIELDS:
             setattr(method, name, None)
         method.stripe_customer, method.payment_method = card
-    method.stopped_for, method.created_at = None, now
+    method.stopped_for = stop_of(session, method.client_id, method.payment_method)
+    method.created_at = now
 
 
 def _names(method: CardOfClient) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from gateways.cards import CardGateway
 from gateways.checkout import CheckoutGateway
 from gateways.documents import DocumentRenderer
 from gateways.mail import MailGateway
+from gateways.payment_records import PaymentRecords
 from gateways.saved_cards import SavedCardsGateway
 from tasks.links import Links
 from tasks.outcomes import Outcome
@@ -31,6 +32,7 @@ class Gateways:
         cards: CardGateway | None = None,
         checkout: CheckoutGateway | None = None,
         saved_cards: SavedCardsGateway | None = None,
+        payment_records: PaymentRecords | None = None,
         links: Links | None = None,
         mail: MailGateway | None = None,
         mail_sender: str = "",
@@ -39,6 +41,7 @@ class Gateways:
         self._cards = cards
         self._checkout = checkout
         self._saved_cards = saved_cards
+        self._payment_records = payment_records
         self._links = links
         self._mail = mail
         self.mail_sender = mail_sender
@@ -64,6 +67,13 @@ class Gateways:
         if self._saved_cards is None:
             raise GatewayMissing("saved cards: only a worker that serves `payments` has them")
         return self._saved_cards
+
+    @property
+    def payment_records(self) -> PaymentRecords:
+        """What the vendor has on record."""
+        if self._payment_records is None:
+            raise GatewayMissing("records: only a worker that serves `payments` has them")
+        return self._payment_records
 
     @property
     def links(self) -> Links:

@@ -40,7 +40,7 @@ def charge_invoice(run: Run, session: Session, invoice_id: UUID) -> Step:
         # Checked first: without another try, what waits for the client goes on waiting.
         method = require_billing_method(session, invoice.client_id)
         require_tries_left(session, invoice, method, now=run.now)
-        return withdraw(run, waiting, partial(_withdrawn, run, invoice_id))
+        return withdraw(session, run, waiting, partial(_withdrawn, run, invoice_id))
     return _begin(run, session, invoice)
 
 

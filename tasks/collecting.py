@@ -137,7 +137,7 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
         if waiting is not None:
             # It waits for a client who has got a new card instead, or another day.
             require_tries_left(session, invoice, method, now=run.now)
-            return withdraw(run, waiting, partial(_withdrawn, run, client_id, done))
+            return withdraw(session, run, waiting, partial(_withdrawn, run, client_id, done))
         return begin_attempt(
             session,
             run,

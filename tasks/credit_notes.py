@@ -233,7 +233,8 @@ def _give_credit(
     requested_by: str,
 ) -> None:
     # Money first: what was granted stays so, with its date, and is never money afterwards.
-    money = invoice.amount_paid - (invoice.amount_refunded - written.returned)
+    refunded_before = invoice.amount_refunded - written.returned
+    money = invoice.amount_paid - refunded_before - invoice.amount_lost
     return_credit(
         session,
         account,

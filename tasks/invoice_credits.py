@@ -20,6 +20,7 @@ from tasks.refunds import (
     Asked,
     Returnable,
     card_payment_for,
+    disputed,
     give_back_outside,
     new_refund,
     returnables,
@@ -155,10 +156,13 @@ def require_note(
         InvalidInput: It is more than is left of the invoice (``amount_exceeds_invoice``) or may go
             there (``amount_exceeds_paid``), or not what a note can be of.
         RuleViolation: Nothing is left to credit (``nothing_to_credit``), or of a line
-            (``line_already_credited``).
+            (``line_already_credited``); or what is over would go back of a payment that is disputed
+            (``payment_disputed``).
     """
     note = note_asked_for(session, invoice, amount, lines)
     payments = returnables(session, invoice.id)
+    if to == Destination.OUTSIDE and note.amount > invoice.amount_due:
+        _require_undisputed(payments, note.amount - invoice.amount_due)
     settlement = settle_note(
         note.amount,
         due=invoice.outstanding,
@@ -169,6 +173,13 @@ def require_note(
     if to == Destination.CARD and settlement.returned:
         card_payment_for(payments, settlement.returned)
     return note, settlement, payments
+
+
+def _require_undisputed(payments: list[Returnable], returned: int) -> None:
+    """Check that what goes back outside can go back of payments that are not disputed."""
+    left = sum(one.left for one in payments)
+    if left >= returned > left - sum(one.left for one in payments if one.is_disputed):
+        raise disputed()
 
 
 def _is_by_card(payment: Payment) -> bool:

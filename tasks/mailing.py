@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from billing.card_amounts import minimum_charge, to_stripe
 from billing.collection import Origin
+from billing.declines import DeclineClass
 from billing.errors import InvalidInput
 from billing.invoice_states import InvoiceStatus
 from billing.mails import MailKind, MailState, switched_on
@@ -240,10 +241,15 @@ def tell_payment_failed(
     *,
     requested_by: str,
 ) -> None:
-    """Tell a client that its card was not charged."""
+    """Tell a client that its card was not charged, or that its bank waits for it.
+
+    It can do what the bank asks on the page of an invoice: one for credit has none.
+    """
+    needs_client = attempt.decline_class == DeclineClass.NEEDS_AUTHENTICATION
+    is_confirmed_on_page = needs_client and attempt.invoice_id is not None
     mail = NewMail(
         client=client,
-        kind=MailKind.PAYMENT_FAILED,
+        kind=MailKind.AUTHENTICATION_NEEDED if is_confirmed_on_page else MailKind.PAYMENT_FAILED,
         subject_key=f"attempt:{attempt.id}",
         invoice_ids=[] if attempt.invoice_id is None else [attempt.invoice_id],
         attempt_id=attempt.id,

@@ -16,7 +16,15 @@ from tasks.credit_notes import require_not_amended_away
 from tasks.handing_over import hand_over
 from tasks.kinds import Run, job
 from tasks.outcomes import Done
-from tasks.refunds import Asked, Returnable, kept_of, new_refund, returnables, take_effect
+from tasks.refunds import (
+    Asked,
+    Returnable,
+    disputed,
+    kept_of,
+    new_refund,
+    returnables,
+    take_effect,
+)
 from tasks.withdrawing import lock_invoice, require_no_payment_in_flight, withdraw_first
 
 
@@ -156,7 +164,8 @@ def require_refundable(
             come by one.
         RuleViolation: The invoice is void, or uncollectible and there would be no note
             (``invoice_not_open``); money of it is under way (``payment_in_flight``,
-            ``refund_in_flight``), or all was given back (``nothing_to_refund``).
+            ``refund_in_flight``), the bank has the payment (``payment_disputed``), or all was
+            given back (``nothing_to_refund``).
     """
     require_creditable(InvoiceStatus(invoice.status))
     if not credit_note:
@@ -166,10 +175,10 @@ def require_refundable(
         raise InvalidInput("to", "must be credit or outside: this payment came by no card")
     if amount is not None and amount <= 0:
         raise InvalidInput("amount", "must be above zero")
-    [left] = [
-        _left(one, to) for one in returnables(session, invoice.id) if one.payment.id == payment.id
-    ]
-    most = min(left, kept_of(invoice))
+    [returnable] = [one for one in returnables(session, invoice.id) if one.payment.id == payment.id]
+    if returnable.is_disputed:
+        raise disputed()
+    most = min(_left(returnable, to), kept_of(invoice))
     if most <= 0:
         raise RuleViolation("nothing_to_refund", "all of this payment was given back already")
     if amount is not None and amount > most:

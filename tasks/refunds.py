@@ -23,8 +23,9 @@ from billing.postings import (
 )
 from billing.refunds import UNSETTLED_REFUNDS, RefundState
 from gateways.cards import ChargeRefused, RefundReport, RefundStatus
-from models import Account, CreditNote, Invoice, Payment, PaymentSource, Refund
+from models import Account, CreditNote, Dispute, Invoice, Payment, PaymentSource, Refund
 from models.client import clients_for_update
+from models.dispute import has_open_dispute
 from models.invoice import invoices_for_update
 from models.refund import refund_for_update, went_or_may_go
 from tasks.attempts import ASK_AFTER_PROCESSING
@@ -45,12 +46,14 @@ _STATES = {
 class Returnable:
     """A payment, and how much of what it paid on its invoice was not given back, in minor units.
 
-    ``left_at_stripe`` is what its card can still be sent, of all of the payment.
+    ``left_at_stripe`` is what its card can still be sent, of all of the payment. While it is
+    disputed, nothing may be.
     """
 
     payment: Payment
     left: int
     left_at_stripe: int
+    is_disputed: bool = False
 
     @property
     def left_on_card(self) -> int:
@@ -59,13 +62,19 @@ class Returnable:
 
 
 def returnables(session: Session, invoice_id: UUID) -> list[Returnable]:
-    """The payments of an invoice, newest first. Refunds under way count as gone."""
+    """The payments of an invoice, newest first.
+
+    Refunds under way count as gone, and what was lost in disputes is.
+    """
     of_invoice = and_(went_or_may_go(), Refund.invoice_id.is_not(None))
     rows = session.execute(
         select(
             Payment,
             func.coalesce(func.sum(Refund.amount).filter(of_invoice), 0),
             _sent_to_card(),
+            _lost(Dispute.reopened + Dispute.written_off),
+            _lost_at_stripe(),
+            has_open_dispute(Payment.id),
         )
         .outerjoin(Refund, Refund.payment_id == Payment.id)
         .where(Payment.invoice_id == invoice_id)
@@ -75,11 +84,25 @@ def returnables(session: Session, invoice_id: UUID) -> list[Returnable]:
     return [
         Returnable(
             payment,
-            left=payment.applied - int(given_back),
-            left_at_stripe=payment.amount - int(sent) if payment.attempt_id is not None else 0,
+            left=payment.applied - int(given_back) - int(lost),
+            left_at_stripe=payment.amount - int(sent) - int(lost_at_stripe)
+            if payment.attempt_id is not None
+            else 0,
+            is_disputed=is_disputed,
         )
-        for payment, given_back, sent in rows
+        for payment, given_back, sent, lost, lost_at_stripe, is_disputed in rows
     ]
+
+
+def _lost(amount: ColumnElement[int]) -> ColumnElement[int]:
+    """The sum over a payment's disputes."""
+    of_payment = select(func.coalesce(func.sum(amount), 0)).where(Dispute.payment_id == Payment.id)
+    return of_payment.scalar_subquery()
+
+
+def _lost_at_stripe() -> ColumnElement[int]:
+    """What the bank keeps of a payment, whatever that paid."""
+    return _lost(Dispute.reopened + Dispute.written_off + Dispute.taken_back)
 
 
 _AT_STRIPE = UNSETTLED_REFUNDS | {RefundState.SUCCEEDED}
@@ -93,8 +116,9 @@ def _sent_to_card() -> ColumnElement[int]:
 
 
 def kept_of(invoice: Invoice) -> int:
-    """What was paid for an invoice, by money or credit, and was not given back."""
-    return invoice.credit_applied + invoice.amount_paid - invoice.amount_refunded
+    """What was paid for an invoice, by money or credit, and was neither given back nor lost."""
+    money = invoice.amount_paid - invoice.amount_refunded - invoice.amount_lost
+    return invoice.credit_applied + money
 
 
 def card_payment_for(payments: Sequence[Returnable], amount: int) -> Payment:
@@ -102,10 +126,18 @@ def card_payment_for(payments: Sequence[Returnable], amount: int) -> Payment:
 
     Raises:
         InvalidInput: No single one can carry it (``amount_exceeds_paid``).
+        RuleViolation: One could that is disputed (``payment_disputed``).
     """
-    for one in payments:
-        if one.payment.source == PaymentSource.CARD and one.left_on_card >= amount:
+    able = [
+        one
+        for one in payments
+        if one.payment.source == PaymentSource.CARD and one.left_on_card >= amount
+    ]
+    for one in able:
+        if not one.is_disputed:
             return one.payment
+    if able:
+        raise disputed()
     raise InvalidInput(
         "to",
         f"no single card payment can carry the {amount:,} minor units that go back: refund the "
@@ -128,9 +160,10 @@ def require_card_payment(session: Session, client_id: UUID, currency: str, amoun
             Payment.currency == currency,
             Payment.source == PaymentSource.CARD,
             Payment.amount >= amount,
+            ~has_open_dispute(Payment.id),
         )
         .group_by(Payment.id)
-        .having(Payment.amount - _sent_to_card() >= amount)
+        .having(Payment.amount - _sent_to_card() - _lost_at_stripe() >= amount)
         .order_by(Payment.id.desc())
         .limit(1)
     )
@@ -142,6 +175,13 @@ def require_card_payment(session: Session, client_id: UUID, currency: str, amoun
             code="amount_exceeds_paid",
         )
     return found
+
+
+def disputed() -> RuleViolation:
+    """Why nothing is given back of a payment whose money the bank has."""
+    return RuleViolation(
+        "payment_disputed", "this payment is disputed: wait until the bank has decided"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,12 +233,13 @@ def give_back_outside(
 ) -> list[UUID]:
     """Write down that what a note returns was given back outside; each refund's id.
 
-    What came from outside goes back first, and the newest payments before older ones.
+    What came from outside goes back first, and the newest payments before older ones; nothing of
+    what is disputed.
     """
     left = note.returned
     refunds = []
     for one in sorted(payments, key=lambda one: one.payment.source == PaymentSource.CARD):
-        amount = min(one.left, left)
+        amount = 0 if one.is_disputed else min(one.left, left)
         if amount > 0:
             left -= amount
             asked = Asked(

@@ -28,6 +28,7 @@ from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
 from tasks.outcomes import Done, Skip
+from tasks.pay_pages import ask_after_page
 
 NEVER_ARRIVED = "Stripe does not know of it after a day of asking: it never arrived"
 
@@ -36,16 +37,18 @@ NEVER_ARRIVED = "Stripe does not know of it after a day of asking: it never arri
 def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     """Ask what became of an attempt: by its key while that lives, by its metadata after."""
     attempt = lock_attempt(session, attempt_id)
+    if attempt.is_page and attempt.state in {AttemptState.PENDING, AttemptState.NEEDS_ACTION}:
+        return ask_after_page(run, session, attempt)
     if attempt.state not in UNSETTLED:
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
     since = sent_at(attempt)
     attempt.asks += 1
     attempt.next_ask_at = next_ask(0, run.now, since)
-    order = order_of(session, attempt)
     record = partial(_record, run, attempt_id)
     if attempt.state == AttemptState.PROCESSING and attempt.payment_intent is not None:
         intent = attempt.payment_intent
         return Call(lambda gateways: answered(lambda: gateways.cards.retrieve(intent)), record)
+    order = order_of(session, attempt)
     if ask_by(since, run.now) == "key":
         return Call(partial(_ask_by_key, order), partial(record, by_key=True))
     return Call(partial(_look_up, order), record)

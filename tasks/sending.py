@@ -40,7 +40,8 @@ from tasks import letters
 from tasks.calls import Call, Gateways, Step
 from tasks.invoice_documents import filename, invoice_document, written_date
 from tasks.kinds import BULK_PRIORITY, Run, job
-from tasks.letters import Letter, LetterInvoice, letter_invoice
+from tasks.letters import Letter, LetterInvoice, LetterLinks, letter_invoice
+from tasks.links import Links
 from tasks.outcomes import Done, Outcome, Retry, Skip, Snooze
 
 MAX_ATTACHED = 20
@@ -56,6 +57,8 @@ ANNOUNCED_WITHIN = timedelta(days=7)
 """An announcement that was kept waiting for longer is not sent: its dates are past, and other mails
 have told of its invoices since."""
 
+_ABOUT_A_CHARGE = frozenset({MailKind.PAYMENT_FAILED, MailKind.AUTHENTICATION_NEEDED})
+
 _METHODS = {
     "bank_transfer": "Bank transfer",
     "cash": "Cash",
@@ -63,7 +66,9 @@ _METHODS = {
     "card_elsewhere": "Card",
 }
 
-_WITHOUT_DOCUMENTS = frozenset({MailKind.PAYMENT_FAILED, MailKind.CARD_EXPIRING})
+_WITHOUT_DOCUMENTS = frozenset(
+    {MailKind.PAYMENT_FAILED, MailKind.AUTHENTICATION_NEEDED, MailKind.CARD_EXPIRING}
+)
 
 _REASONS = {
     DeclineClass.NEEDS_AUTHENTICATION: "Your bank asks you to confirm the payment.",
@@ -93,7 +98,7 @@ class _Parcel:
     client: Client
     mail: Mail
     write: Callable[..., Letter]
-    documents: Sequence[tuple[str, InvoiceDocument]]
+    documents: Sequence[tuple[str, UUID | None, InvoiceDocument]]
 
 
 @job(queue="mail", max_attempts=8, priority=BULK_PRIORITY)
@@ -142,16 +147,14 @@ def _made(parcel: _Parcel, gateways: Gateways) -> gateway.Mail:
     mail = parcel.mail
     attachments: list[Attachment] = []
     room = MAX_ATTACHED_BYTES
-    for name, document in parcel.documents:
-        pdf = gateways.documents.render_invoice_pdf(document)
+    for name, invoice_id, document in parcel.documents:
+        pdf = gateways.documents.render_invoice_pdf(_leading(document, invoice_id, gateways.links))
         room -= len(pdf)
         if room < 0:
             break
         attachments.append(Attachment(name, "application/pdf", pdf))
-    told: dict[str, Any] = {"attached": len(attachments)} if parcel.documents else {}
-    if mail.kind == MailKind.CARD_EXPIRING:
-        told["link"] = gateways.links.to_portal(parcel.client.id)
-    letter = parcel.write(**told)
+    write = partial(parcel.write, links=LetterLinks(gateways.links, parcel.client.id))
+    letter = write(attached=len(attachments)) if parcel.documents else write()
     return gateway.Mail(
         sender=Mailbox(gateways.mail_sender, letters.one_line(parcel.account.name)),
         to=(Mailbox(mail.recipient, letters.one_line(parcel.client.name)),),
@@ -161,6 +164,13 @@ def _made(parcel: _Parcel, gateways: Gateways) -> gateway.Mail:
         attachments=tuple(attachments),
         custom_args={"mail": str(mail.id), "account": str(mail.account_id)},
         category=mail.kind,
+    )
+
+
+def _leading(document: InvoiceDocument, invoice_id: UUID | None, links: Links) -> InvoiceDocument:
+    """A document that leads to the page on which it can be paid, if it can be."""
+    return (
+        document if invoice_id is None else replace(document, pay_url=links.to_invoice(invoice_id))
     )
 
 
@@ -216,7 +226,7 @@ def _needless(
                 return Skip("too_old", "the mail was kept waiting for too long")
             if any(_is_listed(mail, invoice) for invoice in invoices):
                 return None
-        case MailKind.PAYMENT_FAILED:
+        case MailKind.PAYMENT_FAILED | MailKind.AUTHENTICATION_NEEDED:
             # One of a top-up asks for a card, whatever becomes of the credit.
             if not mail.invoice_ids or any(invoice.outstanding for invoice in invoices):
                 return None
@@ -264,7 +274,14 @@ def _pack(session: Session, mail: Mail, invoices: Sequence[Invoice]) -> _Parcel:
         client,
         mail,
         _letter(session, account, client, mail, invoices),
-        [(filename(invoice), invoice_document(session, invoice)) for invoice in attached],
+        [
+            (
+                filename(invoice),
+                invoice.id if invoice.outstanding > 0 else None,
+                invoice_document(session, invoice),
+            )
+            for invoice in attached
+        ],
     )
 
 
@@ -280,6 +297,8 @@ def _letter(
         case MailKind.PAYMENT_FAILED:
             invoice = invoices[0] if invoices else None
             return _failed(session, account, client, invoice, mail.attempt_id)
+        case MailKind.AUTHENTICATION_NEEDED:
+            return _authentication_needed(session, account, client, invoices[0], mail.attempt_id)
         case MailKind.CARD_EXPIRING:
             return _expiring(account, client, mail.told)
 
@@ -373,12 +392,30 @@ def _failed(
         invoice=None if invoice is None else _listed(session, [invoice])[0],
         tried=format_amount(attempt.amount, attempt.currency),
         reason=_reason(attempt, kind),
-        next_try=None
-        if invoice is None or invoice.next_attempt_at is None
-        else written_date(local_date(invoice.next_attempt_at, client.zone(account))),
+        next_try=None if invoice is None else _next_try(invoice, account, client),
         needs_authentication=kind == DeclineClass.NEEDS_AUTHENTICATION,
         needs_new_card=kind in STOPS_AUTOMATIC_TRIES,
     )
+
+
+def _authentication_needed(
+    session: Session, account: Account, client: Client, invoice: Invoice, attempt_id: UUID | None
+) -> Callable[..., Letter]:
+    attempt = session.get_one(PaymentAttempt, attempt_id)
+    return partial(
+        letters.authentication_needed,
+        account=account.name,
+        client=client.name,
+        invoice=_listed(session, [invoice])[0],
+        tried=format_amount(attempt.amount, attempt.currency),
+        next_try=_next_try(invoice, account, client),
+    )
+
+
+def _next_try(invoice: Invoice, account: Account, client: Client) -> str | None:
+    if invoice.next_attempt_at is None:
+        return None
+    return written_date(local_date(invoice.next_attempt_at, client.zone(account)))
 
 
 def _expiring(account: Account, client: Client, told: Mapping[str, Any]) -> Callable[..., Letter]:

@@ -1,5 +1,6 @@
 """Who a client is at Stripe: whose its card is, else a customer that is made for it once."""
 
+import hashlib
 import random
 from collections.abc import Callable
 from functools import partial
@@ -34,11 +35,13 @@ def create_customer(
 ) -> Call:
     """Have a client known at Stripe, and go on; its lock was given up meanwhile."""
     account = session.get_one(Account, client.account_id)
+    name = client.legal_name or client.name
+    said = hashlib.sha256(f"{name}\n{client.email}".encode()).hexdigest()[:16]
     new = NewCustomer(
-        name=client.legal_name or client.name,
+        name=name,
         email=client.email,
-        # Two who want it at once get the same one.
-        idempotency_key=f"duecourse-customer-{client.id}",
+        # Two who want it at once get the same one; Stripe takes no other name under the same key.
+        idempotency_key=f"duecourse-customer-{client.id}-{said}",
         metadata={"account": str(client.account_id), "client": str(client.id)},
         merchant=merchant_of(session, account),
     )

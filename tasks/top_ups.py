@@ -81,7 +81,7 @@ def top_up_client(run: Run, session: Session, client_id: UUID) -> Step:
     if not isinstance(amount, int):
         return _held(client_id, amount)
     if top_up is not None:
-        return withdraw(run, top_up, partial(_withdrawn, run, client_id))
+        return withdraw(session, run, top_up, partial(_withdrawn, run, client_id))
     return begin_credit_attempt(
         session,
         run,

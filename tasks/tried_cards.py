@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from billing.collection import Origin
 from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass
+from billing.disputes import STOPPED_FOR_DISPUTE
 from billing.invoice_states import InvoiceStatus
 from models import BackupMethod, BillingMethod, Client, Invoice, PaymentAttempt
 from models.billing_method import CARD_FIELDS
@@ -39,10 +40,15 @@ class TriedCard:
         self.is_current = card is None or is_the_same or self.is_backup
 
     def paid(self, now: datetime) -> None:
-        """It is good: what had stopped on it is tried again, or on the one that it stood behind."""
+        """It is good: what had stopped on it is tried again, or on the one that it stood behind.
+
+        One that is disputed stays stopped: that it can be charged is not what is in question.
+        """
         if self._card is None:
             return
-        was_stopped, self._card.stopped_for = self._card.stopped_for is not None, None
+        was_stopped = self._card.stopped_for not in {None, STOPPED_FOR_DISPUTE}
+        if was_stopped:
+            self._card.stopped_for = None
         if self._stood_in and self._main is not None and self._backup is not None:
             change_places(self._session, self._main, self._backup)
         elif not was_stopped or self._card is not self._main:
@@ -52,10 +58,11 @@ class TriedCard:
 
     def declined(self, kind: DeclineClass) -> None:
         """It refused: nothing is tried on it by itself any more where no try can help."""
-        if kind not in STOPS_AUTOMATIC_TRIES or self._card is None:
+        if self._card is None:
             return
-        self._card.stopped_for = self._attempt.decline_code or kind
-        if self._card is self._main or self.is_backup:
+        if kind in STOPS_AUTOMATIC_TRIES and self._card.stopped_for != STOPPED_FOR_DISPUTE:
+            self._card.stopped_for = self._attempt.decline_code or kind
+        if self._card.stopped_for is not None and (self._card is self._main or self.is_backup):
             stop_tries(self._session, self._attempt.client_id)
 
     def gives_way(self, kind: DeclineClass) -> BackupMethod | None:

@@ -10,21 +10,24 @@ from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from billing.collection import AttemptState
 from billing.errors import NotFound
 from billing.mails import MailState, state_after
-from gateways.cards import CardReport, RefundReport
+from gateways.cards import CardReport, CardStatus, RefundReport
 from gateways.mail_events import MailEvent
 from gateways.payment_events import PaymentEvent
-from gateways.stripe_events import event_from
+from gateways.stripe_events import DISPUTES_TOLD, event_from
 from models import Mail, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
 from tasks.attempts import settle_attempt
 from tasks.card_events import handle_card_event, is_about_cards
 from tasks.collecting import wake_collection
-from tasks.enqueueing import enqueue_for_each
+from tasks.disputes import handle_money_taken_back
+from tasks.enqueueing import enqueue, enqueue_for_each
 from tasks.kinds import JobKind, Run, job
 from tasks.outcomes import Done, Outcome, Skip
 from tasks.refunds import settle_refund
+from tasks.resolving import resolve_attempt
 
 STRIPE, SENDGRID = "stripe", "sendgrid"
 
@@ -100,7 +103,7 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 @job(queue="payments")
 def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
-    """Write down what an event says of one of our charges, refunds or cards; the rest is left."""
+    """Write down what an event says of a charge, refund, dispute or card of ours; not the rest."""
     event = _lock(session, event_id)
     if event.handled_at is not None:
         return Skip("event_handled", "the event was handled before")
@@ -110,7 +113,16 @@ def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
         return handle_card_event(run, session, event, told)
     if told.refund is not None:
         return _handle_refund(run, session, event, told.refund)
-    report = told.report
+    if told.checkout is not None:
+        return _handle_page(run, session, event, told.checkout.session)
+    if told.refunded is not None or told.type in DISPUTES_TOLD:
+        return handle_money_taken_back(run, session, event, told)
+    return _handle_charge(run, session, event, told.report)
+
+
+def _handle_charge(
+    run: Run, session: Session, event: WebhookEvent, report: CardReport | None
+) -> Outcome:
     attempt_id = None if report is None else _attempt_told_of(session, report)
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"
@@ -119,8 +131,34 @@ def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
         session, attempt_id, report, now=run.now, requested_by=f"{STRIPE}:{event.event_id}"
     )
     event.account_id, event.outcome = attempt.account_id, attempt.state
+    is_failure = report.status not in {CardStatus.SUCCEEDED, CardStatus.PROCESSING}
+    if attempt.is_page and is_failure and attempt.state == AttemptState.PROCESSING:
+        # It may be of an earlier try on the page.
+        _ask_after(session, run, attempt)
     wake_collection(session, [attempt.client_id], now=run.now, requested_by=f"job:{run.job_id}")
     return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
+
+
+def _handle_page(run: Run, session: Session, event: WebhookEvent, page: str) -> Outcome:
+    """Ask how the page stands: what an event says of it may be old by the time it comes."""
+    attempt = session.scalar(select(PaymentAttempt).where(PaymentAttempt.checkout_session == page))
+    if attempt is None:
+        event.outcome = "not_ours"
+        return Done({"event": event.event_id, "outcome": event.outcome})
+    event.account_id, event.outcome = attempt.account_id, "asked"
+    _ask_after(session, run, attempt)
+    return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
+
+
+def _ask_after(session: Session, run: Run, attempt: PaymentAttempt) -> None:
+    enqueue(
+        session,
+        resolve_attempt,
+        account_id=attempt.account_id,
+        requested_by=f"job:{run.job_id}",
+        unique_key=f"attempt:{attempt.id}",
+        attempt_id=attempt.id,
+    )
 
 
 def _attempt_told_of(session: Session, report: CardReport) -> UUID | None:

@@ -23,6 +23,7 @@ from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
 from gateways.stripe_checkout import StripeCheckout
+from gateways.stripe_records import StripeRecords
 from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.typst_documents import TypstDocuments
 from models import Account
@@ -182,6 +183,7 @@ def vendors(stripe_sandbox: StripeSandbox, sendgrid_sandbox: SendGridSandbox) ->
             cards=StripeCards(stripe),
             checkout=StripeCheckout(stripe),
             saved_cards=StripeSavedCards(stripe),
+            payment_records=StripeRecords(stripe),
             links=Links("http://duecourse.example", SECRET_KEY),
             mail=mail,
             mail_sender=MAIL_FROM,

@@ -11,6 +11,7 @@ from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
 from gateways.stripe_checkout import StripeCheckout
+from gateways.stripe_records import StripeRecords
 from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.typst_documents import TypstDocuments
 from settings import Settings
@@ -32,7 +33,7 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
         connections: How many calls may be under way at each vendor: one for each thread.
     """
     with ExitStack() as ends:
-        cards, checkout, saved_cards = None, None, None
+        cards, checkout, saved_cards, records = None, None, None, None
         links, mail, documents = None, None, None
         if PAYMENTS in queues:
             api = ends.enter_context(
@@ -42,9 +43,8 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
                     connections=connections,
                 )
             )
-            cards = StripeCards(api)
-            checkout = StripeCheckout(api)
-            saved_cards = StripeSavedCards(api)
+            cards, records = StripeCards(api), StripeRecords(api)
+            checkout, saved_cards = StripeCheckout(api), StripeSavedCards(api)
         if MAIL in queues:
             mail = ends.enter_context(
                 SendGridMail(
@@ -60,6 +60,7 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
             cards=cards,
             checkout=checkout,
             saved_cards=saved_cards,
+            payment_records=records,
             links=links,
             mail=mail,
             mail_sender=settings.mail_from,

@@ -37,7 +37,7 @@ def event_readers(directory: Path) -> EventReaders:
 
 @pytest.fixture
 def app(engine: Engine, event_readers: EventReaders) -> FastAPI:
-    links = Links("http://duecourse.example", SECRET_KEY)
+    links = Links("http://testserver", SECRET_KEY)
     return create_app(engine, event_readers=event_readers, links=links)
 
 

@@ -38,6 +38,7 @@ def test_a_new_account_charges_and_tells_its_clients_by_itself(api: TestClient) 
         "invoice_ready": True,
         "receipt": True,
         "payment_failed": True,
+        "authentication_needed": True,
         "card_expiring": True,
     }
 
@@ -50,7 +51,10 @@ def test_mails_are_switched_one_by_one_and_set_back_by_null(api: TestClient) -> 
         assert api.get("/v1/account").json()["notifications"] == shown
         return shown
 
-    on = dict.fromkeys(("invoice_ready", "receipt", "payment_failed", "card_expiring"), True)
+    on = dict.fromkeys(
+        ("invoice_ready", "receipt", "payment_failed", "authentication_needed", "card_expiring"),
+        True,
+    )
     assert switch(receipt=False) == {**on, "receipt": False}
     assert switch(payment_failed=False) == {**on, "receipt": False, "payment_failed": False}
     assert switch(receipt=None) == {**on, "payment_failed": False}

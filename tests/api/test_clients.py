@@ -36,6 +36,7 @@ def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> 
             "invoice_ready": None,
             "receipt": False,
             "payment_failed": True,
+            "authentication_needed": None,
             "card_expiring": False,
         },
         "use_backup_card": True,
@@ -161,7 +162,13 @@ def test_a_clients_own_switches_are_set_one_by_one_and_left_to_the_account_again
     api: TestClient, ada: dict[str, Any]
 ) -> None:
     url = f"/v1/clients/{ada['id']}"
-    kinds = ("invoice_ready", "receipt", "payment_failed", "card_expiring")
+    kinds = (
+        "invoice_ready",
+        "receipt",
+        "payment_failed",
+        "authentication_needed",
+        "card_expiring",
+    )
     unset: dict[str, bool | None] = dict.fromkeys(kinds)
 
     def switch(**switches: bool | None) -> dict[str, bool | None]:

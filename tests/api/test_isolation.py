@@ -22,6 +22,7 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
     card = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
     api.put(f"/v1/clients/{invoice['client']}/billing-method", json=card)
     job = done(engine, api, api.post("/v1/billing-runs", json={}))
+    api.post("/v1/reconciliations")
     rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
         "rate": api.post("/v1/tax-rates", json=rate).json()["id"],
@@ -31,6 +32,7 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         "run": job["subject"]["id"],
         "payment": api.get("/v1/payments").json()["data"][0]["id"],
         "note": noted["result"]["credit_note"],
+        "reconciliation": api.get("/v1/reconciliations").json()["data"][0]["id"],
         "job": job["id"],
         "key": api.get("/v1/api-keys").json()["data"][0]["id"],
     }
@@ -63,6 +65,7 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         ("GET", "/v1/clients/{client}/credit", "client_not_found"),
         ("POST", "/v1/clients/{client}/credit/apply", "client_not_found"),
         ("GET", "/v1/billing-runs/{run}", "billing_run_not_found"),
+        ("GET", "/v1/reconciliations/{reconciliation}", "reconciliation_not_found"),
         ("GET", "/v1/jobs/{job}", "job_not_found"),
         ("POST", "/v1/jobs/{job}/retry", "job_not_found"),
         ("POST", "/v1/jobs/{job}/cancel", "job_not_found"),

@@ -66,7 +66,7 @@ def test_a_body_of_the_largest_size_is_read(api: TestClient) -> None:
     assert api.post("/v1/clients", content=body, headers=JSON).status_code == 201
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/clients/", "/docs", "/redoc", "/v1/disputes"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/clients/", "/docs", "/redoc", "/v1/payouts"])
 def test_an_unknown_address_is_not_found(api: TestClient, path: str) -> None:
     problem(api.get(path), 404, "not_found")
 

@@ -30,6 +30,7 @@ from scheduler.firing import fire_due, write_schedules
 from scheduler.schedules import SCHEDULES
 from tasks.accounts import create_account
 from tasks.calls import Gateways
+from tasks.links import Links
 from tasks.webhooks import store_payment_event
 from tests.cards import give_card, payments
 from tests.chaos import marks
@@ -40,6 +41,7 @@ from tests.conftest import MAIL_FROM, SENDGRID_KEY, STRIPE_KEY
 from tests.jobs import kinds_of_its_own
 from tests.mailbox import monthly
 from tests.money import deposit
+from tests.processes import SECRET_KEY
 from tests.refunds import refund
 from tests.stripe import cards_at_stripe
 from tests.worlds import a_charge, work
@@ -168,7 +170,11 @@ def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) ->
     ):
         marks.register()
         vendors = Gateways(
-            cards=cards, mail=mail, mail_sender=MAIL_FROM, documents=TypstDocuments()
+            cards=cards,
+            links=Links("http://duecourse.example", SECRET_KEY),
+            mail=mail,
+            mail_sender=MAIL_FROM,
+            documents=TypstDocuments(),
         )
         work(engine, gateways=vendors)
         [paid] = payments(engine)

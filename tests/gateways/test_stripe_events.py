@@ -307,7 +307,7 @@ def test_amounts_are_in_our_minor_units() -> None:
     [
         event("payment_intent.created", status="requires_confirmation"),
         event("charge.succeeded"),
-        event("charge.dispute.created", status="needs_response"),
+        event("charge.updated"),
         event("payment_intent.payment_failed", status="requires_payment_method"),
         event("payment_intent.succeeded", status="a new one"),
         event(currency="isk", amount_received=5),

@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 from billing.credit import CreditEntryKind
 from billing.postings import LedgerEvent
 from gateways.cards import CardReport, CardStatus, ChargeRefused, RefundReport, RefundStatus
+from gateways.checkout import CheckoutReport, CheckoutStatus
+from gateways.disputes import DisputeReport, DisputeStatus
 from gateways.mail import Accepted
 from models import (
     Account,
@@ -21,6 +23,7 @@ from models import (
     Job,
     LedgerEntry,
     Mail,
+    Payment,
     Refund,
     job_ledger,
 )
@@ -35,6 +38,7 @@ from tasks.card_deposits import deposit_by_card
 from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
 from tasks.crediting import adjust_credit, apply_invoice_credit, deposit_credit
+from tasks.disputes import settle_dispute
 from tasks.drafting import draft_invoice
 from tasks.enqueueing import enqueue
 from tasks.expiring import expire_client_credit
@@ -44,6 +48,7 @@ from tasks.invoice_credits import credit_invoice
 from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
+from tasks.pay_pages import open_pay_page
 from tasks.paying_out import refund_credit, refund_credit_to_card
 from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.refunds import settle_refund
@@ -106,6 +111,59 @@ def books(engine: Engine, account: Account) -> None:
     charge_for_credit(engine, account, with_card)
     send_mails(engine, account)
     grant_and_pay_out(engine, account)
+    be_disputed(engine, account)
+    open_a_page(engine, account)
+
+
+def be_disputed(engine: Engine, account: Account) -> None:
+    """One dispute is open, one won; of the lost, one is owed again and one is no longer."""
+    client = a_client(engine, account, name="dan")
+    with Session(engine) as session, session.begin():
+        set_billing_method(
+            session,
+            account.id,
+            client.id,
+            stripe_customer=f"cus_{client.id}",
+            payment_method="pm_1",
+            now=NOW,
+            requested_by="test",
+        )
+    deposited: dict[str, Any] = {"client_id": client.id, "amount": 450, "currency": "eur"}
+    step = perform(engine, deposit_by_card, account, **deposited, apply=False)
+    answer(engine, step, told(CardStatus.SUCCEEDED, 450))
+    for price, dispute in (
+        ("21.00", DisputeStatus.NEEDS_RESPONSE),
+        ("22.00", DisputeStatus.WON),
+        ("23.00", DisputeStatus.LOST),
+        ("24.00", DisputeStatus.WARNING_CLOSED),
+        ("25.00", DisputeStatus.LOST),
+    ):
+        invoice = an_invoice(engine, account, client, price)
+        if invoice.amount_due:
+            step = perform(engine, charge_invoice, account, invoice_id=invoice.id)
+            answer(engine, step, told(CardStatus.SUCCEEDED, invoice.amount_due))
+        rule = "write_off" if price == "25.00" else "reopen"
+        dispute_payment(engine, account, payments_of(engine, client)[-1], dispute, rule=rule)
+    first = payments_of(engine, client)[0]
+    dispute_payment(engine, account, first, DisputeStatus.LOST, rule="reopen")
+
+
+def dispute_payment(
+    engine: Engine, account: Account, payment: Payment, status: DisputeStatus, *, rule: str
+) -> None:
+    with Session(engine) as session, session.begin():
+        session.get_one(Account, account.id).dispute_lost = rule
+        report = DisputeReport(
+            dispute=f"du_{uuid4()}",
+            payment_intent=None,
+            amount=payment.amount,
+            currency=payment.currency,
+            status=status,
+            reason="fraudulent",
+            evidence_due_at=None,
+            created_at=NOW,
+        )
+        settle_dispute(session, payment, report, told_at=NOW, now=NOW, requested_by="stripe")
 
 
 def move_credit_and_money(engine: Engine, account: Account, client: Client) -> None:
@@ -196,6 +254,20 @@ def pay_out_to_a_card(engine: Engine, account: Account) -> None:
     for amount, told_of_it in ((110, gone_back()), (130, refused)):
         step = perform(engine, refund_credit_to_card, account, **of_client, amount=amount)
         answer(engine, step, told_of_it)
+
+
+def open_a_page(engine: Engine, account: Account) -> None:
+    """A page on which a client may pay."""
+    invoice = an_invoice(engine, account, a_client(engine, account, name="dee"), "11.00")
+    asked = perform(engine, open_pay_page, account, invoice_id=invoice.id)
+    asked = answer(engine, asked, "cus_dee")
+    opened = CheckoutReport(
+        session=f"cs_{uuid4()}",
+        status=CheckoutStatus.OPEN,
+        url="https://pay.example/cs_1",
+        customer="cus_dee",
+    )
+    answer(engine, asked, opened)
 
 
 def give_back(engine: Engine, account: Account) -> None:
@@ -359,11 +431,11 @@ def told(status: CardStatus, amount: int = 0, decline_code: str | None = None) -
     )
 
 
-def answer(engine: Engine, step: Step, answered: object) -> None:
-    """Write down what a job's call was answered."""
+def answer(engine: Engine, step: Step, answered: object) -> Step:
+    """Write down what a job's call was answered; how the job goes on."""
     assert isinstance(step, Call)
     with Session(engine, expire_on_commit=False) as session, session.begin():
-        step.record(session, answered)
+        return step.record(session, answered)
 
 
 def tamper(session: Session, *statements: str) -> None:
@@ -802,6 +874,13 @@ BREACHES = [
         ],
     ),
     *(
+        ("pages_are_for_what_is_due", [f"UPDATE payment_attempts SET {change}"])
+        for change in (
+            "amount = amount + 1 WHERE checkout_session IS NOT NULL",
+            "checkout_expires_at = checkout_expires_at - interval '4 days' WHERE state = 'needs_action'",
+        )
+    ),
+    *(
         ("charges_are_answered_in_time", [f"UPDATE payment_attempts SET {change}"])
         for change in (
             "first_asked_at = first_asked_at - interval '4 days' WHERE state = 'pending'",
@@ -915,6 +994,48 @@ BREACHES = [
             )
         ],
     ),
+    (
+        "amounts_refunded_equal_what_went_back",
+        [f"UPDATE disputes SET invoice_id = {OPEN} WHERE amount = 2300"],
+    ),
+    (
+        "amounts_lost_equal_their_disputes",
+        ["UPDATE invoices SET amount_lost = amount_lost - 1 WHERE amount_lost > 0"],
+    ),
+    (
+        "disputes_are_posted_as_they_stand",
+        ["UPDATE disputes SET state = 'closed', opened_at = NULL WHERE state = 'won'"],
+    ),
+    (
+        "disputed_money_is_that_of_open_disputes",
+        ["UPDATE disputes SET amount = amount + 1 WHERE state = 'open'"],
+    ),
+    (
+        "disputed_money_is_that_of_open_disputes",
+        [
+            (
+                "UPDATE ledger_postings SET ledger_account = 'disputed'"
+                " WHERE ledger_account = 'adjustment'"
+            )
+        ],
+    ),
+    (
+        "what_disputes_take_back_is_credit",
+        ["UPDATE credit_entries SET dispute_id = NULL WHERE kind = 'dispute'"],
+    ),
+    (
+        "disputed_cards_are_not_tried",
+        ["UPDATE billing_methods SET stopped_for = NULL WHERE stopped_for = 'disputed'"],
+    ),
+    (
+        "refunds_stay_within_their_payments",
+        [
+            (
+                "UPDATE disputes SET payment_id = (SELECT id FROM payments WHERE applied = 0 LIMIT 1)"
+                " WHERE amount = 2300"
+            )
+        ],
+    ),
     *(
         ("refunds_are_answered_in_time", [f"UPDATE refunds SET {change}"])
         for change in (
@@ -1002,13 +1123,18 @@ def test_a_charge_or_refund_is_overdue_by_the_clock_of_the_database_unless_told_
         session,
         "UPDATE payment_attempts SET first_asked_at = now() WHERE state = 'pending'",
         "UPDATE payment_attempts SET next_ask_at = now() WHERE state = 'pending'",
+        "UPDATE payment_attempts SET checkout_expires_at = now() WHERE state = 'needs_action'",
         "UPDATE refunds SET first_asked_at = now(), next_ask_at = now() WHERE state = 'pending'",
     )
     assert audit(session, account.id) == []
 
     in_four_days = database_now(session) + timedelta(days=4)
     late = [difference.rule for difference in audit(session, account.id, now=in_four_days)]
-    assert late == ["charges_are_answered_in_time", "refunds_are_answered_in_time"]
+    assert late == [
+        "pages_are_for_what_is_due",
+        "charges_are_answered_in_time",
+        "refunds_are_answered_in_time",
+    ]
 
 
 def test_runs_from_before_there_were_mails_are_not_accused(

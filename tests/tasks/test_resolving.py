@@ -402,7 +402,7 @@ def test_a_bank_debit_that_came_back_unheard_and_waits_for_the_client_is_over(
     assert (attempt.state, attempt.decline_class) == ("declined", "needs_authentication")
     assert (attempt.settled_at, attempt.next_ask_at) == (NOW + DAY, None)
     assert invoice_of(engine, invoice_id).next_attempt_at is None
-    assert mails(engine) == ["payment_failed"]
+    assert mails(engine) == ["authentication_needed"]
     job = do(engine, vendors, void_invoice, account, invoice_id=invoice_id)
     assert job.state == "succeeded"
     assert_books_agree(engine, account, stripe_sandbox, charges=[])
