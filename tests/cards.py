@@ -196,9 +196,21 @@ def give_backup(
     return holder
 
 
-def give_unknown_card(engine: Engine, client: Client, *, now: datetime = NOW) -> None:
+def name_unknown_card(engine: Engine, client: Client, *, now: datetime = NOW) -> None:
     """Put a client on a card that Stripe has never heard of."""
     put_on(engine, client, Cardholder("cus_nobody", "pm_nothing"), now=now)
+
+
+def give_unknown_card(engine: Engine, client: Client, *, now: datetime = NOW) -> None:
+    """The same, but nobody looks it up before it is charged."""
+    name_unknown_card(engine, client, now=now)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE jobs SET state = 'cancelled', finished_at = now(), unique_key = NULL"
+                " WHERE kind = 'refresh_card' AND finished_at IS NULL"
+            )
+        )
 
 
 def give_money(stripe: StripeSandbox) -> None:

@@ -34,10 +34,10 @@ from tests.cards import (
     give_backup,
     give_card,
     give_money,
-    give_unknown_card,
     hurry,
     invoice_of,
     jobs_of,
+    name_unknown_card,
     put_on,
     sweep,
     take_backup,
@@ -154,7 +154,7 @@ def test_a_card_that_is_not_there_is_stopped_and_tried_once_it_is(
     client = a_client(engine, account)
     holder = give_card(engine, stripe_sandbox, client)
     if whose == "nobody's":
-        give_unknown_card(engine, client)
+        name_unknown_card(engine, client)
     else:
         with engine.begin() as connection:
             connection.execute(text("UPDATE billing_methods SET stripe_customer = 'cus_other'"))
@@ -174,7 +174,7 @@ def test_a_second_card_takes_the_place_of_one_that_is_not_there(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
     client = a_client(engine, account)
-    give_unknown_card(engine, client)
+    name_unknown_card(engine, client)
     second = give_backup(engine, stripe_sandbox, client).payment_method
     an_open_invoice(engine, account, client)
 
@@ -211,7 +211,7 @@ def test_a_card_that_is_set_while_stripe_is_asked_is_asked_about_itself(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
     client = a_client(engine, account)
-    give_unknown_card(engine, client)
+    name_unknown_card(engine, client)
     asked = Asked(vendors.saved_cards, lambda: give_card(engine, stripe_sandbox, client))
 
     look(engine, Gateways(saved_cards=asked))
