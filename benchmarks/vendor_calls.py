@@ -24,6 +24,7 @@ from tasks.accounts import create_account
 from tasks.audits import audit
 from tasks.billing_runs import request_run
 from tasks.clients import NewClient, create_clients
+from tests.processes import SECRET_KEY
 from tests.worlds import work
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -106,6 +107,7 @@ def _vendors(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
         yield (
             stripe.url,
             {
+                "SECRET_KEY": SECRET_KEY,
                 "STRIPE_SECRET_KEY": "sk_test_benchmark",
                 "STRIPE_API_BASE": stripe.url,
                 "SENDGRID_API_KEY": "SG.benchmark",
