@@ -1,5 +1,7 @@
 """Documents as answers: set when the transaction that read them has ended."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
@@ -35,8 +37,11 @@ class PdfAnswer(Response):
         documents: DocumentRenderer,
         document: InvoiceDocument | CreditNoteDocument | StatementDocument,
         filename: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        self._added = headers
         self._documents = documents
         self._document = document
         self._filename = filename
@@ -47,6 +52,7 @@ class PdfAnswer(Response):
         headers = {
             "Content-Disposition": f'inline; filename="{self._filename}"',
             "Cache-Control": "private, no-store",
+            **self._added,
         }
         await Response(pdf, headers=headers, media_type=self.media_type)(scope, receive, send)
 

@@ -78,4 +78,5 @@ def change(
     draft = edit_draft(session, caller.account_id, invoice_id, changes, now=database_now(session))
     if draft is None:
         return DeletedDraft(id=invoice_id, deleted=True)
-    return report_of(session, draft)
+    # Its client sees no draft, so nothing leads to it.
+    return report_of(session, draft, links=None)

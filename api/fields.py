@@ -273,6 +273,8 @@ class Switches(TypedDict, total=False):
     invoice_ready: Flag | None
     receipt: Flag | None
     payment_failed: Flag | None
+    authentication_needed: Flag | None
+    card_expiring: Flag | None
 
 
 class Pauses(TypedDict, total=False):

@@ -112,7 +112,11 @@ class WriteOff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """What is known of an invoice; each sequence oldest first."""
+    """What is known of an invoice; each sequence oldest first.
+
+    ``is_card_elsewhere`` says that the client's card was left at another Stripe account than the
+    one that is charged through now.
+    """
 
     invoice: Invoice
     collection: Collection
@@ -126,10 +130,31 @@ class Story:
     mails: Sequence[Mail]
     write_offs: Sequence[WriteOff] = ()
     disputes: Sequence[Dispute] = ()
+    is_card_elsewhere: bool = False
+
+
+_CHARGED = frozenset(
+    {
+        Collection.SCHEDULED,
+        Collection.MANUAL,
+        Collection.NO_BILLING_METHOD,
+        Collection.EXHAUSTED,
+    }
+)
 
 
 def next_of(story: Story) -> NextReport:
     """What an invoice waits for."""
+    if story.is_card_elsewhere and story.collection in _CHARGED:
+        why = (
+            "The client's card was left at another Stripe account than the one that is charged "
+            "through now, which cannot charge it: set its billing method again."
+        )
+        return NextReport(what=NextStep.ADD_CARD, at=None, why=why)
+    return _next_of_collection(story)
+
+
+def _next_of_collection(story: Story) -> NextReport:
     last = story.attempts[-1] if story.attempts else None
     at: datetime | None = None
     match story.collection:
@@ -140,8 +165,7 @@ def next_of(story: Story) -> NextReport:
             what, at = NextStep.WAIT_FOR_ANSWER, last.next_ask_at
             why = _UNDER_WAY[AttemptState(last.state)]
         case Collection.NEEDS_ACTION:
-            what = NextStep.AUTHENTICATE
-            why = "The bank wants the client to approve the charge; until then nothing is charged."
+            what, at, why = _waits_for_client(story, last)
         case Collection.NO_BILLING_METHOD:
             what = NextStep.ADD_CARD
             why = "The client has no card. One that is added is charged at once."
@@ -204,6 +228,18 @@ _UNDER_WAY = {
     AttemptState.PROCESSING: "The bank has taken the charge and will say later; it can take days.",
     AttemptState.UNKNOWN: "Stripe's answer was lost. What came of the charge is asked, not guessed.",
 }
+
+
+def _waits_for_client(
+    story: Story, last: PaymentAttempt | None
+) -> tuple[NextStep, datetime | None, str]:
+    if last is None or not last.is_page:
+        why = "The bank wants the client to approve the charge; until then nothing is charged."
+        return NextStep.AUTHENTICATE, None, why
+    why = "The client has a page open on which it can pay."
+    if story.invoice.next_attempt_at is not None:
+        why += " Where it does not, the card is charged by itself, as planned."
+    return NextStep.PAY, None, why
 
 
 def _after(last: PaymentAttempt | None) -> str:
@@ -317,11 +353,12 @@ def _credit(entry: CreditEntry, shown: dict[CreditEntryKind, Happening]) -> Iter
 def _attempt(attempt: PaymentAttempt) -> Iterator[HistoryItem]:
     amount = format_amount(attempt.amount, attempt.currency)
     by = _STARTED_BY[Origin(attempt.origin)]
-    waits = attempt.state == AttemptState.NEEDS_ACTION
+    waits = attempt.state == AttemptState.NEEDS_ACTION and not attempt.is_page
+    how = ", on a page" if attempt.is_page else ""
     yield HistoryItem(
         at=attempt.created_at,
         what=Happening.ATTEMPT_STARTED,
-        detail=f"try {attempt.ordinal} of {amount}, {by}"
+        detail=f"try {attempt.ordinal} of {amount}, {by}{how}"
         + ("; the client has to authenticate" if waits else ""),
     )
     if attempt.settled_at is not None:

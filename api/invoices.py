@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.auth import Caller, Reader
+from api.client_links import LinksOf
 from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
 from api.disputes import DISPUTE_EXAMPLE, DisputeReport, disputes_of, questioned
@@ -47,6 +48,8 @@ from models import (
 )
 from models.payment_attempt import open_attempts_of
 from tasks.invoice_documents import filename, invoice_document
+from tasks.links import Links
+from tasks.merchants import with_cards_elsewhere
 
 router = APIRouter(tags=["invoices"])
 
@@ -87,6 +90,8 @@ _EXAMPLE: dict[str, Any] = {
     "review_ends_at": None,
     "bill_from": {"name": "Bluebird Prep"},
     "bill_to": {"name": "Ada Imports"},
+    "hosted_url": "https://billing.bluebird-prep.example/i/"
+    "IjAxOWFlOGEzNWMwMDcwMDA4MDAwMDAwMDAwMDAwMDAzIg.Qm9keSBpcyBub3QgYSBzaWduYXR1cmU",
     "links": {
         "self": f"/v1/invoices/{_ID}",
         "client": "/v1/clients/019ae8a3-5c00-7000-8000-000000000001",
@@ -161,7 +166,8 @@ class InvoiceSummary(BaseModel):
     back and has not decided yet. `amount_credited` is the sum of its credit notes, and `amount_refunded`
     what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
     `amount_written_off` is what was given up of it and neither paid nor credited since. A draft of a billing period
-    is finalized by itself at `review_ends_at`, or by a person where that is null.
+    is finalized by itself at `review_ends_at`, or by a person where that is null. `hosted_url` is the
+    page on which its client sees and pays it, null for a draft: whoever has it may see the invoice.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
@@ -200,6 +206,7 @@ class InvoiceSummary(BaseModel):
     review_ends_at: datetime | None
     bill_from: dict[str, Any] | None
     bill_to: dict[str, Any] | None
+    hosted_url: str | None
     links: dict[str, str]
 
 
@@ -248,7 +255,10 @@ class InvoiceFilters(Paging):
 
 @router.get("/v1/invoices", summary="List invoices", responses=reads())
 def list_invoices(
-    filters: Annotated[InvoiceFilters, Query()], caller: Reader, session: Transaction
+    filters: Annotated[InvoiceFilters, Query()],
+    caller: Reader,
+    session: Transaction,
+    links: LinksOf,
 ) -> Page[InvoiceSummary]:
     """Newest first, without their stories."""
     invoices = select(Invoice).where(Invoice.account_id == caller.account_id)
@@ -257,16 +267,18 @@ def list_invoices(
     if filters.status is not None:
         invoices = invoices.where(Invoice.status == filters.status)
     found = newest_first(session, invoices, Invoice.id, filters, read=UUID)
-    beside = _Beside.of(session, found.rows)
+    beside = _Beside.of(session, found.rows, links)
     return found.page(lambda invoice: InvoiceSummary(**beside.fields(invoice)))
 
 
 @router.get(
     "/v1/invoices/{invoice_id}", summary="Show an invoice", responses=reads("invoice_not_found")
 )
-def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> InvoiceReport:
+def show_invoice(
+    invoice_id: UUID, caller: Reader, session: Transaction, links: LinksOf
+) -> InvoiceReport:
     """One invoice: its lines, what was paid and tried, what the client was told, what comes next."""
-    return report_of(session, invoice_of(session, caller, invoice_id))
+    return report_of(session, invoice_of(session, caller, invoice_id), links)
 
 
 @router.get(
@@ -276,18 +288,22 @@ def show_invoice(invoice_id: UUID, caller: Reader, session: Transaction) -> Invo
     responses={**PDF, **reads("invoice_not_found", "invoice_not_finalized")},
 )
 def show_pdf(
-    invoice_id: UUID, caller: Reader, session: Transaction, documents: DocumentsOf
+    invoice_id: UUID,
+    caller: Reader,
+    session: Transaction,
+    documents: DocumentsOf,
+    links: LinksOf,
 ) -> Response:
     """As the client gets it by mail; what was paid or credited since is on it."""
     invoice = invoice_of(session, caller, invoice_id)
     if invoice.status == InvoiceStatus.DRAFT:
         raise RuleViolation("invoice_not_finalized", "a draft has no document: finalize it first")
-    return PdfAnswer(documents, invoice_document(session, invoice), filename(invoice))
+    return PdfAnswer(documents, invoice_document(session, invoice, links), filename(invoice))
 
 
-def report_of(session: Session, invoice: Invoice) -> InvoiceReport:
+def report_of(session: Session, invoice: Invoice, links: Links | None) -> InvoiceReport:
     """An invoice as it is shown, with its whole story."""
-    beside = _Beside.of(session, [invoice])
+    beside = _Beside.of(session, [invoice], links)
     story = _story(session, invoice, beside)
     lines, taxes = lines_and_taxes(session, invoice)
     refunds = refunds_by_payment(session, story.payments)
@@ -329,11 +345,13 @@ class _Beside:
     periods: dict[UUID, BillingPeriod]
     open_attempts: dict[UUID, AttemptState]
     methods: dict[UUID, BillingMethod]
+    cards_elsewhere: frozenset[UUID]
     collection_paused: frozenset[UUID]
     questioned: frozenset[UUID | None]
+    links: Links | None
 
     @classmethod
-    def of(cls, session: Session, invoices: Sequence[Invoice]) -> "_Beside":
+    def of(cls, session: Session, invoices: Sequence[Invoice], links: Links | None) -> "_Beside":
         """Read for all invoices at once."""
         periods = session.scalars(
             select(BillingPeriod).where(
@@ -351,8 +369,10 @@ class _Beside:
             {period.id: period for period in periods},
             {one.invoice_id: AttemptState(one.state) for one in attempts if one.invoice_id},
             methods_of(session, clients),
+            frozenset(session.scalars(with_cards_elsewhere(clients))),
             frozenset(paused),
             questioned(session, [one.id for one in invoices]),
+            links,
         )
 
     def collection(self, invoice: Invoice) -> Collection:
@@ -362,7 +382,8 @@ class _Beside:
             is_automatic=invoice.auto_collect,
             attempt=self.open_attempts.get(invoice.id),
             has_next_try=invoice.next_attempt_at is not None,
-            has_card=invoice.client_id in self.methods,
+            has_card=invoice.client_id in self.methods
+            and invoice.client_id not in self.cards_elsewhere,
             is_paused=invoice.client_id in self.collection_paused,
         )
 
@@ -389,13 +410,16 @@ class _Beside:
             "auto_collect": None if is_draft else invoice.auto_collect,
             "period_start": period and period.period_start,
             "period_end": period and period.period_end,
+            "hosted_url": None
+            if is_draft or self.links is None
+            else self.links.to_invoice(invoice.id),
             "links": links,
         }
 
 
 _SAME = InvoiceSummary.model_fields.keys() - {
-    "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end", "links",
-    "disputed",
+    "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end",
+    "hosted_url", "links", "disputed",
 }  # fmt: skip
 
 
@@ -407,6 +431,7 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
             session.get_one(Account, invoice.account_id)
         ),
         method=beside.methods.get(invoice.client_id),
+        is_card_elsewhere=invoice.client_id in beside.cards_elsewhere,
         attempts=session.scalars(
             select(PaymentAttempt)
             .where(PaymentAttempt.invoice_id == invoice.id)

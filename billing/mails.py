@@ -12,6 +12,8 @@ class MailKind(StrEnum):
     INVOICE_READY = "invoice_ready"
     RECEIPT = "receipt"
     PAYMENT_FAILED = "payment_failed"
+    AUTHENTICATION_NEEDED = "authentication_needed"
+    CARD_EXPIRING = "card_expiring"
 
 
 class MailState(StrEnum):
@@ -67,6 +69,8 @@ DEFAULTS: Mapping[MailKind, bool] = MappingProxyType(
         MailKind.INVOICE_READY: True,
         MailKind.RECEIPT: True,
         MailKind.PAYMENT_FAILED: True,
+        MailKind.AUTHENTICATION_NEEDED: True,
+        MailKind.CARD_EXPIRING: True,
     }
 )
 """Whether each mail is on in a new account."""

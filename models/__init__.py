@@ -4,9 +4,10 @@ from models.account import Account
 from models.api_key import ApiKey, Scope
 from models.auto_top_up import AutoTopUpSetting
 from models.base import Base
-from models.billing_method import BillingMethod
+from models.billing_method import BackupMethod, BillingMethod
 from models.billing_period import BillingPeriod
 from models.billing_run import BillingRun
+from models.card_setup import CardRole, CardSetup, SetupState
 from models.charge import Charge, ChargeState
 from models.client import Client
 from models.credit import CreditBalance, CreditEntry, CreditGrant, CreditGrantUse
@@ -25,6 +26,8 @@ from models.queue import Queue
 from models.reconciliation import Reconciliation, ReconciliationDifference
 from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
+from models.stripe_limit import StripeLane, StripeLimit, StripeTurn
+from models.stripe_merchant import StripeMerchant
 from models.tax_rate import TaxRateRow
 from models.webhook_event import WebhookEvent
 
@@ -32,10 +35,13 @@ __all__ = [
     "Account",
     "ApiKey",
     "AutoTopUpSetting",
+    "BackupMethod",
     "Base",
     "BillingMethod",
     "BillingPeriod",
     "BillingRun",
+    "CardRole",
+    "CardSetup",
     "Charge",
     "ChargeState",
     "Client",
@@ -66,6 +72,11 @@ __all__ = [
     "Schedule",
     "ScheduleFire",
     "Scope",
+    "SetupState",
+    "StripeLane",
+    "StripeLimit",
+    "StripeMerchant",
+    "StripeTurn",
     "TaxRateRow",
     "WebhookEvent",
 ]

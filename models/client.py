@@ -34,12 +34,18 @@ class Client(Base):
     ``review_hours`` too, unless ``review_by_person``; ``tax_rates``, ids of ``TaxRate``, too, but an
     empty list is none. ``activated_at`` is when the client was last put on a cycle: the scheduler bills only
     periods that end after it. The row's lock is what serialises everything that drafts.
+    ``stripe_customer`` is the customer at Stripe that was made for it, if one was.
     """
 
     __tablename__ = "clients"
     __table_args__ = (
         UniqueConstraint("account_id", "id"),  # Lets other rows prove they share the account.
         Index("uq_clients_external_ref", "account_id", "external_ref", unique=True),
+        Index(
+            "ix_clients_stripe_customer",
+            "stripe_customer",
+            postgresql_where="stripe_customer IS NOT NULL",
+        ),
         CheckConstraint(one_of("billing_cycle", BillingCycle), name="billing_cycle"),
         CheckConstraint(
             "anchor_day BETWEEN 1 AND 31 AND (billing_cycle <> 'weekly' OR anchor_day <= 7)",
@@ -79,6 +85,8 @@ class Client(Base):
     tax_exempt: Mapped[bool] = mapped_column(server_default="false")
     billing_paused: Mapped[bool] = mapped_column(server_default="false")
     collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    use_backup_card: Mapped[bool] = mapped_column(server_default="false")
+    stripe_customer: Mapped[str | None]
     archived_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
 

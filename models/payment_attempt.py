@@ -42,14 +42,24 @@ class PaymentAttempt(Base):
 
     What the call needs is frozen here, so that asking again asks the same under the same
     ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a
-    day later. ``payment_method`` is Stripe's, as it was when the attempt was made. ``job_id`` made
-    the attempt: run again after a crash, that job goes on with it. ``told`` is what was said of a
-    deposit that is still to come.
+    day later. ``payment_method`` is Stripe's, as it was when the attempt was made; so are
+    ``card_brand`` and ``card_last4``, where they were known. ``job_id`` made the attempt: run again
+    after a crash, that job goes on with it. ``merchant_id`` is the Stripe account that it is made
+    at, NULL for the deployment's: all that concerns it is asked there. ``told`` is what was said of
+    a deposit that is still to come.
+
+    One with ``checkout_expires_at`` is a page at Stripe, which the client can use until then: it
+    names the card there, so none is known here. While it is open the attempt needs action, and
+    declines on it end nothing.
     """
 
     __tablename__ = "payment_attempts"
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        ForeignKeyConstraint(
+            ["account_id", "merchant_id"],
+            ["stripe_merchants.account_id", "stripe_merchants.id"],
+        ),
         # Of this client, and in this currency.
         ForeignKeyConstraint(
             ["client_id", "invoice_id", "currency"],
@@ -58,6 +68,7 @@ class PaymentAttempt(Base):
         UniqueConstraint("invoice_id", "ordinal"),
         UniqueConstraint("idempotency_key"),
         Index("uq_payment_attempts_payment_intent", "payment_intent", unique=True),
+        Index("uq_payment_attempts_checkout_session", "checkout_session", unique=True),
         # Never two at once for one client's credit.
         Index(
             "uq_payment_attempts_still_open_for_credit",
@@ -94,7 +105,18 @@ class PaymentAttempt(Base):
         CheckConstraint(one_of("decline_class", DeclineClass), name="decline_class"),
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint("amount > 0", name="amount"),
-        CheckConstraint(f"(next_ask_at IS NOT NULL) = (state IN ({_ASKED_SQL}))", name="next_ask"),
+        # Nobody may tell that a page was left.
+        CheckConstraint(
+            f"(next_ask_at IS NOT NULL) = (state IN ({_ASKED_SQL})"
+            " OR state = 'needs_action' AND checkout_expires_at IS NOT NULL)",
+            name="next_ask",
+        ),
+        CheckConstraint(
+            "(payment_method IS NULL) = (checkout_expires_at IS NOT NULL)"
+            " AND (checkout_session IS NULL) = (checkout_url IS NULL)"
+            " AND (checkout_session IS NULL OR checkout_expires_at IS NOT NULL)",
+            name="checkout",
+        ),
     )
 
     id: Mapped[PrimaryKey]
@@ -109,9 +131,16 @@ class PaymentAttempt(Base):
     amount: Mapped[MinorUnits]
     currency: Mapped[str]
     customer: Mapped[str]
-    payment_method: Mapped[str]
+    payment_method: Mapped[str | None]
+    card_brand: Mapped[str | None]
+    card_last4: Mapped[str | None]
+    merchant_id: Mapped[UUID | None]
+    statement_suffix: Mapped[str | None]
     idempotency_key: Mapped[str]
     payment_intent: Mapped[str | None]
+    checkout_session: Mapped[str | None]
+    checkout_url: Mapped[str | None]
+    checkout_expires_at: Mapped[datetime | None]
     decline_code: Mapped[str | None]
     decline_class: Mapped[str | None]
     message: Mapped[str | None]
@@ -122,16 +151,27 @@ class PaymentAttempt(Base):
     created_at: Mapped[CreatedAt]
     settled_at: Mapped[datetime | None]
 
+    @property
+    def is_page(self) -> bool:
+        """Whether the client pays by itself, on a page at Stripe."""
+        return self.checkout_expires_at is not None
+
+    @property
+    def is_open_page(self) -> bool:
+        """Whether it is a page that the client may be using."""
+        return self.is_page and self.state == AttemptState.NEEDS_ACTION
+
     def move(self, to: AttemptState, at: datetime, *, ask_at: datetime | None = None) -> None:
         """Go to a state the table allows; the only writer of it. Hold the row's lock.
 
-        ``ask_at`` is when to ask again about one whose outcome is still out.
+        ``ask_at`` is when to ask again about one whose outcome is still out, or about a page.
 
         Raises:
             RuleViolation: The news is older than what is known.
         """
         self.state = settle(AttemptState(self.state), to)
-        self.next_ask_at = ask_at if to in UNSETTLED else None
+        is_asked_after = to in UNSETTLED or self.is_open_page
+        self.next_ask_at = ask_at if is_asked_after else None
         if to not in STILL_OPEN:
             self.settled_at = at
 

@@ -10,8 +10,10 @@ from cronsim import CronSim
 
 from tasks.audits import audit_books
 from tasks.billing_runs import start_due_runs
+from tasks.card_setups import settle_due_setups
 from tasks.due_collections import collect_due
 from tasks.expiring import expire_due_credit
+from tasks.expiring_cards import warn_of_expiring_cards
 from tasks.kinds import JobKind
 from tasks.pruning import prune
 from tasks.reconciling import reconcile_accounts
@@ -77,6 +79,18 @@ SCHEDULES = (
         cron="*/5 * * * *",
         kind=top_up_due,
         description="Charge cards of clients whose credit is below its threshold",
+    ),
+    CronLine(
+        name="settle-card-pages",
+        cron="*/10 * * * *",
+        kind=settle_due_setups,
+        description="Ask after pages for cards that ended and were not told of",
+    ),
+    CronLine(
+        name="warn-of-expiring-cards",
+        cron="20 9 * * *",
+        kind=warn_of_expiring_cards,
+        description="Tell clients whose card expires within 30 days",
     ),
     CronLine(
         name="audit-books",

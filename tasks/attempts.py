@@ -29,6 +29,7 @@ from billing.errors import InvalidInput, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.job_states import retry_delay
 from billing.postings import LedgerEvent, postings_for_applying_credit
+from billing.statement_descriptors import statement_suffix
 from billing.unknown_outcomes import ask_by, next_ask
 from gateways.cards import (
     CardCharge,
@@ -38,15 +39,16 @@ from gateways.cards import (
     ChargeOutcomeUnknown,
     ChargeRefused,
 )
+from gateways.checkout import CheckoutReport
 from models import (
     Account,
-    BillingMethod,
     Client,
     Invoice,
     PaymentAttempt,
     PaymentSource,
     Refund,
 )
+from models.billing_method import CardOfClient
 from tasks.attempt_locks import lock_with_all
 from tasks.bad_debt import write_off
 from tasks.calls import Call, Gateways, Step
@@ -54,11 +56,14 @@ from tasks.credit_balances import CreditMove, apply_credit, move_credit, write_e
 from tasks.credit_settlements import CreditSettlement
 from tasks.kinds import Run
 from tasks.mailing import tell_payment_failed, tell_receipt
+from tasks.merchants import merchant_that_took
 from tasks.outcomes import Snooze
-from tasks.payments import Received, receive
+from tasks.page_news import PageClosed, news_of
+from tasks.payments import Received, flag_of_amount, receive
 from tasks.posting import Entry, post
 from tasks.refused_charges import Fault, fault_of
 from tasks.tried_cards import TriedCard
+from tasks.turns import MayAsk, hold_back, take_turn
 
 _log = structlog.get_logger(__name__)
 
@@ -77,10 +82,14 @@ _FOR_CREDIT = {
     AttemptPurpose.TOP_UP: "Automatic credit top-up",
 }
 
-Answer = CardReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
+Answer = CardReport | CheckoutReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
 
 Ended = Callable[[Session, PaymentAttempt | None], Step]
 """How a job goes on after an attempt; ``None`` where the card was not needed."""
+
+# What else is told of a payment on a page is one of the client's tries there: only the page itself
+# says that it was the last.
+_TAKEN_OF_A_PAGE = frozenset({AttemptState.SUCCEEDED, AttemptState.PROCESSING})
 
 _STATES = {
     CardStatus.SUCCEEDED: AttemptState.SUCCEEDED,
@@ -95,7 +104,7 @@ def begin_attempt(
     session: Session,
     run: Run,
     invoice: Invoice,
-    method: BillingMethod,
+    method: CardOfClient,
     *,
     origin: Origin,
     ended: Ended,
@@ -122,12 +131,19 @@ def begin_attempt(
     if too_little:
         _carry(session, account, invoice, now=run.now, requested_by=run.requested_by)
         return ended(session, None)
+    # Written before the turn is taken, since all others wait from there on.
     invoice.attempt_count += 1
+    turn = _turn(session, run, method, origin)
+    if isinstance(turn, Snooze):
+        invoice.attempt_count -= 1
+        return turn
     return _begin(
         session,
         run,
         method,
         ended,
+        turn,
+        statement_suffix=statement_suffix(account.name, invoice.number),
         invoice_id=invoice.id,
         ordinal=invoice.attempt_count,
         origin=origin,
@@ -139,34 +155,54 @@ def begin_attempt(
 def begin_credit_attempt(
     session: Session,
     run: Run,
-    method: BillingMethod,
+    method: CardOfClient,
     *,
     purpose: AttemptPurpose,
     amount: int,
     currency: str,
     ended: Ended,
     told: Mapping[str, Any] = MappingProxyType({}),
-) -> Call:
+) -> Step:
     """Write an attempt for credit down, in ``currency``'s minor units, and ask for it.
 
     The caller holds the client's lock, and knows that none for this purpose has no outcome yet,
     and that a card can be charged the amount. ``told`` is what was said of the money.
     """
+    origin = Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF
+    turn = _turn(session, run, method, origin)
+    if isinstance(turn, Snooze):
+        return turn
+    account = session.get_one(Account, method.account_id)
     return _begin(
         session,
         run,
         method,
         ended,
+        turn,
+        statement_suffix=statement_suffix(account.name, None),
         purpose=purpose,
-        origin=Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF,
+        origin=origin,
         amount=amount,
         currency=currency,
         told=dict(told),
     )
 
 
+def _turn(
+    session: Session, run: Run, of: CardOfClient | PaymentAttempt, origin: str
+) -> MayAsk | Snooze:
+    """A turn at the Stripe account of a card; people go before what is tried by itself."""
+    return take_turn(
+        session,
+        run,
+        merchant_id=of.merchant_id,
+        account_id=of.account_id,
+        is_bulk=origin == Origin.AUTOMATIC,
+    )
+
+
 def _begin(
-    session: Session, run: Run, method: BillingMethod, ended: Ended, **asked: object
+    session: Session, run: Run, method: CardOfClient, ended: Ended, turn: MayAsk, **asked: object
 ) -> Call:
     """Write an attempt down under a key of its own, before the card is touched; then ask."""
     attempt = PaymentAttempt(
@@ -175,6 +211,9 @@ def _begin(
         job_id=run.job_id,
         customer=method.stripe_customer,
         payment_method=method.payment_method,
+        card_brand=method.brand,
+        card_last4=method.last4,
+        merchant_id=method.merchant_id,
         idempotency_key=f"duecourse-attempt-{uuid4()}",
         asks=1,
         first_asked_at=run.now,
@@ -184,11 +223,11 @@ def _begin(
     )
     session.add(attempt)
     session.flush()
-    return _asked(session, run, attempt, ended)
+    return _asked(session, run, attempt, ended, turn)
 
 
 def require_tries_left(
-    session: Session, invoice: Invoice, method: BillingMethod, *, now: datetime
+    session: Session, invoice: Invoice, method: CardOfClient, *, now: datetime
 ) -> None:
     """Check that the card networks allow another try of an invoice on this card.
 
@@ -216,15 +255,23 @@ def require_tries_left(
         )
 
 
-def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
-    """Ask Stripe for an attempt under its key: the first time, or again. Hold its lock."""
+def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Step:
+    """Ask Stripe for an attempt again under its key, in a turn of its own. Hold its lock."""
+    turn = _turn(session, run, attempt, attempt.origin)
+    if isinstance(turn, Snooze):
+        return turn
     attempt.asks += 1
-    return _asked(session, run, attempt, ended)
+    return _asked(session, run, attempt, ended, turn)
 
 
-def _asked(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
+def _asked(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended, turn: MayAsk) -> Call:
     order = order_of(session, attempt)
-    return Call(partial(charge, order), partial(_record, run, attempt.id, ended))
+
+    def ask(gateways: Gateways) -> Answer:
+        turn.wait()
+        return charge(order, gateways)
+
+    return Call(ask, partial(record_answer, run, attempt.id, ended))
 
 
 def is_to_ask_again(run: Run, attempt: PaymentAttempt) -> bool:
@@ -245,16 +292,19 @@ def sent_at(attempt: PaymentAttempt) -> datetime:
     return attempt.first_asked_at or attempt.created_at
 
 
-def withdraw(run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
+def withdraw(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
     """Cancel an attempt that waits for the client; Stripe may say that it is being paid.
 
-    Hold its lock.
+    A page is closed. Hold the attempt's lock.
     """
     attempt.asks += 1
-    intent = str(attempt.payment_intent)
+    intent, page = str(attempt.payment_intent), attempt.checkout_session
+    merchant = merchant_that_took(session, attempt)
 
     def ask(gateways: Gateways) -> Answer:
-        return answered(lambda: gateways.cards.cancel(intent))
+        if page is not None:
+            return answered(lambda: gateways.checkout.expire(page, merchant))
+        return answered(lambda: gateways.cards.cancel(intent, merchant))
 
     return Call(ask, partial(_record_withdrawal, run, attempt.id, ended))
 
@@ -265,16 +315,20 @@ def _record_withdrawal(
     if isinstance(answer, ChargeRefused):
         # Stripe knows it no more, so nobody can pay it either.
         attempt = lock_attempt(session, attempt_id)
-        if attempt.state == AttemptState.NEEDS_ACTION:
+        if attempt.is_page:
+            attempt = close_page(run, session, attempt_id, answer)
+        elif attempt.state == AttemptState.NEEDS_ACTION:
             attempt.message = str(answer)
             attempt.move(AttemptState.CANCELED, run.now)
         return ended(session, attempt)
-    return _record(run, attempt_id, ended, session, answer)
+    return record_answer(run, attempt_id, ended, session, answer)
 
 
 def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
     """What Stripe is asked for: the same every time, or its key would refuse it."""
-    description, of = _named(session, attempt)
+    if attempt.payment_method is None:
+        raise ValueError("a page is opened, and not charged")
+    description, metadata = named(session, attempt)
     return CardCharge(
         amount=attempt.amount,
         currency=attempt.currency,
@@ -282,18 +336,25 @@ def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
         payment_method=attempt.payment_method,
         idempotency_key=attempt.idempotency_key,
         description=description,
-        metadata={
-            "account": str(attempt.account_id),
-            "client": str(attempt.client_id),
-            **of,
-            "attempt": str(attempt.id),
-        },
+        metadata=metadata,
         sent_since=sent_at(attempt),
+        merchant=merchant_that_took(session, attempt),
+        statement_suffix=attempt.statement_suffix,
     )
 
 
-def _named(session: Session, attempt: PaymentAttempt) -> tuple[str, dict[str, str]]:
+def named(session: Session, attempt: PaymentAttempt) -> tuple[str, dict[str, str]]:
     """What an attempt is for, in words and in metadata."""
+    words, of = _purpose(session, attempt)
+    return words, {
+        "account": str(attempt.account_id),
+        "client": str(attempt.client_id),
+        **of,
+        "attempt": str(attempt.id),
+    }
+
+
+def _purpose(session: Session, attempt: PaymentAttempt) -> tuple[str, dict[str, str]]:
     if attempt.invoice_id is None:
         purpose = AttemptPurpose(attempt.purpose)
         return _FOR_CREDIT[purpose], {"purpose": purpose.value}
@@ -306,7 +367,7 @@ def charge(order: CardCharge, gateways: Gateways) -> Answer:
     return answered(lambda: gateways.cards.charge(order))
 
 
-def answered(ask: Callable[[], CardReport]) -> Answer:
+def answered(ask: Callable[[], CardReport | CheckoutReport]) -> Answer:
     """What Stripe says, or why it says nothing."""
     try:
         return ask()
@@ -314,10 +375,14 @@ def answered(ask: Callable[[], CardReport]) -> Answer:
         return answer
 
 
-def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: Answer) -> Step:
+def record_answer(
+    run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: Answer
+) -> Step:
+    """Write down what Stripe says of an attempt, and go on; where it says nothing, ask again."""
     match answer:
         case CardsUnavailable():
             attempt = lock_attempt(session, attempt_id)
+            hold_back(session, attempt.merchant_id, answer)
             if attempt.state in {AttemptState.PENDING, AttemptState.NEEDS_ACTION}:
                 # Nothing was done: the same again, whenever Stripe is back.
                 again = until_available(attempt, answer)
@@ -334,6 +399,10 @@ def _record(run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: 
                     run.now,
                     ask_at=next_ask(0, run.now, sent_at(attempt)),
                 )
+        case CheckoutReport():
+            attempt = settle_page(
+                session, attempt_id, answer, now=run.now, requested_by=f"job:{run.job_id}"
+            )
         case _:
             attempt = settle_attempt(
                 session, attempt_id, answer, now=run.now, requested_by=f"job:{run.job_id}"
@@ -369,10 +438,39 @@ def lock_attempt(session: Session, attempt_id: UUID) -> PaymentAttempt:
     return lock_with_all(session, attempt_id).attempt
 
 
+def close_page(
+    run: Run, session: Session, attempt_id: UUID, reason: ChargeRefused | None = None
+) -> PaymentAttempt:
+    """Give up a page on which nobody can pay, with all that follows."""
+    closed = (
+        PageClosed() if reason is None else PageClosed(code=reason.code, message=reason.message)
+    )
+    return settle_attempt(
+        session,
+        attempt_id,
+        closed,
+        now=run.now,
+        requested_by=f"job:{run.job_id}",
+        is_current=True,
+    )
+
+
+def settle_page(
+    session: Session, attempt_id: UUID, report: CheckoutReport, *, now: datetime, requested_by: str
+) -> PaymentAttempt:
+    """Write down how a page stands, with all that follows; one that is open waits on."""
+    news = news_of(report)
+    if news is None:
+        return lock_attempt(session, attempt_id)
+    return settle_attempt(
+        session, attempt_id, news, now=now, requested_by=requested_by, is_current=True
+    )
+
+
 def settle_attempt(
     session: Session,
     attempt_id: UUID,
-    news: CardReport | ChargeRefused,
+    news: CardReport | ChargeRefused | PageClosed,
     *,
     now: datetime,
     requested_by: str,
@@ -386,23 +484,22 @@ def settle_attempt(
     # Held to the end: the session forgets, and reads again, what nobody holds.
     locked = lock_with_all(session, attempt_id)
     attempt = locked.attempt
-    to = AttemptState.DECLINED if isinstance(news, ChargeRefused) else _STATES[news.status]
+    to = _state_told(news)
     was = AttemptState(attempt.state)
-    failed_late = is_current and (was, to) == (AttemptState.PROCESSING, AttemptState.NEEDS_ACTION)
+    if attempt.is_page and not is_current and to not in _TAKEN_OF_A_PAGE:
+        return _tried_on_page(attempt, news)
+    was_under_way = was == AttemptState.PROCESSING or attempt.is_page
+    failed_late = is_current and was_under_way and to == AttemptState.NEEDS_ACTION
     if failed_late:
         # What was under way has failed after all. The client may still pay it, so nothing else
         # is tried by itself.
         to = AttemptState.DECLINED
     try:
+        _require_its_currency(attempt, news)
         attempt.move(to, now, ask_at=now + ASK_AFTER_PROCESSING)
-    except RuleViolation:
+    except (RuleViolation, _OfAnotherCurrency):
         return attempt
-    if isinstance(news, CardReport):
-        attempt.payment_intent = news.payment_intent
-        attempt.decline_code = news.decline_code
-        attempt.message = news.message
-    else:
-        attempt.decline_code, attempt.message = news.code, str(news)
+    _note(attempt, news)
     settle = _Settlement if attempt.invoice_id is not None else CreditSettlement
     settlement = settle(session, attempt, now=now, requested_by=requested_by)
     match to:
@@ -416,7 +513,7 @@ def settle_attempt(
             settlement.decline(decline_class(attempt.decline_code))
         case AttemptState.NEEDS_ACTION:
             settlement.wait_for_client()
-        case AttemptState.CANCELED if was in UNSETTLED:
+        case AttemptState.CANCELED if was in UNSETTLED or attempt.is_page:
             settlement.stop()
         case _:
             pass
@@ -428,12 +525,67 @@ def told_before(session: Session, attempt_id: UUID, news: CardReport) -> Payment
     """An attempt that ``news`` of it cannot change any more; ``None`` where they may.
 
     An attempt only moves on: what is no news to it now is none to what it may become meanwhile,
-    so that no lock is needed to tell.
+    so that no lock is needed to tell. Of a page several tries are told.
     """
     attempt = session.get(PaymentAttempt, attempt_id)
-    if attempt is None or may_follow(AttemptState(attempt.state), _STATES[news.status]):
+    if attempt is None or attempt.is_page:
         return None
+    known, to = AttemptState(attempt.state), _STATES[news.status]
+    return None if may_follow(known, to) else attempt
+
+
+def _tried_on_page(
+    attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
+) -> PaymentAttempt:
+    """Note a try that ends nothing: the client tries again there, with this card or another."""
+    if attempt.is_open_page:
+        _note(attempt, news)
     return attempt
+
+
+def _state_told(news: CardReport | ChargeRefused | PageClosed) -> AttemptState:
+    match news:
+        case CardReport():
+            return _STATES[news.status]
+        case ChargeRefused():
+            return AttemptState.DECLINED
+        case PageClosed():
+            return AttemptState.CANCELED
+
+
+def _note(attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed) -> None:
+    match news:
+        case CardReport():
+            attempt.payment_intent = news.payment_intent
+            attempt.decline_code, attempt.message = news.decline_code, news.message
+        case ChargeRefused():
+            attempt.decline_code, attempt.message = news.code, str(news)
+        case PageClosed() if news.code is not None:
+            attempt.decline_code, attempt.message = news.code, news.message
+
+
+class _OfAnotherCurrency(Exception):  # noqa: N818 - named as the fact it states
+    """News of money that no attempt asked for."""
+
+
+def _require_its_currency(
+    attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
+) -> None:
+    """Check that news is of what an attempt asked for, whoever says so.
+
+    Raises:
+        _OfAnotherCurrency: It tells of other money.
+    """
+    if not isinstance(news, CardReport) or news.currency == attempt.currency:
+        return
+    _log.error(
+        "payment in another currency than asked for",
+        attempt=str(attempt.id),
+        payment_intent=news.payment_intent,
+        currency=news.currency,
+        asked=attempt.currency,
+    )
+    raise _OfAnotherCurrency
 
 
 class _Settlement:
@@ -468,7 +620,8 @@ class _Settlement:
                 excess=CreditEntryKind.UNEXPECTED,
                 requested_by=self._requested_by,
                 attempt_id=self._attempt.id,
-                flagged=None if amount <= due else f"invoice_{self._invoice.status}",
+                flagged=flag_of_amount(self._attempt, amount)
+                or (None if amount <= due else f"invoice_{self._invoice.status}"),
             ),
             invoice=self._invoice,
             now=self._now,
@@ -482,16 +635,42 @@ class _Settlement:
         """The card refused: the next try follows the schedule, if any try can help."""
         self._attempt.decline_class = kind
         if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
-            self._invoice.failures += 1
-            self._invoice.next_attempt_at = (
-                self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
-            )
+            self._plan_next_try(kind)
             self._hold_the_rest()
         self._card.declined(kind)
+        goes_on = self._goes_on_with_backup(kind)
+        if goes_on:
+            self._invoice.next_attempt_at = self._now
         self._use_credit()
-        if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
+        if self._invoice.status != InvoiceStatus.OPEN:
+            return
+        if self._decides_next_try and not goes_on:
             self._tell()
             self._give_up_if_exhausted()
+        elif self._attempt.is_page:
+            # The client saw it taken: a bank debit came back days later.
+            self._tell()
+
+    def _plan_next_try(self, kind: DeclineClass) -> None:
+        if self._card.is_backup:
+            # It is one more try beside the schedule, which had ended with the first card's.
+            self._invoice.next_attempt_at = None
+            return
+        self._invoice.failures += 1
+        self._invoice.next_attempt_at = (
+            self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
+        )
+
+    def _goes_on_with_backup(self, kind: DeclineClass) -> bool:
+        """Whether the client's second card is tried now: nothing has failed for good before that."""
+        backup = self._card.gives_way(kind)
+        if backup is None or self._invoice.status != InvoiceStatus.OPEN:
+            return False
+        try:
+            require_tries_left(self._session, self._invoice, backup, now=self._now)
+        except RuleViolation:
+            return False
+        return True
 
     def refuse(self, code: str) -> None:
         """Stripe did not even ask the card: whose fault that is decides what can help."""

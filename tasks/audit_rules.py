@@ -534,7 +534,10 @@ CHECKS = {
          WHERE attempts.account_id = :account
          GROUP BY attempts.id
         HAVING count(payments.id) <> (state = 'succeeded')::int
-            OR bool_or((payments.invoice_id, payments.client_id, payments.currency, payments.amount)
+            OR bool_or((payments.invoice_id, payments.client_id, payments.currency,
+                        -- What came is what counts; it is flagged where it is not what was asked.
+                        CASE flagged WHEN 'another_amount' THEN attempts.amount
+                                     ELSE payments.amount END)
                        IS DISTINCT FROM
                        (attempts.invoice_id, attempts.client_id, attempts.currency, attempts.amount))
                AND state = 'succeeded'
@@ -576,7 +579,19 @@ CHECKS = {
         SELECT attempts.id::text, concat('is ', state, ', and ', number, ' is ', status)
           FROM payment_attempts AS attempts JOIN invoices ON invoices.id = invoice_id
          WHERE attempts.account_id = :account AND status <> 'open'
+           AND (status <> 'uncollectible' OR checkout_expires_at IS NULL)
            AND state IN ('pending', 'processing', 'unknown', 'needs_action')
+    """,
+    # Stripe closes a page by itself, and we close those that ask for what is not due any more.
+    "pages_are_for_what_is_due": """
+        SELECT attempts.id::text,
+               concat('asks for ', amount, ', of ', number, ' is due ', amount_due + amount_written_off,
+                      '; it ended ', checkout_expires_at)
+          FROM payment_attempts AS attempts JOIN invoices ON invoices.id = invoice_id
+         WHERE attempts.account_id = :account AND state = 'needs_action'
+           AND checkout_expires_at IS NOT NULL
+           AND (amount <> amount_due + amount_written_off
+                OR checkout_expires_at < :now ::timestamptz - interval '3 days')
     """,
     # A bank debit takes days, and is asked after every day; any other charge is answered at once,
     # or believed after a day never to have arrived.
@@ -596,7 +611,16 @@ CHECKS = {
                       COALESCE(stopped_for, 'nothing'))
           FROM invoices LEFT JOIN billing_methods USING (client_id)
          WHERE invoices.account_id = :account AND next_attempt_at IS NOT NULL
-           AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL)
+           AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL
+                AND NOT EXISTS (SELECT FROM backup_methods AS backups
+                                  JOIN clients ON clients.id = backups.client_id
+                                 WHERE backups.client_id = invoices.client_id
+                                   AND clients.use_backup_card AND backups.stopped_for IS NULL))
+    """,
+    "a_clients_second_card_is_another_one": """
+        SELECT client_id::text, concat('both its cards are ', card.payment_method)
+          FROM billing_methods AS card JOIN backup_methods AS backup USING (client_id)
+         WHERE card.account_id = :account AND card.payment_method = backup.payment_method
     """,
     "amounts_credited_equal_their_notes": """
         SELECT invoices.id::text,

@@ -54,7 +54,7 @@ def deposit_by_card(
     if waiting is not None:
         # Checked first: without another try, what waits for the client goes on waiting.
         require_billing_method(session, client_id)
-        return withdraw(run, waiting, partial(_withdrawn, run, client_id, wanted))
+        return withdraw(session, run, waiting, partial(_withdrawn, run, client_id, wanted))
     return _begin(run, session, client_id, wanted)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from billing.collection import UNSETTLED, AttemptState, Origin
 from billing.errors import NotFound, RuleViolation
 from models import Account, BillingMethod, BillingRun, Client, Invoice, PaymentAttempt
+from models.billing_method import CardOfClient
 from models.payment_attempt import open_attempts_of
 from models.refund import is_being_refunded
 from tasks.attempts import (
@@ -26,8 +27,9 @@ from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.merchants import card_of
 from tasks.outcomes import Done
-from tasks.tried_cards import stop_tries
+from tasks.tried_cards import backup_to_try, stop_tries
 
 MAX_FOUND_AT_ONCE = 10_000
 
@@ -148,11 +150,12 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
 def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, Any]]) -> Step:
     """Charge one invoice, once nothing of an earlier try is in the way."""
     client_id = invoice.client_id
-    method = session.get(BillingMethod, client_id)
-    if method is None or method.stopped_for is not None:
+    card = card_of(session, client_id)
+    method = _to_be_charged(session, invoice, card)
+    if method is None:
         # No try without a card, and none is used up.
         stop_tries(session, client_id)
-        return Done({"attempts": done, "stopped": _why_not(method)})
+        return Done({"attempts": done, "stopped": _why_not(card)})
     waiting = (
         session.scalars(open_attempts_of([invoice.id])).one_or_none()
         if invoice.attempt_count
@@ -162,7 +165,7 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
         if waiting is not None:
             # It waits for a client who has got a new card instead, or another day.
             require_tries_left(session, invoice, method, now=run.now)
-            return withdraw(run, waiting, partial(_withdrawn, run, client_id, done))
+            return withdraw(session, run, waiting, partial(_withdrawn, run, client_id, done))
         return begin_attempt(
             session,
             run,
@@ -177,6 +180,28 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
         return go_on(partial(_collect_next, run, client_id, [*done, told]))
 
 
+def _to_be_charged(
+    session: Session, invoice: Invoice, card: BillingMethod | None
+) -> CardOfClient | None:
+    """The card to try an invoice on: the second one where the first has just refused it."""
+    if card is None or card.stopped_for is None:
+        return card
+    refused_by = session.scalar(
+        select(PaymentAttempt.payment_method)
+        .where(
+            PaymentAttempt.invoice_id == invoice.id,
+            PaymentAttempt.origin == Origin.AUTOMATIC,
+            PaymentAttempt.state == AttemptState.DECLINED,
+            # What Stripe refused without asking the card was no try of it.
+            PaymentAttempt.decline_class.is_not(None),
+        )
+        .order_by(PaymentAttempt.id.desc())
+        .limit(1)
+    )
+    is_next = refused_by == card.payment_method
+    return backup_to_try(session, invoice.client_id) if is_next else None
+
+
 def _ended(
     run: Run,
     client_id: UUID,
@@ -189,9 +214,19 @@ def _ended(
         # Carried: a client may have hundreds that are too small for a card.
         return go_on(partial(_collect_next, run, client_id, done))
     told = [*done, as_result(attempt)]
-    if attempt.state == AttemptState.SUCCEEDED and _has_more_due(session, client_id, run.now):
+    is_refused = attempt.state == AttemptState.DECLINED
+    goes_on = (
+        attempt.state == AttemptState.SUCCEEDED and _has_more_due(session, client_id, run.now)
+    ) or (is_refused and _is_due(session, run, attempt))
+    if goes_on:
         return _collect_next(run, client_id, told, session)
     return Done({"attempts": told})
+
+
+def _is_due(session: Session, run: Run, attempt: PaymentAttempt) -> bool:
+    """Whether an invoice is to be tried again at once: on the client's second card."""
+    invoice = session.get_one(Invoice, attempt.invoice_id)
+    return invoice.next_attempt_at is not None and invoice.next_attempt_at <= run.now
 
 
 def _withdrawn(

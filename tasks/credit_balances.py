@@ -33,6 +33,7 @@ from models.payment_attempt import is_open_for
 from models.refund import is_being_refunded
 from tasks.auto_top_ups import ask_for_top_ups
 from tasks.grants import Spending, empty_grants, expired_grants, may_expire, spend_grants
+from tasks.page_closing import close_pages_for_credit
 from tasks.posting import Entry, post
 
 
@@ -239,7 +240,8 @@ def apply_credit(
     """Let open invoices use their clients' credit, oldest due first.
 
     The caller holds the clients' locks: a deposit and a finalization then see each other. An
-    invoice with a charge or a refund under way is left alone. What has expired pays nothing: that
+    invoice with a charge or a refund under way is left alone; a page on which it could be paid is
+    closed, so that it can use what is left then. What has expired pays nothing: that
     is written down first.
 
     Args:
@@ -281,6 +283,10 @@ def apply_credit(
     using = [invoice for invoice in invoices if invoice.id in used]
     if using:
         _write(session, account, using, used, now=now, requested_by=requested_by)
+    if invoice_ids is None and at_most is None:
+        over = [key for key, balance in left.items() if balance > 0]
+        if over:
+            close_pages_for_credit(session, over, requested_by=requested_by)
     return used
 
 

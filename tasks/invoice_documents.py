@@ -15,6 +15,7 @@ from billing.invoice_states import InvoiceStatus
 from billing.money import format_amount
 from gateways.documents import DocumentLine, InvoiceDocument, Labels, Party, TaxTotal
 from models import BillingPeriod, CreditEntry, CreditNote, Invoice, InvoiceLine, InvoiceTax
+from tasks.links import Links
 
 # JSONB does not keep the order of an object's keys.
 _ADDRESS_ORDER = ("line1", "line2", "city", "state", "postal_code", "country")
@@ -36,8 +37,12 @@ _MONTHS = (
 )
 
 
-def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
+def invoice_document(
+    session: Session, invoice: Invoice, links: Links | None = None
+) -> InvoiceDocument:
     """What a finalized invoice shows; one whose total is negative is a credit note.
+
+    With ``links`` it leads to its page while something is due.
 
     A void one asks for nothing: it says that it is void, and leaves out what had settled it.
 
@@ -88,6 +93,7 @@ def invoice_document(session: Session, invoice: Invoice) -> InvoiceDocument:
         credited=_taken_off(invoice.amount_credited, currency),
         refunded=None if is_void else _taken_off(-invoice.amount_refunded, currency),
         amount_due=format_amount(invoice.outstanding, currency),
+        pay_url=links.to_invoice(invoice.id) if links and invoice.outstanding > 0 else None,
         notes=(
             *_paragraphs(invoice.memo),
             *_notes(invoice, carried),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -15,6 +16,7 @@ from billing.mails import MailKind
 from billing.money import format_amount
 from models import BillingPeriod, Invoice
 from tasks.invoice_documents import written_date, written_period
+from tasks.links import Links
 
 _templates = Environment(
     loader=FileSystemLoader(Path(__file__).resolve().parent.parent / "templates" / "email"),
@@ -44,6 +46,7 @@ class LetterInvoice:
         is_due: Whether something is left to pay.
     """
 
+    id: UUID
     number: str
     total: str
     amount_due: str
@@ -52,6 +55,22 @@ class LetterInvoice:
     credit_applied: str | None
     period: str | None
     is_due: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LetterLinks:
+    """Where a letter leads its reader to."""
+
+    links: Links
+    client_id: UUID
+
+    def to_invoice(self, invoice: LetterInvoice) -> str:
+        """The page on which an invoice is shown, and paid."""
+        return self.links.to_invoice(invoice.id)
+
+    def to_portal(self) -> str:
+        """The client's own page, on which it changes its card."""
+        return self.links.to_portal(self.client_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +93,7 @@ def letter_invoice(invoice: Invoice, period: BillingPeriod | None) -> LetterInvo
     gave_credit = invoice.total < 0
     status = InvoiceStatus(invoice.status)
     return LetterInvoice(
+        id=invoice.id,
         number=invoice.number,
         total=format_amount(invoice.total, invoice.currency),
         amount_due=format_amount(invoice.outstanding, invoice.currency),
@@ -97,6 +117,7 @@ def invoice_ready(
     *,
     account: str,
     client: str,
+    links: LetterLinks,
     invoices: Sequence[LetterInvoice],
     charged: Sequence[str] = (),
     carried: Sequence[str] = (),
@@ -115,6 +136,7 @@ def invoice_ready(
         MailKind.INVOICE_READY,
         account,
         client,
+        links=links,
         due=due,
         settled=[invoice for invoice in invoices if not invoice.is_due],
         charged=charged,
@@ -128,6 +150,7 @@ def receipt(
     *,
     account: str,
     client: str,
+    links: LetterLinks,
     invoices: Sequence[LetterInvoice],
     paid: str | None,
     paid_on: str | None,
@@ -149,6 +172,7 @@ def receipt(
         MailKind.RECEIPT,
         account,
         client,
+        links=links,
         invoices=invoices,
         paid=paid,
         paid_on=paid_on,
@@ -163,6 +187,7 @@ def payment_failed(
     *,
     account: str,
     client: str,
+    links: LetterLinks,
     invoice: LetterInvoice | None,
     tried: str,
     reason: str,
@@ -185,12 +210,66 @@ def payment_failed(
         MailKind.PAYMENT_FAILED,
         account,
         client,
+        links=links,
         invoice=invoice,
         tried=tried,
         reason=reason,
         next_try=next_try,
         needs_authentication=needs_authentication,
         needs_new_card=needs_new_card,
+    )
+
+
+def card_expiring(
+    *,
+    account: str,
+    client: str,
+    links: LetterLinks,
+    card: str,
+    good_until: str,
+    has_expired: bool,
+) -> Letter:
+    """For a card that will soon be too old, or is.
+
+    Args:
+        card: "Visa ending in 4242".
+        good_until: Its last day: "31 August 2030".
+        has_expired: That day is past.
+    """
+    return _letter(
+        MailKind.CARD_EXPIRING,
+        account,
+        client,
+        links=links,
+        card=one_line(card),
+        good_until=good_until,
+        has_expired=has_expired,
+    )
+
+
+def authentication_needed(
+    *,
+    account: str,
+    client: str,
+    links: LetterLinks,
+    invoice: LetterInvoice,
+    tried: str,
+    next_try: str | None,
+) -> Letter:
+    """For a charge that the client's bank wants confirmed: on the page of ``invoice`` it can be.
+
+    Args:
+        tried: The amount of the charge.
+        next_try: The date of the next automatic try; None when there is none.
+    """
+    return _letter(
+        MailKind.AUTHENTICATION_NEEDED,
+        account,
+        client,
+        links=links,
+        invoice=invoice,
+        tried=tried,
+        next_try=next_try,
     )
 
 

@@ -23,6 +23,11 @@ class Links:
         self._invoices = URLSafeSerializer(secret_key, salt="duecourse.invoice")
         self._portals = URLSafeTimedSerializer(secret_key, salt="duecourse.portal")
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether the pages are reached by https."""
+        return self._public_url.startswith("https:")
+
     def to_invoice(self, invoice_id: UUID) -> str:
         """Where a client sees and pays a finalized invoice."""
         return f"{self._public_url}/i/{self._invoices.dumps(invoice_id.hex)}"
@@ -30,6 +35,10 @@ class Links:
     def to_portal(self, client_id: UUID) -> str:
         """A client's own page: its invoices, credit and cards."""
         return f"{self._public_url}/p/{self._portals.dumps(client_id.hex)}"
+
+    def portal(self, token: str) -> str:
+        """The address of a client's own page, by the token of a link to it."""
+        return f"{self._public_url}/p/{token}"
 
     def invoice_of(self, token: str) -> UUID:
         """The invoice that the token of a link is for.

@@ -11,11 +11,13 @@ from sqlalchemy.orm import Session
 
 from billing.card_amounts import minimum_charge, to_stripe
 from billing.collection import Origin
+from billing.declines import DeclineClass
 from billing.errors import InvalidInput
 from billing.invoice_states import InvoiceStatus
 from billing.mails import MailKind, MailState, switched_on
 from models import Account, BillingMethod, Client, Invoice, Mail, Payment, PaymentAttempt
 from tasks.enqueueing import enqueue_for_each
+from tasks.merchants import card_of
 from tasks.sending import send_mail
 
 SWITCHED_OFF, NO_EMAIL, PAUSED = "switched_off", "no_email", "paused"
@@ -215,7 +217,7 @@ def card_charged_by_itself(
     session: Session, account: Account, client: Client
 ) -> BillingMethod | None:
     """The card that pays without being asked; ``None`` while collection is paused."""
-    return None if client.is_collection_paused(account) else session.get(BillingMethod, client.id)
+    return None if client.is_collection_paused(account) else card_of(session, client.id)
 
 
 def tell_receipt(
@@ -240,10 +242,15 @@ def tell_payment_failed(
     *,
     requested_by: str,
 ) -> None:
-    """Tell a client that its card was not charged."""
+    """Tell a client that its card was not charged, or that its bank waits for it.
+
+    It can do what the bank asks on the page of an invoice: one for credit has none.
+    """
+    needs_client = attempt.decline_class == DeclineClass.NEEDS_AUTHENTICATION
+    is_confirmed_on_page = needs_client and attempt.invoice_id is not None
     mail = NewMail(
         client=client,
-        kind=MailKind.PAYMENT_FAILED,
+        kind=MailKind.AUTHENTICATION_NEEDED if is_confirmed_on_page else MailKind.PAYMENT_FAILED,
         subject_key=f"attempt:{attempt.id}",
         invoice_ids=[] if attempt.invoice_id is None else [attempt.invoice_id],
         attempt_id=attempt.id,

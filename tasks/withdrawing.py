@@ -90,7 +90,7 @@ def withdraw_first(session: Session, run: Run, invoice: Invoice) -> AwaitChildre
         raise RuleViolation(
             "payment_in_flight", f"attempt {attempt.id} waits for the client and was not withdrawn"
         )
-    _keep_trying(session, run, invoice, attempt)
+    keep_trying(session, run, invoice, attempt)
     enqueue(
         session,
         withdraw_attempt,
@@ -102,8 +102,8 @@ def withdraw_first(session: Session, run: Run, invoice: Invoice) -> AwaitChildre
     return AwaitChildren(1)
 
 
-def _keep_trying(session: Session, run: Run, invoice: Invoice, attempt: PaymentAttempt) -> None:
-    """Have what a part payment leaves due tried again: nobody can authenticate this one then."""
+def keep_trying(session: Session, run: Run, invoice: Invoice, attempt: PaymentAttempt) -> None:
+    """Have what is still due after a withdrawal tried again: nobody can authenticate this one then."""
     if attempt.origin != Origin.AUTOMATIC or invoice.next_attempt_at is not None:
         return
     account = session.get_one(Account, invoice.account_id)
@@ -117,4 +117,6 @@ def withdraw_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     attempt = lock_attempt(session, attempt_id)
     if attempt.state != AttemptState.NEEDS_ACTION:
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
-    return withdraw(run, attempt, lambda _session, ended: Done(as_result(ended or attempt)))
+    return withdraw(
+        session, run, attempt, lambda _session, ended: Done(as_result(ended or attempt))
+    )

@@ -167,6 +167,7 @@ def watched(
 ) -> Gateways:
     """The same vendors with ``before`` or ``after`` done at every mail, or other documents."""
     return Gateways(
+        links=vendors.links,
         mail=WatchedMail(vendors.mail, **when),
         mail_sender=vendors.mail_sender,
         documents=documents or vendors.documents,

@@ -14,12 +14,15 @@ from api.app import create_app
 from api.webhooks import EventReaders
 from gateways.sandbox.sendgrid.signing import SigningKey
 from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sealing import Seal
 from gateways.sendgrid_events import SendGridEvents
 from gateways.stripe_events import StripeEvents
 from models import Account, ApiKey, Scope
 from tasks.accounts import create_account
 from tasks.calls import Gateways
+from tasks.links import Links
 from tests.api.calls import a_card, a_charge, a_draft, done
+from tests.processes import SECRET_KEY
 
 Caller = Callable[..., TestClient]
 PutCard = Callable[..., dict[str, Any]]
@@ -35,7 +38,8 @@ def event_readers(directory: Path) -> EventReaders:
 
 @pytest.fixture
 def app(engine: Engine, event_readers: EventReaders) -> FastAPI:
-    return create_app(engine, event_readers=event_readers)
+    links = Links("http://testserver", SECRET_KEY)
+    return create_app(engine, event_readers=event_readers, links=links, seal=Seal(SECRET_KEY))
 
 
 @pytest.fixture

@@ -74,7 +74,13 @@ def test_the_table_has_every_state_and_cannot_be_changed_at_run_time() -> None:
 
 
 def test_every_mail_is_on_in_a_new_account() -> None:
-    assert DEFAULTS == {"invoice_ready": True, "receipt": True, "payment_failed": True}
+    assert DEFAULTS == {
+        "invoice_ready": True,
+        "receipt": True,
+        "payment_failed": True,
+        "authentication_needed": True,
+        "card_expiring": True,
+    }
     assert DEFAULTS.keys() == {*MailKind}
 
 

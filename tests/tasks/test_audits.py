@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from billing.credit import CreditEntryKind
 from billing.postings import LedgerEvent
 from gateways.cards import CardReport, CardStatus, ChargeRefused, RefundReport, RefundStatus
+from gateways.checkout import CheckoutReport, CheckoutStatus
 from gateways.disputes import DisputeReport, DisputeStatus
 from gateways.mail import Accepted
 from models import (
@@ -47,6 +48,7 @@ from tasks.invoice_credits import credit_invoice
 from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
+from tasks.pay_pages import open_pay_page
 from tasks.paying_out import refund_credit, refund_credit_to_card
 from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.refunds import settle_refund
@@ -110,6 +112,7 @@ def books(engine: Engine, account: Account) -> None:
     send_mails(engine, account)
     grant_and_pay_out(engine, account)
     be_disputed(engine, account)
+    open_a_page(engine, account)
 
 
 def be_disputed(engine: Engine, account: Account) -> None:
@@ -251,6 +254,20 @@ def pay_out_to_a_card(engine: Engine, account: Account) -> None:
     for amount, told_of_it in ((110, gone_back()), (130, refused)):
         step = perform(engine, refund_credit_to_card, account, **of_client, amount=amount)
         answer(engine, step, told_of_it)
+
+
+def open_a_page(engine: Engine, account: Account) -> None:
+    """A page on which a client may pay."""
+    invoice = an_invoice(engine, account, a_client(engine, account, name="dee"), "11.00")
+    asked = perform(engine, open_pay_page, account, invoice_id=invoice.id)
+    asked = answer(engine, asked, "cus_dee")
+    opened = CheckoutReport(
+        session=f"cs_{uuid4()}",
+        status=CheckoutStatus.OPEN,
+        url="https://pay.example/cs_1",
+        customer="cus_dee",
+    )
+    answer(engine, asked, opened)
 
 
 def give_back(engine: Engine, account: Account) -> None:
@@ -414,11 +431,11 @@ def told(status: CardStatus, amount: int = 0, decline_code: str | None = None) -
     )
 
 
-def answer(engine: Engine, step: Step, answered: object) -> None:
-    """Write down what a job's call was answered."""
+def answer(engine: Engine, step: Step, answered: object) -> Step:
+    """Write down what a job's call was answered; how the job goes on."""
     assert isinstance(step, Call)
     with Session(engine, expire_on_commit=False) as session, session.begin():
-        step.record(session, answered)
+        return step.record(session, answered)
 
 
 def tamper(session: Session, *statements: str) -> None:
@@ -857,6 +874,13 @@ BREACHES = [
         ],
     ),
     *(
+        ("pages_are_for_what_is_due", [f"UPDATE payment_attempts SET {change}"])
+        for change in (
+            "amount = amount + 1 WHERE checkout_session IS NOT NULL",
+            "checkout_expires_at = checkout_expires_at - interval '4 days' WHERE state = 'needs_action'",
+        )
+    ),
+    *(
         ("charges_are_answered_in_time", [f"UPDATE payment_attempts SET {change}"])
         for change in (
             "first_asked_at = first_asked_at - interval '4 days' WHERE state = 'pending'",
@@ -873,6 +897,15 @@ BREACHES = [
         [
             "ALTER TABLE invoices DROP CONSTRAINT ck_invoices_next_attempt_at",
             "UPDATE invoices SET auto_collect = false WHERE next_attempt_at IS NOT NULL",
+        ],
+    ),
+    (
+        "a_clients_second_card_is_another_one",
+        [
+            (
+                "INSERT INTO backup_methods (client_id, account_id, stripe_customer, payment_method)"
+                " SELECT client_id, account_id, 'cus_2', payment_method FROM billing_methods"
+            )
         ],
     ),
     (
@@ -1090,13 +1123,18 @@ def test_a_charge_or_refund_is_overdue_by_the_clock_of_the_database_unless_told_
         session,
         "UPDATE payment_attempts SET first_asked_at = now() WHERE state = 'pending'",
         "UPDATE payment_attempts SET next_ask_at = now() WHERE state = 'pending'",
+        "UPDATE payment_attempts SET checkout_expires_at = now() WHERE state = 'needs_action'",
         "UPDATE refunds SET first_asked_at = now(), next_ask_at = now() WHERE state = 'pending'",
     )
     assert audit(session, account.id) == []
 
     in_four_days = database_now(session) + timedelta(days=4)
     late = [difference.rule for difference in audit(session, account.id, now=in_four_days)]
-    assert late == ["charges_are_answered_in_time", "refunds_are_answered_in_time"]
+    assert late == [
+        "pages_are_for_what_is_due",
+        "charges_are_answered_in_time",
+        "refunds_are_answered_in_time",
+    ]
 
 
 def test_runs_from_before_there_were_mails_are_not_accused(

@@ -245,7 +245,7 @@ def test_authentication_required_waits_for_the_client_and_says_so_once(
     assert (attempt.state, attempt.decline_class) == ("needs_action", "needs_authentication")
     assert collection(engine, client) == Collection.NEEDS_ACTION
     assert invoices_of(engine, client)[0].failures == 0
-    assert mails(engine) == ["payment_failed"]
+    assert mails(engine) == ["authentication_needed"]
     assert_books_agree(engine, account, stripe_sandbox, charges=[])
 
 

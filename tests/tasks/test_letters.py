@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 
@@ -12,13 +14,19 @@ from models import BillingPeriod, Invoice
 from tasks.letters import (
     Letter,
     LetterInvoice,
+    LetterLinks,
+    authentication_needed,
     invoice_ready,
     letter_invoice,
     payment_failed,
     receipt,
 )
+from tasks.links import Links
+
+LINKS = LetterLinks(Links("https://pay.bluebird.example", "k" * 32), UUID(int=17))
 
 DUE = LetterInvoice(
+    id=UUID(int=42),
     number="INV-000042",
     total="1,234.50 USD",
     amount_due="1,234.50 USD",
@@ -40,7 +48,11 @@ SETTLED = replace(
     status="Paid",
     is_due=False,
 )
-ADDRESSED: dict[str, Any] = {"account": "Bluebird Prep", "client": "Ada Imports"}
+ADDRESSED: dict[str, Any] = {
+    "account": "Bluebird Prep",
+    "client": "Ada Imports",
+    "links": LINKS,
+}
 REASON = "The card has insufficient funds."
 
 
@@ -58,6 +70,11 @@ def failed(invoice: LetterInvoice = DUE, **facts: Any) -> Letter:
     plain = {"next_try": None, "needs_authentication": False, "needs_new_card": False}
     told = {"reason": REASON, "tried": "1,000.00 USD"}
     return payment_failed(**ADDRESSED | plain | told | facts, invoice=invoice)
+
+
+def to_confirm(**facts: Any) -> Letter:
+    plain = {"tried": "1,000.00 USD", "next_try": None}
+    return authentication_needed(**ADDRESSED | plain | facts, invoice=DUE)
 
 
 def read_out(letter: Letter) -> str:
@@ -92,6 +109,7 @@ EVERY_KIND: dict[str, Callable[..., Letter]] = {
     "deposit": lambda **names: received(credit_added="5.00 USD", **names),
     "receipt of nothing told": lambda **names: received(DUE, **names),
     "failed": lambda **names: failed(next_try="4 June 2026", **names),
+    "to be confirmed": to_confirm,
     "failed, to be confirmed": lambda **names: failed(needs_authentication=True, **names),
     "failed, another card": lambda **names: failed(needs_new_card=True, **names),
     "failed, last": failed,
@@ -109,7 +127,9 @@ class Tags(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert not {"src", "href", "background"} & {name for name, _ in attrs}
+        assert not {"src", "background"} & {name for name, _ in attrs}
+        links = [str(value) for name, value in attrs if name == "href"]
+        assert all(one.startswith("https://pay.bluebird.example/") for one in links)
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -132,7 +152,8 @@ def test_a_letter_is_well_formed_addressed_signed_and_loads_nothing(
     assert "\n\n\n" not in letter.text
     assert says(letter, "Hello Ada Imports,")
     assert "Bluebird Prep" in letter.subject
-    assert "://" not in letter.text + letter.html
+    hosts = {urlsplit(one).netloc for one in re.findall(r"\w+://\S+", letter.text)}
+    assert hosts <= {"pay.bluebird.example"}
 
 
 @every_kind
@@ -222,7 +243,7 @@ def test_a_client_whose_card_is_charged_has_nothing_to_do() -> None:
 
 def test_a_client_whose_card_is_not_charged_is_told_how_to_pay() -> None:
     letter = ready(DUE)
-    assert says(letter, "To pay, reply to this email or contact us")
+    assert says(letter, "To pay in another way, reply to this email or contact us")
     assert not says(letter, "We will charge")
 
 
@@ -232,7 +253,7 @@ def test_each_invoice_is_paid_in_its_own_way() -> None:
     for words in (
         "We will charge the card that you have on file with us for INV-000042.",
         "INV-000043 comes to less than can be charged to a card. We will add it to your next",
-        "To pay INV-000044, reply to this email or contact us as you usually do",
+        "To pay in another way, reply to this email or contact us as you usually do",
         "mention the invoice number.",
     ):
         assert says(mixed, words)
@@ -334,7 +355,7 @@ def test_a_failed_payment_says_what_was_tried_why_it_failed_and_when_it_is_tried
         "We tried to charge your card 1,000.00 USD for invoice INV-000043",
         f"Reason: {REASON}",
         "We will try again on 4 June 2026.",
-        "another card",
+        "You can give us another card before that",
         "Please do not send card details by email.",
     ):
         assert says(letter, words)
@@ -352,7 +373,7 @@ def test_a_payment_the_bank_wants_confirmed_says_so() -> None:
     letter = failed(needs_authentication=True)
     assert letter.subject == "Please confirm your payment: INV-000042 from Bluebird Prep"
     assert says(letter, "Your bank wants you to confirm this payment.")
-    assert says(letter, "You can also give us another card.")
+    assert says(letter, "You can also give us another card")
     assert not says(letter, "We will not try again")
 
 
@@ -372,8 +393,43 @@ def test_a_next_try_is_told_also_where_the_client_must_act() -> None:
         assert says(letter, "We will try again on 4 June 2026.")
 
 
+def test_a_letter_leads_to_the_page_of_each_invoice_and_to_the_clients_own() -> None:
+    page, own = LINKS.to_invoice(DUE), LINKS.to_portal()
+    for letter, pages in (
+        (ready(DUE), [page]),
+        (ready(SETTLED, DUE, charged=[DUE.number]), [page, LINKS.to_invoice(SETTLED)]),
+        (received(SETTLED, paid="80.00 USD"), [LINKS.to_invoice(SETTLED)]),
+        (failed(), [page, own]),
+        (to_confirm(), [page]),
+    ):
+        assert all(f'href="{one}"' in letter.html for one in pages)
+        assert all(one in letter.text for one in pages)
+
+
+def test_one_invoice_to_pay_has_a_button_and_several_are_paid_by_their_numbers() -> None:
+    assert "Pay 1,234.50 USD now" in read_out(ready(DUE))
+    assert "now" not in read_out(ready(DUE, charged=[DUE.number]))
+    both = ready(DUE, PARTLY)
+    assert "now" not in read_out(both)
+    assert "To pay, open each of them by its number above." in read_out(both)
+
+
+def test_a_payment_to_be_confirmed_says_where_and_that_nothing_was_charged() -> None:
+    letter = to_confirm(next_try="4 June 2026")
+    assert letter.subject == "Please confirm your payment: INV-000042 from Bluebird Prep"
+    for words in (
+        "Your bank wants you to confirm this payment, so nothing was charged yet.",
+        "open the invoice, press the button there, and follow what your bank asks",
+        "If you do nothing, we will try your card again on 4 June 2026.",
+    ):
+        assert says(letter, words)
+    assert "Confirm and pay 1,234.50 USD" in read_out(letter)
+    assert not says(to_confirm(), "we will try")
+
+
 def an_invoice(**fields: Any) -> Invoice:
     given = {
+        "id": UUID(int=42),
         "number": "INV-000042",
         "currency": "usd",
         "status": "open",

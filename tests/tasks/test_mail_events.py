@@ -241,6 +241,7 @@ def test_a_lost_reply_does_not_take_back_what_an_event_told(
                 webhook.tell(EventKind.DELIVERED)
 
     told = Gateways(
+        links=vendors.links,
         mail=ToldFirst(),  # type: ignore[arg-type]  # So is the answer.
         mail_sender=vendors.mail_sender,
         documents=vendors.documents,

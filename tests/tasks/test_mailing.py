@@ -178,13 +178,22 @@ def test_a_card_has_a_receipt_whoever_charged_it(
     assert all(mail.payment_id for mail in receipts)
 
 
-@pytest.mark.parametrize("card", [SOFT, HARD, AUTHENTICATED])
+@pytest.mark.parametrize(
+    ("card", "kind"),
+    [
+        (SOFT, "payment_failed"),
+        (HARD, "payment_failed"),
+        (AUTHENTICATED, "authentication_needed"),
+    ],
+)
 def test_a_declined_card_is_told_once_for_each_automatic_try(
     engine: Engine,
     account: Account,
     vendors: Gateways,
     stripe_sandbox: StripeSandbox,
+    *,
     card: str,
+    kind: str,
 ) -> None:
     client = addressed(engine, account)
     give_card(engine, stripe_sandbox, client, card)
@@ -193,7 +202,7 @@ def test_a_declined_card_is_told_once_for_each_automatic_try(
     work(engine, now=NOW, gateways=vendors, queues=["payments"])
 
     [_, failed] = mails_of(engine, client)
-    assert (failed.kind, failed.invoice_ids) == ("payment_failed", [invoice.id])
+    assert (failed.kind, failed.invoice_ids) == (kind, [invoice.id])
     assert failed.subject_key == f"attempt:{failed.attempt_id}"
 
 

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from billing.unknown_outcomes import KEY_TRUSTED_FOR
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account
 from tasks.calls import Gateways
@@ -402,7 +403,7 @@ def test_a_bank_debit_that_came_back_unheard_and_waits_for_the_client_is_over(
     assert (attempt.state, attempt.decline_class) == ("declined", "needs_authentication")
     assert (attempt.settled_at, attempt.next_ask_at) == (NOW + DAY, None)
     assert invoice_of(engine, invoice_id).next_attempt_at is None
-    assert mails(engine) == ["payment_failed"]
+    assert mails(engine) == ["authentication_needed"]
     job = do(engine, vendors, void_invoice, account, invoice_id=invoice_id)
     assert job.state == "succeeded"
     assert_books_agree(engine, account, stripe_sandbox, charges=[])
@@ -415,7 +416,7 @@ def test_a_charge_cancelled_by_hand_at_stripe_is_not_tried_again_by_itself(
     invoice_id = an_open_invoice(engine, account, client)
     sweep(engine, vendors)
     [intent] = stripe_sandbox.control.payment_intents()
-    vendors.cards.cancel(intent["id"])
+    vendors.cards.cancel(intent["id"], DEPLOYMENT)
 
     for day in (1, 2, 3):
         sweep(engine, vendors, now=NOW + day * DAY)

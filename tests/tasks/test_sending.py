@@ -90,7 +90,8 @@ def test_a_month_ends_with_one_mail_and_its_invoice_attached(
     assert read.subject == "Invoice Ready For Payment: INV-000001 from Bluebird Prep"
     assert read.says(
         "INV-000001 (1 - 31 May 2026) Amount due: 10.00 USD Due by: 15 June 2026",
-        "To pay, reply to this email",
+        "To pay, open the invoice by its link above.",
+        "To pay in another way, reply to this email",
         "The invoice is attached as a PDF.",
     )
     assert "The invoice is attached as a PDF." in read.html
@@ -338,7 +339,10 @@ def test_a_bank_that_wants_the_client_is_told_as_that(
     read = failed_mail(engine, vendors, sendgrid_control, client, account)
 
     assert read.subject == "Please confirm your payment: INV-000001 from Bluebird Prep"
-    assert read.says("Your bank wants you to confirm this payment.")
+    assert read.says("Your bank wants you to confirm this payment, so nothing was charged yet.")
+    assert read.says(
+        "open the invoice, press the button there, and follow what your bank asks: http://duecourse.example/i/"
+    )
     assert not read.says("try again")
 
 
