@@ -40,6 +40,7 @@ from api import (
     refunds,
     schedules,
     statements,
+    stripe_keys,
     tax_rates,
     webhooks,
 )
@@ -48,6 +49,7 @@ from api.idempotency import AnsweredBefore, answer_again
 from api.parameters import only_declared
 from api.problems import HANDLERS, Problem
 from api.webhooks import EventReaders
+from gateways.sealing import Seal
 from gateways.typst_documents import TypstDocuments
 from tasks.links import Links
 
@@ -83,11 +85,12 @@ def create_app(
     concurrent_requests: int = CONCURRENT_REQUESTS,
     event_readers: EventReaders | None = None,
     links: Links | None = None,
+    seal: Seal | None = None,
 ) -> FastAPI:
     """The API on ``engine``, which needs some connections more than ``concurrent_requests``.
 
     Without ``event_readers`` the vendors' webhooks are refused for now; without ``links`` there
-    are none to the clients' own pages.
+    are none to the clients' own pages; without ``seal`` no account's own Stripe key is taken.
     """
     app = Api(
         title="Duecourse",
@@ -108,6 +111,7 @@ def create_app(
     app.state.turns = asyncio.Semaphore(concurrent_requests)
     app.state.event_readers = event_readers or EventReaders()
     app.state.links = links
+    app.state.seal = seal
     app.state.documents = TypstDocuments()
     app.add_middleware(BodyLimit)
     for resource in (
@@ -133,6 +137,7 @@ def create_app(
         queues,
         schedules,
         account,
+        stripe_keys,
         api_keys,
         aging,
         books,

@@ -112,7 +112,11 @@ class WriteOff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """What is known of an invoice; each sequence oldest first."""
+    """What is known of an invoice; each sequence oldest first.
+
+    ``is_card_elsewhere`` says that the client's card was left at another Stripe account than the
+    one that is charged through now.
+    """
 
     invoice: Invoice
     collection: Collection
@@ -126,10 +130,31 @@ class Story:
     mails: Sequence[Mail]
     write_offs: Sequence[WriteOff] = ()
     disputes: Sequence[Dispute] = ()
+    is_card_elsewhere: bool = False
+
+
+_CHARGED = frozenset(
+    {
+        Collection.SCHEDULED,
+        Collection.MANUAL,
+        Collection.NO_BILLING_METHOD,
+        Collection.EXHAUSTED,
+    }
+)
 
 
 def next_of(story: Story) -> NextReport:
     """What an invoice waits for."""
+    if story.is_card_elsewhere and story.collection in _CHARGED:
+        why = (
+            "The client's card was left at another Stripe account than the one that is charged "
+            "through now, which cannot charge it: set its billing method again."
+        )
+        return NextReport(what=NextStep.ADD_CARD, at=None, why=why)
+    return _next_of_collection(story)
+
+
+def _next_of_collection(story: Story) -> NextReport:
     last = story.attempts[-1] if story.attempts else None
     at: datetime | None = None
     match story.collection:

@@ -49,6 +49,7 @@ from models import (
 from models.payment_attempt import open_attempts_of
 from tasks.invoice_documents import filename, invoice_document
 from tasks.links import Links
+from tasks.merchants import with_cards_elsewhere
 
 router = APIRouter(tags=["invoices"])
 
@@ -344,6 +345,7 @@ class _Beside:
     periods: dict[UUID, BillingPeriod]
     open_attempts: dict[UUID, AttemptState]
     methods: dict[UUID, BillingMethod]
+    cards_elsewhere: frozenset[UUID]
     collection_paused: frozenset[UUID]
     questioned: frozenset[UUID | None]
     links: Links | None
@@ -367,6 +369,7 @@ class _Beside:
             {period.id: period for period in periods},
             {one.invoice_id: AttemptState(one.state) for one in attempts if one.invoice_id},
             methods_of(session, clients),
+            frozenset(session.scalars(with_cards_elsewhere(clients))),
             frozenset(paused),
             questioned(session, [one.id for one in invoices]),
             links,
@@ -379,7 +382,8 @@ class _Beside:
             is_automatic=invoice.auto_collect,
             attempt=self.open_attempts.get(invoice.id),
             has_next_try=invoice.next_attempt_at is not None,
-            has_card=invoice.client_id in self.methods,
+            has_card=invoice.client_id in self.methods
+            and invoice.client_id not in self.cards_elsewhere,
             is_paused=invoice.client_id in self.collection_paused,
         )
 
@@ -427,6 +431,7 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
             session.get_one(Account, invoice.account_id)
         ),
         method=beside.methods.get(invoice.client_id),
+        is_card_elsewhere=invoice.client_id in beside.cards_elsewhere,
         attempts=session.scalars(
             select(PaymentAttempt)
             .where(PaymentAttempt.invoice_id == invoice.id)

@@ -37,6 +37,7 @@ class PaymentEvent:
             success, failure, processing, need for action or cancellation. Otherwise ``None``, also
             where the payment is in none of the states of ``CardStatus``.
         refund: How a refund stood, in an event that says that.
+        stripe_account: Stripe's id of the connected account that it happened in, where it was one.
         checkout: How a page stood, in an event of one that was used, has expired, or whose bank
             debit came to its end.
         card: A card as it is after the event, in one of a card that was changed or forgotten.
@@ -53,6 +54,7 @@ class PaymentEvent:
     report: CardReport | None
     payload: Mapping[str, Any]
     refund: RefundReport | None = None
+    stripe_account: str | None = None
     checkout: CheckoutReport | None = None
     card: SavedCard | None = None
     deleted_customer: str | None = None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,17 +61,18 @@ class StripeEvents:
     """Trusts what Stripe has signed, if it did so just now: every try to deliver is signed anew.
 
     Args:
-        secret: The webhook's signing secret; starts with "whsec_".
+        secrets: The webhooks' signing secrets, any of which will do: of two endpoints, or an old
+            one and a new; each starts with "whsec_".
         tolerance: How old a signature may be, or how far ahead of our clock.
 
     Raises:
         ValueError: There is no secret.
     """
 
-    def __init__(self, secret: str, *, tolerance: timedelta = TOLERANCE) -> None:
-        if not secret.strip():
+    def __init__(self, *secrets: str, tolerance: timedelta = TOLERANCE) -> None:
+        if not secrets or not all(secret.strip() for secret in secrets):
             raise ValueError("the Stripe webhook's signing secret is empty")
-        self._secret = secret
+        self._secrets = secrets
         self._tolerance = tolerance
 
     def read(self, body: bytes, headers: Mapping[str, str], *, now: datetime) -> PaymentEvent:
@@ -78,8 +80,7 @@ class StripeEvents:
         sent = {name.lower(): value for name, value in headers.items()}
         signature = sent.get(SIGNATURE, "")
         try:
-            # Without a tolerance: the SDK would hold the time against its own clock.
-            stripe.WebhookSignature.verify_header(body, signature, self._secret)
+            self._verify(body, signature)
             age = now - _signed_at(signature)
         except (stripe.SignatureVerificationError, ValueError, TypeError, OverflowError, OSError):
             # Not as the cause: the SDK's error holds the body, which nobody vouches for.
@@ -91,6 +92,19 @@ class StripeEvents:
         except ValueError as error:
             raise MalformedEvents(f"stripe: not an event: {error!r}") from error
         return event_from(payload)
+
+    def _verify(self, body: bytes, signature: str) -> None:
+        *others, last = self._secrets
+        for secret in others:
+            with suppress(stripe.SignatureVerificationError):
+                _verify(body, signature, secret)
+                return
+        _verify(body, signature, last)
+
+
+def _verify(body: bytes, signature: str, secret: str) -> None:
+    # Without a tolerance: the SDK would hold the time against its own clock.
+    stripe.WebhookSignature.verify_header(body, signature, secret)
 
 
 def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
@@ -107,6 +121,7 @@ def event_from(payload: Mapping[str, Any]) -> PaymentEvent:
             report=_report(payload),
             payload=payload,
             refund=_refund(payload),
+            stripe_account=None if payload.get("account") is None else str(payload["account"]),
             checkout=_checkout(payload),
             card=_card(payload),
             deleted_customer=_deleted_customer(payload),

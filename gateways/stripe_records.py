@@ -28,55 +28,57 @@ class StripeRecords:
         self._api = api
 
     def payments(
-        self, window: Window, _merchant: Merchant, after: str | None
+        self, window: Window, merchant: Merchant, after: str | None
     ) -> RecordPage[CardReport]:
         """Payments of a window; see ``PaymentRecords``."""
         with asking():
-            listed = self._api.v1.payment_intents.list(_asked(window, after))
+            listed = self._api.at(merchant).payment_intents.list(_asked(window, after))
             return _page(listed, card_report)
 
     def refunds(
-        self, window: Window, _merchant: Merchant, after: str | None
+        self, window: Window, merchant: Merchant, after: str | None
     ) -> RecordPage[RecordedRefund]:
         """Refunds of a window; see ``PaymentRecords``."""
         with asking():
-            listed = self._api.v1.refunds.list(_asked(window, after))
+            listed = self._api.at(merchant).refunds.list(_asked(window, after))
             return _page(listed, _recorded_refund)
 
     def disputes(
-        self, window: Window, _merchant: Merchant, after: str | None
+        self, window: Window, merchant: Merchant, after: str | None
     ) -> RecordPage[DisputeReport]:
         """Disputes of a window; see ``PaymentRecords``."""
         with asking():
-            return _page(self._api.v1.disputes.list(_asked(window, after)), dispute_report)
+            return _page(
+                self._api.at(merchant).disputes.list(_asked(window, after)), dispute_report
+            )
 
-    def payment(self, payment_intent: str, _merchant: Merchant) -> CardReport | None:
+    def payment(self, payment_intent: str, merchant: Merchant) -> CardReport | None:
         """One payment; see ``PaymentRecords``."""
         with asking():
             try:
-                found = self._api.v1.payment_intents.retrieve(payment_intent)
+                found = self._api.at(merchant).payment_intents.retrieve(payment_intent)
             except stripe.InvalidRequestError as error:
                 if error.code != "resource_missing":
                     raise
                 return None
             return card_report(found.to_dict())
 
-    def refund(self, refund: str, _merchant: Merchant) -> RecordedRefund | None:
+    def refund(self, refund: str, merchant: Merchant) -> RecordedRefund | None:
         """One refund; see ``PaymentRecords``."""
         with asking():
             try:
-                found = self._api.v1.refunds.retrieve(refund)
+                found = self._api.at(merchant).refunds.retrieve(refund)
             except stripe.InvalidRequestError as error:
                 if error.code != "resource_missing":
                     raise
                 return None
             return _recorded_refund(found.to_dict())
 
-    def dispute(self, dispute: str, _merchant: Merchant) -> DisputeReport | None:
+    def dispute(self, dispute: str, merchant: Merchant) -> DisputeReport | None:
         """One dispute; see ``PaymentRecords``."""
         with asking():
             try:
-                found = self._api.v1.disputes.retrieve(dispute)
+                found = self._api.at(merchant).disputes.retrieve(dispute)
             except stripe.InvalidRequestError as error:
                 if error.code != "resource_missing":
                     raise

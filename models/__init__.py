@@ -26,6 +26,8 @@ from models.queue import Queue
 from models.reconciliation import Reconciliation, ReconciliationDifference
 from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
+from models.stripe_limit import StripeLane, StripeLimit, StripeTurn
+from models.stripe_merchant import StripeMerchant
 from models.tax_rate import TaxRateRow
 from models.webhook_event import WebhookEvent
 
@@ -71,6 +73,10 @@ __all__ = [
     "ScheduleFire",
     "Scope",
     "SetupState",
+    "StripeLane",
+    "StripeLimit",
+    "StripeMerchant",
+    "StripeTurn",
     "TaxRateRow",
     "WebhookEvent",
 ]

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, Uuid, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKeyConstraint, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.dates import DEFAULT_NET_DAYS, MAX_NET_DAYS, InvoiceDate
@@ -24,11 +24,18 @@ class Account(Base):
     last; ``notifications`` the mails that were switched, by kind. ``dispute_lost`` is what becomes of
     an invoice whose payment was lost in a dispute.
     ``review_hours`` is NULL where a person finalizes the drafts of billing periods; ``tax_rates``
-    are ids of ``TaxRate``; up to ``books_closed_through`` nothing is posted any more.
+    are ids of ``TaxRate``; ``merchant_id`` is the Stripe account that is charged through, NULL for
+    the deployment's; up to ``books_closed_through`` nothing is posted any more.
     """
 
     __tablename__ = "accounts"
     __table_args__ = (
+        ForeignKeyConstraint(
+            ["id", "merchant_id"],
+            ["stripe_merchants.account_id", "stripe_merchants.id"],
+            # The two tables refer to each other.
+            use_alter=True,
+        ),
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint(f"net_days BETWEEN 0 AND {MAX_NET_DAYS}", name="net_days"),
         CheckConstraint(one_of("dunning_final", DunningFinal), name="dunning_final"),
@@ -60,6 +67,7 @@ class Account(Base):
     dispute_lost: Mapped[str] = mapped_column(server_default=DisputeLost.REOPEN)
     billing_paused: Mapped[bool] = mapped_column(server_default="false")
     collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    merchant_id: Mapped[UUID | None]
     books_closed_through: Mapped[date | None]
     # When it was last set: the database notes it (trigger ``accounts_close_books``).
     books_closed_at: Mapped[datetime | None]

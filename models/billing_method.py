@@ -13,8 +13,9 @@ class CardOfClient:
     """A client's card, by Stripe's own names for the customer and the payment method.
 
     ``stopped_for`` is the decline code after which automatic tries on this card ended, or
-    "disputed". What the card is (``kind``, ``brand``, ``last4`` and its last month) is what Stripe
-    said at ``checked_at``; until then nothing of it is known.
+    "disputed"; ``merchant_id`` the Stripe account that knows the card, NULL for the deployment's.
+    What the card is (``kind``, ``brand``, ``last4`` and its last month) is what Stripe said at
+    ``checked_at``; until then nothing of it is known.
     """
 
     @declared_attr.directive
@@ -23,6 +24,10 @@ class CardOfClient:
         table = cls.__tablename__  # type: ignore[attr-defined]  # Each table has one.
         return (
             ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+            ForeignKeyConstraint(
+                ["account_id", "merchant_id"],
+                ["stripe_merchants.account_id", "stripe_merchants.id"],
+            ),
             # Whose card an event tells of.
             Index(f"ix_{table}_payment_method", "payment_method"),
             Index(f"ix_{table}_stripe_customer", "stripe_customer"),
@@ -35,6 +40,7 @@ class CardOfClient:
     account_id: Mapped[UUID]
     stripe_customer: Mapped[str]
     payment_method: Mapped[str]
+    merchant_id: Mapped[UUID | None]
     stopped_for: Mapped[str | None]
     kind: Mapped[str | None]
     brand: Mapped[str | None]
@@ -60,6 +66,7 @@ class BackupMethod(CardOfClient, Base):
 CARD_FIELDS = (
     "stripe_customer",
     "payment_method",
+    "merchant_id",
     "stopped_for",
     "kind",
     "brand",

@@ -534,7 +534,10 @@ CHECKS = {
          WHERE attempts.account_id = :account
          GROUP BY attempts.id
         HAVING count(payments.id) <> (state = 'succeeded')::int
-            OR bool_or((payments.invoice_id, payments.client_id, payments.currency, payments.amount)
+            OR bool_or((payments.invoice_id, payments.client_id, payments.currency,
+                        -- What came is what counts; it is flagged where it is not what was asked.
+                        CASE flagged WHEN 'another_amount' THEN attempts.amount
+                                     ELSE payments.amount END)
                        IS DISTINCT FROM
                        (attempts.invoice_id, attempts.client_id, attempts.currency, attempts.amount))
                AND state = 'succeeded'

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from billing.disputes import STOPPED_FOR_DISPUTE
 from billing.errors import InvalidInput, NotFound, RuleViolation
-from models import BackupMethod, BillingMethod, Client
+from models import Account, BackupMethod, BillingMethod, Client
 from models.billing_method import CARD_FIELDS, CardOfClient
 from models.client import clients_for_update
 from tasks.card_changes import begin_with_card, lose_backup, lose_card
@@ -16,6 +16,9 @@ from tasks.card_details import look_at_cards
 from tasks.detaching import forget_at_stripe
 from tasks.disputed_cards import stop_of
 from tasks.tried_cards import stop_tries
+
+_Names = tuple[str, str, UUID | None]
+"""A card by Stripe's names of customer and payment method, and whose Stripe account knows it."""
 
 
 def set_billing_method(
@@ -28,7 +31,9 @@ def set_billing_method(
     now: datetime,
     requested_by: str,
 ) -> BillingMethod:
-    """Put a client on a card. A new one is tried at once, with a fresh schedule.
+    """Put a client on a card, which is of the Stripe account that the account charges through.
+
+    A new one is tried at once, with a fresh schedule.
 
     Top-ups begin anew with it, too. What it is, Stripe is asked.
 
@@ -43,7 +48,7 @@ def set_billing_method(
     _lock(session, account_id, client_id)
     _require_own_customer(session, account_id, stripe_customer)
     method = session.get(BillingMethod, client_id, with_for_update=True)
-    card = stripe_customer, payment_method
+    card = stripe_customer, payment_method, _merchant(session, account_id)
     is_at_rest = method is not None and method.stopped_for in {None, STOPPED_FOR_DISPUTE}
     if method is not None and is_at_rest and _names(method) == card:
         return method
@@ -88,7 +93,7 @@ def set_backup_method(
     if method is not None and method.payment_method == payment_method:
         raise InvalidInput("payment_method", "is the card that the client is charged on already")
     backup = session.get(BackupMethod, client_id)
-    card = stripe_customer, payment_method
+    card = stripe_customer, payment_method, _merchant(session, account_id)
     is_at_rest = backup is not None and backup.stopped_for in {None, STOPPED_FOR_DISPUTE}
     if backup is not None and is_at_rest and _names(backup) == card:
         return backup
@@ -138,18 +143,23 @@ def remove_backup_method(
     forget_at_stripe(session, client, removed, requested_by=requested_by)
 
 
-def _put(session: Session, method: CardOfClient, card: tuple[str, str], now: datetime) -> None:
+def _put(session: Session, method: CardOfClient, card: _Names, now: datetime) -> None:
     """Make it this card, which nothing is known of yet, unless it is the same one."""
     if _names(method) != card:
         for name in CARD_FIELDS:
             setattr(method, name, None)
-        method.stripe_customer, method.payment_method = card
+        method.stripe_customer, method.payment_method, method.merchant_id = card
     method.stopped_for = stop_of(session, method.client_id, method.payment_method)
     method.created_at = now
 
 
-def _names(method: CardOfClient) -> tuple[str, str]:
-    return method.stripe_customer, method.payment_method
+def _names(method: CardOfClient) -> _Names:
+    return method.stripe_customer, method.payment_method, method.merchant_id
+
+
+def _merchant(session: Session, account_id: UUID) -> UUID | None:
+    """Where the account charges now, which is where its clients leave their cards."""
+    return session.scalar(select(Account.merchant_id).where(Account.id == account_id))
 
 
 def _require_own_customer(session: Session, account_id: UUID, stripe_customer: str) -> None:

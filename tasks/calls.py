@@ -23,7 +23,9 @@ class GatewayMissing(Exception):  # noqa: N818 - named as the fact it states
 class Gateways:
     """The outside world, as far as this process was given access to it.
 
-    ``mail_sender`` is the address that mails come from.
+    ``mail_sender`` is the address that mails come from; ``stripe_rate`` how often a second each
+    Stripe account may be asked by all processes together, any if ``None``; ``is_stripe_reachable``
+    asks whether Stripe answers at all.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Gateways:
         mail: MailGateway | None = None,
         mail_sender: str = "",
         documents: DocumentRenderer | None = None,
+        stripe_rate: float | None = None,
+        is_stripe_reachable: Callable[[], bool] | None = None,
     ) -> None:
         self._cards = cards
         self._checkout = checkout
@@ -45,6 +49,8 @@ class Gateways:
         self._links = links
         self._mail = mail
         self.mail_sender = mail_sender
+        self.stripe_rate = stripe_rate
+        self.is_stripe_reachable = is_stripe_reachable
         self._documents = documents
 
     @property

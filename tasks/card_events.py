@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateways.checkout import CheckoutReport
 from gateways.payment_events import PaymentEvent
 from models import Account, BackupMethod, BillingMethod, CardSetup, Client, WebhookEvent
 from models.client import clients_for_update
+from tasks.believed_events import comes_from
 from tasks.card_changes import lose_backup, lose_card
 from tasks.card_details import cards_of, look_at_cards
 from tasks.card_setups import ask_after_setup
@@ -38,12 +38,12 @@ def handle_card_event(run: Run, session: Session, event: WebhookEvent, told: Pay
     """Do what follows of such an event for every client whom it is about."""
     asked_by = f"stripe:{event.event_id}"
     if told.checkout is not None:
-        clients, outcome = _ask_after_page(session, told, told.checkout, asked_by), "asked"
+        clients, outcome = _ask_after_page(session, event, told, asked_by), "asked"
     elif told.card is not None and told.card.customer is not None:
-        clients, outcome = _holders(session, told), "asked"
+        clients, outcome = _holders(session, event, told), "asked"
         look_at_cards(session, [(one.account_id, one.id) for one in clients], requested_by=asked_by)
     else:
-        clients, outcome = _holders(session, told), "removed"
+        clients, outcome = _holders(session, event, told), "removed"
         for client in clients:
             _lose(run, session, client, told, asked_by)
     event.outcome = outcome if clients else "not_ours"
@@ -58,7 +58,7 @@ def handle_card_event(run: Run, session: Session, event: WebhookEvent, told: Pay
     )
 
 
-def _holders(session: Session, told: PaymentEvent) -> Sequence[Client]:
+def _holders(session: Session, event: WebhookEvent, told: PaymentEvent) -> Sequence[Client]:
     """The clients who have the card or the customer that an event is about, each locked."""
     ids: set[UUID] = set()
     for table in (BillingMethod, BackupMethod):
@@ -72,13 +72,15 @@ def _holders(session: Session, told: PaymentEvent) -> Sequence[Client]:
         known = select(Client.id).where(Client.stripe_customer == told.deleted_customer)
         ids.update(session.scalars(known))
     locked = session.scalars(clients_for_update(list(ids))).all() if ids else []
-    return [client for client in locked if _is_from_its_merchant(session, client, told)]
+    return [client for client in locked if _is_from_its_merchant(session, client, event, told)]
 
 
-def _is_from_its_merchant(session: Session, client: Client, told: PaymentEvent) -> bool:
+def _is_from_its_merchant(
+    session: Session, client: Client, event: WebhookEvent, told: PaymentEvent
+) -> bool:
     """Whether it happened where the client's account charges: elsewhere anybody may say anything."""
     merchant = merchant_of(session, session.get_one(Account, client.account_id))
-    return merchant.stripe_account == told.payload.get("account")
+    return comes_from(event, told, merchant)
 
 
 def _lose(run: Run, session: Session, client: Client, told: PaymentEvent, asked_by: str) -> None:
@@ -100,11 +102,12 @@ def _lose(run: Run, session: Session, client: Client, told: PaymentEvent, asked_
 
 
 def _ask_after_page(
-    session: Session, told: PaymentEvent, page: CheckoutReport, asked_by: str
+    session: Session, event: WebhookEvent, told: PaymentEvent, asked_by: str
 ) -> Sequence[Client]:
-    setup = session.scalar(select(CardSetup).where(CardSetup.checkout_session == page.session))
+    page = None if told.checkout is None else told.checkout.session
+    setup = session.scalar(select(CardSetup).where(CardSetup.checkout_session == page))
     client = None if setup is None else session.get_one(Client, setup.client_id)
-    if setup is None or client is None or not _is_from_its_merchant(session, client, told):
+    if setup is None or client is None or not _is_from_its_merchant(session, client, event, told):
         return []
     ask_after_setup(session, setup, requested_by=asked_by)
     return [client]

@@ -29,6 +29,7 @@ from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.merchants import card_of
 from tasks.outcomes import Done
 from tasks.tried_cards import backup_to_try, stop_tries
 
@@ -126,7 +127,7 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
 def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, Any]]) -> Step:
     """Charge one invoice, once nothing of an earlier try is in the way."""
     client_id = invoice.client_id
-    card = session.get(BillingMethod, client_id, with_for_update=True)
+    card = card_of(session, client_id, lock=True)
     method = _to_be_charged(session, invoice, card)
     if method is None:
         # No try without a card, and none is used up.

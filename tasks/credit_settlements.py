@@ -16,7 +16,7 @@ from models import Account, AutoTopUpSetting, Client, PaymentAttempt, PaymentSou
 from tasks.auto_top_ups import ask_for_top_ups
 from tasks.credit_balances import balance_of
 from tasks.mailing import tell_payment_failed, tell_receipt
-from tasks.payments import Received, receive
+from tasks.payments import Received, flag_of_amount, receive
 from tasks.refused_charges import Fault, fault_of
 from tasks.tried_cards import TriedCard
 
@@ -63,6 +63,7 @@ class CreditSettlement:
                 attempt_id=self._attempt.id,
                 reference=told.get("reference"),
                 note=told.get("note"),
+                flagged=flag_of_amount(self._attempt, amount),
                 applies_credit=told.get("apply", True),
             ),
             invoice=None,

@@ -47,6 +47,7 @@ from models.dispute import dispute_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import STILL_OPEN
 from models.refund import went_or_may_go
+from tasks.believed_events import comes_from_where_made
 from tasks.collecting import wake_collection
 from tasks.credit_balances import CreditMove, balance_of, move_credit, write_expiries
 from tasks.disputed_cards import resume_disputed_card, stop_disputed_card
@@ -85,6 +86,12 @@ def handle_money_taken_back(
     run: Run, session: Session, event: WebhookEvent, told: PaymentEvent
 ) -> Outcome:
     """Write down what an event says of money that went back by other hands than ours."""
+    about = told.refunded or told.dispute
+    intent = None if about is None else about.payment_intent
+    attempt = session.scalar(select(PaymentAttempt).where(PaymentAttempt.payment_intent == intent))
+    if attempt is not None and not comes_from_where_made(session, event, told, attempt):
+        event.outcome = "not_ours"
+        return Done({"event": event.event_id, "outcome": event.outcome})
     if told.refunded is not None:
         return _handle_refunded_charge(session, event, told.refunded)
     return _handle_dispute(run, session, event, told)

@@ -21,6 +21,7 @@ from tasks.collecting import MAX_FOUND_AT_ONCE, wake_collection
 from tasks.credit_balances import balance_of
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.merchants import card_of, is_of_current_merchant
 from tasks.outcomes import Done, Outcome
 from tasks.withdrawing import withdraw_attempt
 
@@ -74,7 +75,7 @@ def top_up_client(run: Run, session: Session, client_id: UUID) -> Step:
     if top_up is not None and is_to_ask_again(run, top_up):
         return ask_for(session, run, top_up, partial(_ended, run))
     setting = session.get(AutoTopUpSetting, client_id)
-    method = session.get(BillingMethod, client_id, with_for_update=True)
+    method = card_of(session, client_id, lock=True)
     if setting is None or method is None:
         return _held(client_id, "no_auto_top_up" if setting is None else "no_billing_method")
     amount = _next(session, run, client, setting, method, under_way)
@@ -205,6 +206,7 @@ def _due_to_top_up(now: datetime) -> Select[UUID, UUID]:
                 AutoTopUpSetting.declined_at <= now - PAUSE_AFTER_DECLINE,
             ),
             BillingMethod.stopped_for.is_(None),
+            is_of_current_merchant(),
             ~Account.collection_paused,
             ~Client.collection_paused,
             Client.archived_at.is_(None),

@@ -13,6 +13,7 @@ from billing.invoice_states import InvoiceStatus
 from models import BackupMethod, BillingMethod, Client, Invoice, PaymentAttempt
 from models.billing_method import CARD_FIELDS
 from tasks.auto_top_ups import begin_anew
+from tasks.merchants import is_charged_through
 
 
 class TriedCard:
@@ -86,6 +87,8 @@ def backup_to_try(session: Session, client_id: UUID) -> BackupMethod | None:
     """A client's second card, if it is to be tried by itself where the first one is refused."""
     backup = session.get(BackupMethod, client_id)
     if backup is None or backup.stopped_for is not None:
+        return None
+    if not is_charged_through(session, backup):
         return None
     return backup if session.get_one(Client, client_id).use_backup_card else None
 

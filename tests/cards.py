@@ -21,6 +21,7 @@ from gateways.cards import (
     ChargeRefused,
     RefundReport,
 )
+from gateways.merchants import Merchant
 from gateways.sandbox.stripe.application import DATABASE
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -95,11 +96,11 @@ class WatchedCards:
     def look_up(self, order: CardCharge) -> CardReport | None:
         return self._cards.look_up(order)
 
-    def retrieve(self, payment_intent: str) -> CardReport:
-        return self._cards.retrieve(payment_intent)
+    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport:
+        return self._cards.retrieve(payment_intent, merchant)
 
-    def cancel(self, payment_intent: str) -> CardReport:
-        return self._cards.cancel(payment_intent)
+    def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:
+        return self._cards.cancel(payment_intent, merchant)
 
     def refund(self, order: CardRefund) -> RefundReport:
         if self._before:
@@ -112,8 +113,8 @@ class WatchedCards:
     def look_up_refund(self, order: CardRefund) -> RefundReport | None:
         return self._cards.look_up_refund(order)
 
-    def retrieve_refund(self, refund: str) -> RefundReport:
-        return self._cards.retrieve_refund(refund)
+    def retrieve_refund(self, refund: str, merchant: Merchant) -> RefundReport:
+        return self._cards.retrieve_refund(refund, merchant)
 
 
 def watched(vendors: Gateways, **when: Callable[[], None]) -> Gateways:

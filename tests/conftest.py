@@ -19,6 +19,7 @@ from gateways.sandbox.redis import EmbeddedRedis
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sealing import Seal
 from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
@@ -176,7 +177,7 @@ def sendgrid_control(sendgrid_sandbox: SendGridSandbox) -> Iterator[SendGridCont
 def vendors(stripe_sandbox: StripeSandbox, sendgrid_sandbox: SendGridSandbox) -> Iterator[Gateways]:
     """The real adapters, on the test's own Stripe and SendGrid."""
     with (
-        StripeApi(STRIPE_KEY, base_url=stripe_sandbox.url) as stripe,
+        StripeApi(STRIPE_KEY, base_url=stripe_sandbox.url, seal=Seal(SECRET_KEY)) as stripe,
         SendGridMail(SENDGRID_KEY, host=sendgrid_sandbox.url) as mail,
     ):
         yield Gateways(

@@ -1,11 +1,12 @@
 """The vendors that a worker calls for the queues it serves."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from pydantic import SecretStr
 
+from gateways.sealing import Seal
 from gateways.sendgrid_mail import HOST as SENDGRID_HOST
 from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
@@ -22,7 +23,13 @@ PAYMENTS, MAIL = "payments", "mail"
 
 
 @contextmanager
-def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> Iterator[Gateways]:
+def open_vendors(
+    settings: Settings,
+    queues: set[str],
+    *,
+    connections: int,
+    stripe_heard: Callable[[bool], None] | None = None,
+) -> Iterator[Gateways]:
     """What the jobs in ``queues`` ask outside; closed when the block ends.
 
     Ends the process with one line that names the setting, when a key that they need is not set.
@@ -31,9 +38,10 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
         settings: Where the vendors are, and our keys to them.
         queues: Those that the worker serves.
         connections: How many calls may be under way at each vendor: one for each thread.
+        stripe_heard: Told of each call of Stripe whether it was answered.
     """
     with ExitStack() as ends:
-        cards, checkout, saved_cards, records = None, None, None, None
+        api, cards, checkout, saved_cards, records = None, None, None, None, None
         links, mail, documents = None, None, None
         if PAYMENTS in queues:
             api = ends.enter_context(
@@ -41,6 +49,8 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
                     _key(settings.stripe_secret_key, "STRIPE_SECRET_KEY", PAYMENTS),
                     base_url=settings.stripe_api_base,
                     connections=connections,
+                    heard=stripe_heard,
+                    seal=Seal(_key(settings.secret_key, "SECRET_KEY", PAYMENTS)),
                 )
             )
             cards, records = StripeCards(api), StripeRecords(api)
@@ -65,6 +75,8 @@ def open_vendors(settings: Settings, queues: set[str], *, connections: int) -> I
             mail=mail,
             mail_sender=settings.mail_from,
             documents=documents,
+            stripe_rate=settings.stripe_rate,
+            is_stripe_reachable=None if api is None else api.is_reachable,
         )
 
 

@@ -35,7 +35,10 @@ CHECKS = [
     response_schema_conformance,
 ]
 EXAMPLES = 6
-PUBLIC = {"/livez", "/readyz", "/metrics", "/webhooks/stripe", "/webhooks/sendgrid"}
+PUBLIC = {
+    *("/livez", "/readyz", "/metrics"),
+    *("/webhooks/stripe", "/webhooks/stripe/{account_id}", "/webhooks/sendgrid"),
+}
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -152,6 +155,7 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
     rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
         "tax_rate_id": api.post("/v1/tax-rates", json=rate).json()["id"],
+        "account_id": api.get("/v1/account").json()["id"],
         "client_id": client["id"],
         "charge_id": charge["id"],
         "invoice_id": draft["id"],

@@ -258,5 +258,5 @@ def test_every_code_that_can_be_answered_is_documented(app: FastAPI) -> None:
     documented: dict[str, Any] = app.openapi()["paths"]
     text = json.dumps(documented)
     nowhere = {code for code in STATUSES if f"`{code}`" not in text}
-    # The router's own answers belong to no operation; an account is never missing to its own key.
-    assert nowhere == {"account_not_found", "method_not_allowed", "not_found"}
+    # The router's own answers belong to no operation.
+    assert nowhere == {"method_not_allowed", "not_found"}

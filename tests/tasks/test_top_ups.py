@@ -7,6 +7,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, BillingMethod, Client, Job
@@ -493,7 +494,7 @@ def test_one_that_was_cancelled_at_stripe_is_not_tried_again_by_itself(
     [attempt] = attempts_of(engine)
     assert attempt.payment_intent is not None
 
-    vendors.cards.cancel(attempt.payment_intent)
+    vendors.cards.cancel(attempt.payment_intent, DEPLOYMENT)
     tell_all(engine, stripe_sandbox)
     worked(engine, vendors)
 

@@ -20,7 +20,7 @@ class LoggedRequest:
     Attributes:
         at: When, in seconds.
         parameters: The form's or query's names and values, as sent: ``metadata[invoice]``.
-        account: Of the Stripe-Account header, or ``acct_sandbox``.
+        account: Of the Stripe-Account header, else of the key; ``acct_sandbox`` for most.
         status: ``None`` while it is worked on, and when the caller got no answer.
         object_id: What it made or was about.
         fault: What went wrong on purpose.
