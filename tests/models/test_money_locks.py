@@ -335,8 +335,10 @@ FROZEN = {
     "customer": "'cus_2'",
     "payment_method": "'pm_2'",
     "idempotency_key": "'another'",
+    "checkout_expires_at": "now()",
 }
 MOVING = {
+    *("checkout_session", "checkout_url"),
     *("state", "payment_intent", "decline_code", "decline_class", "message"),
     *("asks", "first_asked_at", "next_ask_at", "settled_at"),
 }
