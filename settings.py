@@ -69,6 +69,19 @@ def _beginning_with(*beginnings: str) -> Callable[[SecretStr | None], SecretStr 
     return check
 
 
+def _each_beginning_with(beginning: str) -> Callable[[SecretStr | None], SecretStr | None]:
+    """The same check of each of the secrets between commas."""
+    check_one = _beginning_with(beginning)
+
+    def check(secrets: SecretStr | None) -> SecretStr | None:
+        if secrets is not None:
+            for secret in secrets.get_secret_value().split(","):
+                check_one(SecretStr(secret))
+        return secrets
+
+    return check
+
+
 def _long_secret(secret: SecretStr | None) -> SecretStr | None:
     """A secret that cannot be guessed, to sign and to seal with."""
     if secret is not None and len(secret.get_secret_value()) < MIN_SECRET_CHARACTERS:
@@ -124,7 +137,7 @@ _StripeKey = Annotated[
     SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("sk_", "rk_"))
 ]
 _StripeWebhookSecret = Annotated[
-    SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("whsec_"))
+    SecretStr | None, _NoneIfEmpty, AfterValidator(_each_beginning_with("whsec_"))
 ]
 _SendGridKey = Annotated[SecretStr | None, _NoneIfEmpty, AfterValidator(_beginning_with("SG."))]
 _SecretKey = Annotated[SecretStr | None, _NoneIfEmpty, AfterValidator(_long_secret)]
@@ -167,8 +180,12 @@ class Settings(BaseSettings):
     # Signs the links that clients are sent.
     secret_key: _SecretKey = Field(default=None, alias="SECRET_KEY")
     stripe_secret_key: _StripeKey = Field(default=None, alias="STRIPE_SECRET_KEY")
+    # One, or several with commas between: of the account's endpoint and of the one for connected
+    # accounts, or an old one and a new.
     stripe_webhook_secret: _StripeWebhookSecret = Field(default=None, alias="STRIPE_WEBHOOK_SECRET")
     stripe_api_base: _VendorAddress = Field(default=None, alias="STRIPE_API_BASE")
+    # What each Stripe account may be asked to create a second, by all processes together.
+    stripe_rate: float = Field(default=25, gt=0, le=10_000, alias="DUECOURSE_STRIPE_RATE")
     sendgrid_api_key: _SendGridKey = Field(default=None, alias="SENDGRID_API_KEY")
     sendgrid_api_base: _VendorAddress = Field(default=None, alias="SENDGRID_API_BASE")
     # Public: it verifies what SendGrid signs.

@@ -32,12 +32,14 @@ from api.operations import reads, writes
 from api.shapes import AddressLines, PausesReport
 from api.transactions import Transaction
 from billing.dates import InvoiceDate
+from billing.disputes import DisputeLost
 from billing.dunning import DunningFinal
 from billing.mails import DEFAULTS, MailKind, switched_on
 from billing.number_formats import NumberReset
 from models import Account
 from models.database import database_now
 from tasks.accounts import change_account
+from tasks.merchants import way_to
 from tasks.number_settings import next_number
 
 router = APIRouter(tags=["account"])
@@ -62,6 +64,7 @@ class AccountChanges(TypedDict, total=False):
     review_hours: ReviewHours | None
     invoice_date: InvoiceDate
     void_makes_credit_note: Flag
+    dispute_lost: DisputeLost
     dunning: Dunning
     paused: Pauses
     notifications: Switches
@@ -69,6 +72,7 @@ class AccountChanges(TypedDict, total=False):
     credit_note_format: ShortText
     number_reset: NumberReset
     next_number: NextNumber
+    stripe_account: ShortText | None
     books_closed_through: IsoDate | None
 
 
@@ -96,7 +100,10 @@ class AccountReport(BaseModel):
     zeros in front, stands for the sequence number, `{year}` and `{month}` for the date of issue;
     credit notes likewise in `credit_note_format`. With `number_reset` `yearly` they start again
     with each year, if it is in the format. `next_number` is the next sequence number of invoices.
-    With `void_makes_credit_note` each void writes a credit note, for countries that want one.
+    When a dispute is lost, its invoice is due again, by hand (`dispute_lost` `reopen`), or stays
+    paid and the money is lost (`write_off`). With `void_makes_credit_note` each void writes a credit note, for countries that want one.
+    Cards are charged through `stripe_account`, which is connected to the deployment's, or by the
+    account's own key that ends with `stripe_key`; else through the deployment's Stripe account.
     Nothing is posted any more that counts for a day up to `books_closed_through`.
     """
 
@@ -118,17 +125,21 @@ class AccountReport(BaseModel):
                     "invoice_date": "boundary",
                     "paused": {"billing": False, "collection": False},
                     "void_makes_credit_note": False,
+                    "dispute_lost": "reopen",
                     "dunning": {"days": [3, 5, 7, 7], "final": "open"},
                     "notifications": {
                         "invoice_ready": True,
                         "receipt": True,
                         "payment_failed": False,
                         "authentication_needed": True,
+                        "card_expiring": True,
                     },
                     "number_format": "INV-{year}-{seq:06}",
                     "credit_note_format": "CN-{seq:06}",
                     "number_reset": "yearly",
                     "next_number": 43,
+                    "stripe_account": "acct_1MvK0PFCdyWQbCbX",
+                    "stripe_key": None,
                     "books_closed_through": "2026-05-31",
                     "created_at": "2026-01-05T17:00:00Z",
                 }
@@ -149,6 +160,7 @@ class AccountReport(BaseModel):
     review_hours: int | None
     invoice_date: InvoiceDate
     void_makes_credit_note: bool
+    dispute_lost: DisputeLost
     dunning: DunningReport
     paused: PausesReport
     notifications: dict[MailKind, bool]
@@ -156,13 +168,17 @@ class AccountReport(BaseModel):
     credit_note_format: str
     number_reset: NumberReset
     next_number: int
+    stripe_account: str | None
+    stripe_key: str | None
     books_closed_through: date | None
     created_at: datetime
 
     @classmethod
     def of(cls, session: Session, account: Account) -> "AccountReport":
         """The account as it is shown."""
-        same = cls.model_fields.keys() - {"dunning", "paused", "notifications", "next_number"}
+        others = {"dunning", "paused", "notifications", "next_number"}
+        same = cls.model_fields.keys() - others - {"stripe_account", "stripe_key"}
+        way = None if account.merchant_id is None else way_to(session, account.merchant_id)
         return cls(
             **{name: getattr(account, name) for name in same},
             dunning=DunningReport(
@@ -173,6 +189,8 @@ class AccountReport(BaseModel):
             ),
             notifications={kind: switched_on(kind, account.notifications, {}) for kind in DEFAULTS},
             next_number=next_number(session, account, now=database_now(session)),
+            stripe_account=None if way is None else way.stripe_account,
+            stripe_key=None if way is None else way.key_hint,
         )
 
 
@@ -185,7 +203,9 @@ def show_account(caller: Reader, session: Transaction) -> AccountReport:
 @router.patch(
     "/v1/account",
     summary="Change the account",
-    responses=writes("number_format_taken", "number_series_used", "books_closed"),
+    responses=writes(
+        "number_format_taken", "number_series_used", "stripe_account_taken", "books_closed"
+    ),
 )
 def change(changes: AccountChanges, caller: Writer, session: Transaction) -> AccountReport:
     """A new zone moves the end of the open period of every client without a zone of its own.
@@ -194,6 +214,11 @@ def change(changes: AccountChanges, caller: Writer, session: Transaction) -> Acc
     (`number_format_taken`), and a series that starts begins above those that look like its own.
     `next_number` can be set until its series, this year's if they start again, has begun
     (`number_series_used`).
+
+    With another `stripe_account` new charges are made there, and null makes them at the deployment's;
+    what was charged before stays where it was. A client's card is charged only at the Stripe account
+    that it was left at: until there is another, its invoices wait (`no_billing_method`). An account
+    that another one charges through is refused (`stripe_account_taken`).
 
     Books are closed through a day that is over, and later ones only: they are never opened again.
     What bears a date in them counts for the first open day; a payment of such a day is refused.

@@ -16,11 +16,13 @@ from api import (
     billing_runs,
     books,
     charges,
+    client_pages,
     clients,
     credit,
     credit_grants,
     credit_notes,
     credit_refunds,
+    disputes,
     draft_editing,
     health,
     hosted_invoices,
@@ -32,10 +34,13 @@ from api import (
     metrics,
     pages,
     payments,
+    portal_links,
     queues,
+    reconciliations,
     refunds,
     schedules,
     statements,
+    stripe_keys,
     tax_rates,
     webhooks,
 )
@@ -44,6 +49,7 @@ from api.idempotency import AnsweredBefore, answer_again
 from api.parameters import only_declared
 from api.problems import HANDLERS, Problem
 from api.webhooks import EventReaders
+from gateways.sealing import Seal
 from gateways.typst_documents import TypstDocuments
 from tasks.links import Links
 
@@ -79,11 +85,12 @@ def create_app(
     concurrent_requests: int = CONCURRENT_REQUESTS,
     event_readers: EventReaders | None = None,
     links: Links | None = None,
+    seal: Seal | None = None,
 ) -> FastAPI:
     """The API on ``engine``, which needs some connections more than ``concurrent_requests``.
 
     Without ``event_readers`` the vendors' webhooks are refused for now; without ``links`` there
-    are none to the clients' own pages.
+    are none to the clients' own pages; without ``seal`` no account's own Stripe key is taken.
     """
     app = Api(
         title="Duecourse",
@@ -94,22 +101,29 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        exception_handlers={**HANDLERS, AnsweredBefore: answer_again},
+        exception_handlers={
+            **HANDLERS,
+            AnsweredBefore: answer_again,
+            client_pages.PageRefused: client_pages.answer_instead,
+        },
     )
     app.state.engine = engine
     app.state.turns = asyncio.Semaphore(concurrent_requests)
     app.state.event_readers = event_readers or EventReaders()
     app.state.links = links
+    app.state.seal = seal
     app.state.documents = TypstDocuments()
     app.add_middleware(BodyLimit)
     for resource in (
         clients,
         billing_methods,
+        portal_links,
         billing_periods,
         credit,
         tax_rates,
         credit_grants,
         credit_refunds,
+        disputes,
         charges,
         invoices,
         invoice_commands,
@@ -123,13 +137,15 @@ def create_app(
         queues,
         schedules,
         account,
+        stripe_keys,
         api_keys,
         aging,
         books,
         ledger_entries,
+        reconciliations,
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])
-    for page in (webhooks, health, metrics, pages, hosted_invoices):
+    for page in (webhooks, health, metrics, pages, client_pages, hosted_invoices):
         app.include_router(page.router)
     return app

@@ -291,6 +291,8 @@ def show_charge(charge_id: UUID, caller: Reader, session: Transaction) -> Charge
         "charge_voided",
         "edit_the_original",
         "line_already_credited",
+        "refund_in_flight",
+        "client_archived",
     ),
 )
 def change(
@@ -313,7 +315,12 @@ def change(
     "/v1/charges/{charge_id}",
     summary="Delete a charge",
     responses=reads(
-        "charge_not_found", "charge_voided", "edit_the_original", "line_already_credited"
+        "charge_not_found",
+        "charge_voided",
+        "edit_the_original",
+        "line_already_credited",
+        "refund_in_flight",
+        "client_archived",
     ),
 )
 def delete(charge_id: UUID, caller: Writer, session: Transaction) -> DeletedReport:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from api.auth import Caller, Reader, Writer
 from api.auto_top_ups import AutoTopUpReport, AutoTopUpSettings, top_ups_of
-from api.billing_methods import METHOD_EXAMPLE, MethodReport
+from api.billing_methods import BACKUP_EXAMPLE, METHOD_EXAMPLE, MethodReport
 from api.fields import (
     FORBID_UNKNOWN,
     Address,
@@ -40,11 +40,11 @@ from api.transactions import Transaction
 from billing.cycles import BillingCycle
 from billing.errors import NotFound
 from billing.mails import DEFAULTS, MailKind
-from models import Account, AutoTopUpSetting, BillingMethod, Client
+from models import Account, AutoTopUpSetting, BackupMethod, BillingMethod, Client
 from models.database import database_now
-from tasks.auto_top_ups import wake_top_ups
 from tasks.automation import PERSON
 from tasks.clients import NewClient, change_client, create_clients
+from tasks.top_ups import wake_top_ups
 
 router = APIRouter(tags=["clients"])
 
@@ -80,6 +80,7 @@ class ClientCreation(BaseModel):
     review_hours: ClientReviewHours | None = None
     paused: Pauses = {}
     notifications: Switches = {}
+    use_backup_card: Flag = False
     auto_top_up: AutoTopUpSettings | None = None
 
 
@@ -109,6 +110,7 @@ class ClientChanges(TypedDict, total=False):
     paused: Pauses
     notifications: Switches
     archived: Flag
+    use_backup_card: Flag
     auto_top_up: AutoTopUpSettings | None
 
 
@@ -118,8 +120,9 @@ class ClientReport(BaseModel):
     So are `review_hours` and each of the `notifications`. `paused` is this client's own; the
     account's holds it as well. So are `tax_rates`; an empty list is none, and a client that is
     `tax_exempt` bears no tax of any. `billing_method` is the card, and `auto_top_up` when it fills
-    the client's credit again by itself; null where there is none. Nothing new is billed to an
-    `archived` client.
+    the client's credit again by itself; null where there is none. `backup_method` is a second card:
+    it is tried by itself where the first one is refused if the client says `use_backup_card`.
+    Nothing new is billed to an `archived` client.
     """
 
     model_config = ConfigDict(
@@ -145,8 +148,11 @@ class ClientReport(BaseModel):
                         "receipt": False,
                         "payment_failed": None,
                         "authentication_needed": None,
+                        "card_expiring": None,
                     },
                     "billing_method": METHOD_EXAMPLE,
+                    "backup_method": BACKUP_EXAMPLE,
+                    "use_backup_card": True,
                     "archived": False,
                     "auto_top_up": None,
                     "created_at": "2026-06-01T12:00:00Z",
@@ -175,6 +181,8 @@ class ClientReport(BaseModel):
     paused: PausesReport
     notifications: dict[MailKind, bool | None]
     billing_method: MethodReport | None
+    backup_method: MethodReport | None
+    use_backup_card: bool
     archived: bool
     auto_top_up: AutoTopUpReport | None
     created_at: datetime
@@ -185,11 +193,12 @@ class ClientReport(BaseModel):
         client: Client,
         method: BillingMethod | None,
         top_up: AutoTopUpSetting | None = None,
+        backup: BackupMethod | None = None,
     ) -> "ClientReport":
-        """The client as it is shown, with its card and its setting of top-ups."""
+        """The client as it is shown, with its cards and its setting of top-ups."""
         told = {
             *("review_hours", "paused", "notifications"),
-            *("billing_method", "archived", "auto_top_up"),
+            *("billing_method", "backup_method", "archived", "auto_top_up"),
         }
         same = cls.model_fields.keys() - told
         return cls(
@@ -198,6 +207,7 @@ class ClientReport(BaseModel):
             paused=PausesReport(billing=client.billing_paused, collection=client.collection_paused),
             notifications={kind: client.notifications.get(kind) for kind in DEFAULTS},
             billing_method=None if method is None else MethodReport.of(method),
+            backup_method=None if backup is None else MethodReport.of(backup),
             archived=client.archived_at is not None,
             auto_top_up=None if top_up is None else AutoTopUpReport.of(top_up),
         )
@@ -242,10 +252,13 @@ def list_clients(
     if filters.external_ref is not None:
         clients = clients.where(Client.external_ref == filters.external_ref)
     found = newest_first(session, clients, Client.id, filters, read=UUID)
-    methods = methods_of(session, [client.id for client in found.rows])
-    top_ups = top_ups_of(session, [client.id for client in found.rows])
+    ids = [client.id for client in found.rows]
+    methods, backups = methods_of(session, ids), backups_of(session, ids)
+    top_ups = top_ups_of(session, ids)
     return found.page(
-        lambda client: ClientReport.of(client, methods.get(client.id), top_ups.get(client.id))
+        lambda client: ClientReport.of(
+            client, methods.get(client.id), top_ups.get(client.id), backups.get(client.id)
+        )
     )
 
 
@@ -285,7 +298,10 @@ def change(
 
 def _shown(session: Session, client: Client) -> ClientReport:
     return ClientReport.of(
-        client, session.get(BillingMethod, client.id), session.get(AutoTopUpSetting, client.id)
+        client,
+        session.get(BillingMethod, client.id),
+        session.get(AutoTopUpSetting, client.id),
+        session.get(BackupMethod, client.id),
     )
 
 
@@ -305,3 +321,9 @@ def methods_of(session: Session, client_ids: Sequence[UUID]) -> dict[UUID, Billi
     """The cards of those clients that have one, by client."""
     methods = session.scalars(select(BillingMethod).where(BillingMethod.client_id.in_(client_ids)))
     return {method.client_id: method for method in methods}
+
+
+def backups_of(session: Session, client_ids: Sequence[UUID]) -> dict[UUID, BackupMethod]:
+    """The second cards of those clients that have one, by client."""
+    backups = session.scalars(select(BackupMethod).where(BackupMethod.client_id.in_(client_ids)))
+    return {backup.client_id: backup for backup in backups}

@@ -25,7 +25,7 @@ from billing.invoice_states import InvoiceStatus
 from models import CreditNote, InvoiceLine
 from tasks.credit_note_documents import credit_note_document
 from tasks.enqueueing import enqueue
-from tasks.invoice_credits import credit_invoice, require_note
+from tasks.invoice_credits import credit_invoice, credit_invoice_to_card, require_note
 from tasks.invoice_documents import filename
 from tasks.withdrawing import require_no_payment_in_flight
 
@@ -142,6 +142,7 @@ class CreditNoteFilters(Paging):
         "nothing_to_credit",
         "line_already_credited",
         "charge_amended",
+        "payment_disputed",
         "payment_in_flight",
         "refund_in_flight",
         "amount_exceeds_invoice",
@@ -153,19 +154,22 @@ def credit(
 ) -> Response:
     """A note first lowers what is due; what is over goes where it is said to, with tax in proportion.
 
+    Of an invoice that is uncollectible it lowers what was written off.
+
     To the card, one payment must be able to carry it, and the note is written once it has.
     """
     invoice = invoice_of(session, caller, invoice_id)
     require_creditable(InvoiceStatus(invoice.status))
     require_no_payment_in_flight(session, invoice_id)
     require_note(session, invoice, to=asked.to, amount=asked.amount, lines=asked.lines)
+    to_card = asked.to == Destination.CARD
     job = enqueue(
         session,
-        credit_invoice,
+        credit_invoice_to_card if to_card else credit_invoice,
         account_id=caller.account_id,
         requested_by=caller.requested_by,
         invoice_id=invoice.id,
-        **asked.model_dump(),
+        **asked.model_dump(exclude={"to"} if to_card else None),
     )
     return command.accepted(job.id)
 

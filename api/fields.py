@@ -274,6 +274,7 @@ class Switches(TypedDict, total=False):
     receipt: Flag | None
     payment_failed: Flag | None
     authentication_needed: Flag | None
+    card_expiring: Flag | None
 
 
 class Pauses(TypedDict, total=False):

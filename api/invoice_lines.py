@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.fields import plain
 from billing.invoice_states import InvoiceStatus
-from billing.tax import RateTotal, TaxedLine
+from billing.tax import RateTotal
 from models import Charge, Invoice, InvoiceLine, InvoiceTax
 from tasks.taxing import taxed_drafts
 
@@ -104,14 +104,16 @@ def _of_draft(session: Session, draft: Invoice) -> tuple[list[LineReport], list[
         .where(Charge.client_id == draft.client_id, Charge.invoice_id == draft.id)
         .order_by(Charge.charged_on, Charge.id)
     ).all()
-    taxed = {charge.id: TaxedLine(charge.amount, {}) for charge in charges}
+    taxed = {str(charge.id): (charge.amount, 0) for charge in charges}
     taxes: list[TaxReport] = []
     for now in taxed_drafts(session, [draft.id]).values():
-        taxed |= now.lines
+        for some in now.lines:
+            nets_and_taxes = zip(some.nets, some.sums, strict=True)
+            taxed |= zip(some.charge_ids, nets_and_taxes, strict=True)
         taxes = [TaxReport.of_draft(total) for total in now.taxes.rates]
     lines = [
-        LineReport.of(charge, charge.id, net=line.net, tax=line.gross - line.net)
+        LineReport.of(charge, charge.id, net=net, tax=tax)
         for charge in charges
-        for line in [taxed[charge.id]]
+        for net, tax in [taxed[str(charge.id)]]
     ]
     return lines, taxes

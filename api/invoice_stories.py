@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from billing.collection import AttemptState, Collection, Origin
 from billing.credit import CreditEntryKind
+from billing.disputes import DisputeState
 from billing.invoice_states import InvoiceStatus
 from billing.mails import MailState
 from billing.money import format_amount
@@ -17,6 +18,7 @@ from models import (
     BillingMethod,
     CreditEntry,
     CreditNote,
+    Dispute,
     Invoice,
     Mail,
     Payment,
@@ -70,6 +72,12 @@ class Happening(StrEnum):
     REFUNDED = "refunded"
     REFUND_REFUSED = "refund_refused"
     REFUND_CAME_BACK = "refund_came_back"
+    QUESTIONED = "questioned"
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_CLOSED = "dispute_closed"
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
+    CREDIT_TAKEN_BACK = "credit_taken_back"
     MAIL_WAITING = "mail_waiting"
     MAIL_NOT_SENT = "mail_not_sent"
     MAIL_UNKNOWN = "mail_unknown"
@@ -104,7 +112,11 @@ class WriteOff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """What is known of an invoice; each sequence oldest first."""
+    """What is known of an invoice; each sequence oldest first.
+
+    ``is_card_elsewhere`` says that the client's card was left at another Stripe account than the
+    one that is charged through now.
+    """
 
     invoice: Invoice
     collection: Collection
@@ -117,10 +129,32 @@ class Story:
     refunds: Sequence[Refund]
     mails: Sequence[Mail]
     write_offs: Sequence[WriteOff] = ()
+    disputes: Sequence[Dispute] = ()
+    is_card_elsewhere: bool = False
+
+
+_CHARGED = frozenset(
+    {
+        Collection.SCHEDULED,
+        Collection.MANUAL,
+        Collection.NO_BILLING_METHOD,
+        Collection.EXHAUSTED,
+    }
+)
 
 
 def next_of(story: Story) -> NextReport:
     """What an invoice waits for."""
+    if story.is_card_elsewhere and story.collection in _CHARGED:
+        why = (
+            "The client's card was left at another Stripe account than the one that is charged "
+            "through now, which cannot charge it: set its billing method again."
+        )
+        return NextReport(what=NextStep.ADD_CARD, at=None, why=why)
+    return _next_of_collection(story)
+
+
+def _next_of_collection(story: Story) -> NextReport:
     last = story.attempts[-1] if story.attempts else None
     at: datetime | None = None
     match story.collection:
@@ -229,6 +263,7 @@ def history_of(story: Story) -> list[HistoryItem]:
         *(item for entry in story.credit for item in _credit(entry, _WITH_PAYMENT)),
         *(item for refund in story.refunds for item in _refund(refund)),
         *(_note(note) for note in story.notes),
+        *(item for dispute in story.disputes for item in _dispute(dispute)),
         *_end(story),
         *(item for entry in story.credit for item in _credit(entry, _AT_THE_END)),
         *(item for mail in story.mails for item in _mail(mail)),
@@ -251,6 +286,7 @@ _AT_THE_END = {
     CreditEntryKind.CREDIT_NOTE: Happening.KEPT_AS_CREDIT,
     CreditEntryKind.REFUND: Happening.KEPT_AS_CREDIT,
     CreditEntryKind.REFUND_FAILED: Happening.KEPT_AS_CREDIT,
+    CreditEntryKind.DISPUTE: Happening.CREDIT_TAKEN_BACK,
 }
 
 _MAILS = {
@@ -363,6 +399,35 @@ def _refund(refund: Refund) -> Iterator[HistoryItem]:
     if refund.state == RefundState.FAILED and refund.settled_at is not None:
         what = Happening.REFUND_CAME_BACK if refund.came_back else Happening.REFUND_REFUSED
         yield HistoryItem(at=refund.settled_at, what=what, detail=refund.message)
+
+
+_ENDS = {
+    DisputeState.CLOSED: Happening.DISPUTE_CLOSED,
+    DisputeState.WON: Happening.DISPUTE_WON,
+    DisputeState.LOST: Happening.DISPUTE_LOST,
+}
+
+
+def _dispute(dispute: Dispute) -> Iterator[HistoryItem]:
+    detail = f"{format_amount(dispute.amount, dispute.currency)}, {dispute.reason}"
+    if dispute.opened_at is None or dispute.opened_at > dispute.created_at:
+        yield HistoryItem(at=dispute.created_at, what=Happening.QUESTIONED, detail=detail)
+    if dispute.opened_at is not None:
+        yield HistoryItem(at=dispute.opened_at, what=Happening.DISPUTE_OPENED, detail=detail)
+    if dispute.closed_at is not None:
+        what = _ENDS[DisputeState(dispute.state)]
+        yield HistoryItem(at=dispute.closed_at, what=what, detail=_loss(dispute))
+
+
+def _loss(dispute: Dispute) -> str | None:
+    """What a lost dispute did, in words."""
+    parts = (
+        (dispute.reopened, "is due again"),
+        (dispute.written_off, "is lost"),
+        (dispute.taken_back, "is taken back from credit"),
+    )
+    said = [f"{format_amount(some, dispute.currency)} {what}" for some, what in parts if some]
+    return ", ".join(said) or None
 
 
 def _mail(mail: Mail) -> Iterator[HistoryItem]:

@@ -15,6 +15,7 @@ from api.auth import Caller, Reader
 from api.client_links import LinksOf
 from api.clients import methods_of
 from api.credit import ENTRY_EXAMPLE, EntryReport
+from api.disputes import DISPUTE_EXAMPLE, DisputeReport, disputes_of, questioned
 from api.documents import PDF, DocumentsOf, PdfAnswer
 from api.invoice_lines import LineReport, TaxReport, lines_and_taxes
 from api.invoice_stories import HistoryItem, NextReport, Story, WriteOff, history_of, next_of
@@ -48,6 +49,7 @@ from models import (
 from models.payment_attempt import open_attempts_of
 from tasks.invoice_documents import filename, invoice_document
 from tasks.links import Links
+from tasks.merchants import with_cards_elsewhere
 
 router = APIRouter(tags=["invoices"])
 
@@ -62,6 +64,7 @@ _EXAMPLE: dict[str, Any] = {
     "auto_collect": True,
     "next_attempt_at": "2026-06-04T15:00:00Z",
     "attempt_count": 1,
+    "disputed": False,
     "currency": "usd",
     "subtotal": 1100,
     "tax": 220,
@@ -134,6 +137,7 @@ _EXAMPLE_STORY: dict[str, Any] = {
             "settled_at": "2026-06-01T12:00:01Z",
         }
     ],
+    "disputes": [DISPUTE_EXAMPLE],
     "credit": [ENTRY_EXAMPLE],
     "mails": [MAIL_EXAMPLE],
     "next": {
@@ -158,9 +162,10 @@ class InvoiceSummary(BaseModel):
 
     `collection` says how its card is charged, and `next_attempt_at` when that is tried again by
     itself; `auto_collect`, null before it is finalized, whether it is at all. `attempt_count` is
-    how often it was tried. `amount_credited` is the sum of its credit notes, and `amount_refunded`
+    how often it was tried. `disputed` says that a bank questions a payment of it, or has taken it
+    back and has not decided yet. `amount_credited` is the sum of its credit notes, and `amount_refunded`
     what was given back of it, with a note or without. Of an `uncollectible` one nothing is due;
-    `amount_written_off` is what was given up of it and not paid since. A draft of a billing period
+    `amount_written_off` is what was given up of it and neither paid nor credited since. A draft of a billing period
     is finalized by itself at `review_ends_at`, or by a person where that is null. `hosted_url` is the
     page on which its client sees and pays it, null for a draft: whoever has it may see the invoice.
     """
@@ -175,6 +180,7 @@ class InvoiceSummary(BaseModel):
     auto_collect: bool | None
     next_attempt_at: datetime | None
     attempt_count: int
+    disputed: bool
     currency: str
     subtotal: int
     tax: int
@@ -233,6 +239,7 @@ class InvoiceReport(InvoiceSummary):
     taxes: list[TaxReport]
     payments: list[PaymentReport]
     attempts: list[AttemptReport]
+    disputes: list[DisputeReport]
     credit: list[EntryReport]
     mails: list[MailReport]
     next: NextReport
@@ -311,6 +318,7 @@ def report_of(session: Session, invoice: Invoice, links: Links | None) -> Invoic
             AttemptReport.model_validate(attempt, from_attributes=True)
             for attempt in story.attempts
         ],
+        disputes=[DisputeReport.of(dispute) for dispute in story.disputes],
         credit=[EntryReport.of(entry) for entry in story.credit],
         mails=[MailReport.of(mail) for mail in story.mails],
         next=next_of(story),
@@ -337,7 +345,9 @@ class _Beside:
     periods: dict[UUID, BillingPeriod]
     open_attempts: dict[UUID, AttemptState]
     methods: dict[UUID, BillingMethod]
+    cards_elsewhere: frozenset[UUID]
     collection_paused: frozenset[UUID]
+    questioned: frozenset[UUID | None]
     links: Links | None
 
     @classmethod
@@ -359,7 +369,9 @@ class _Beside:
             {period.id: period for period in periods},
             {one.invoice_id: AttemptState(one.state) for one in attempts if one.invoice_id},
             methods_of(session, clients),
+            frozenset(session.scalars(with_cards_elsewhere(clients))),
             frozenset(paused),
+            questioned(session, [one.id for one in invoices]),
             links,
         )
 
@@ -370,7 +382,8 @@ class _Beside:
             is_automatic=invoice.auto_collect,
             attempt=self.open_attempts.get(invoice.id),
             has_next_try=invoice.next_attempt_at is not None,
-            has_card=invoice.client_id in self.methods,
+            has_card=invoice.client_id in self.methods
+            and invoice.client_id not in self.cards_elsewhere,
             is_paused=invoice.client_id in self.collection_paused,
         )
 
@@ -389,6 +402,7 @@ class _Beside:
             **{name: getattr(invoice, name) for name in _SAME},
             "client": invoice.client_id,
             "collection": collection,
+            "disputed": invoice.id in self.questioned,
             # While a charge is under way, the time of its own try is still there.
             "next_attempt_at": invoice.next_attempt_at
             if collection is Collection.SCHEDULED
@@ -405,7 +419,7 @@ class _Beside:
 
 _SAME = InvoiceSummary.model_fields.keys() - {
     "client", "collection", "auto_collect", "next_attempt_at", "period_start", "period_end",
-    "hosted_url", "links",
+    "hosted_url", "links", "disputed",
 }  # fmt: skip
 
 
@@ -417,6 +431,7 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
             session.get_one(Account, invoice.account_id)
         ),
         method=beside.methods.get(invoice.client_id),
+        is_card_elsewhere=invoice.client_id in beside.cards_elsewhere,
         attempts=session.scalars(
             select(PaymentAttempt)
             .where(PaymentAttempt.invoice_id == invoice.id)
@@ -434,6 +449,7 @@ def _story(session: Session, invoice: Invoice, beside: _Beside) -> Story:
         refunds=session.scalars(
             select(Refund).where(Refund.invoice_id == invoice.id).order_by(Refund.id)
         ).all(),
+        disputes=disputes_of(session, invoice.id),
         mails=session.scalars(
             select(Mail)
             .where(Mail.client_id == invoice.client_id, Mail.invoice_ids.contains([invoice.id]))

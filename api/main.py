@@ -8,6 +8,7 @@ import uvicorn
 
 from api.app import CONCURRENT_REQUESTS, create_app
 from api.webhooks import EventReaders
+from gateways.sealing import Seal
 from gateways.sendgrid_events import SendGridEvents
 from gateways.stripe_events import StripeEvents
 from models.database import connect
@@ -36,7 +37,12 @@ def main() -> None:
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(engine, event_readers=event_readers(settings), links=links(settings)),
+            create_app(
+                engine,
+                event_readers=event_readers(settings),
+                links=links(settings),
+                seal=seal(settings),
+            ),
             host=settings.host,
             port=settings.port,
             log_config=None,
@@ -57,12 +63,21 @@ def main() -> None:
 
 def links(settings: Settings) -> Links:
     """Makes and reads what clients are sent; ends the process with one line without the secret."""
+    return Links(settings.public_url, _secret_key(settings))
+
+
+def seal(settings: Settings) -> Seal:
+    """Seals what accounts entrust to us; ends the process with one line without the secret."""
+    return Seal(_secret_key(settings))
+
+
+def _secret_key(settings: Settings) -> str:
     if settings.secret_key is None:
         sys.stderr.write(
             "duecourse: settings: SECRET_KEY: is not set, and links are signed with it\n"
         )
         raise SystemExit(2)
-    return Links(settings.public_url, settings.secret_key.get_secret_value())
+    return settings.secret_key.get_secret_value()
 
 
 def event_readers(settings: Settings) -> EventReaders:
@@ -79,7 +94,7 @@ def event_readers(settings: Settings) -> EventReaders:
             "shows\n"
         )
         raise SystemExit(2) from None
-    payments = None if secret is None else StripeEvents(secret.get_secret_value())
+    payments = None if secret is None else StripeEvents(*secret.get_secret_value().split(","))
     return EventReaders(payments=payments, mails=mails)
 
 

@@ -22,7 +22,12 @@ from billing.errors import NotFound
 from billing.refunds import RefundState
 from models import Invoice, Payment, Refund
 from tasks.enqueueing import enqueue
-from tasks.payment_refunds import invoice_paid_by, refund_payment, require_refundable
+from tasks.payment_refunds import (
+    invoice_paid_by,
+    refund_payment,
+    refund_payment_to_card,
+    require_refundable,
+)
 
 router = APIRouter(tags=["payments"])
 
@@ -122,9 +127,11 @@ class PaymentRefund(BaseModel):
         "payment_not_found",
         "invoice_not_open",
         "nothing_to_refund",
+        "payment_disputed",
         "payment_in_flight",
         "refund_in_flight",
         "amount_exceeds_paid",
+        "amount_exceeds_invoice",
     ),
 )
 def refund(
@@ -136,14 +143,22 @@ def refund(
     """
     payment = payment_of(session, caller, payment_id)
     invoice = session.get_one(Invoice, invoice_paid_by(payment))
-    require_refundable(session, payment, invoice, to=asked.to, amount=asked.amount)
+    require_refundable(
+        session,
+        payment,
+        invoice,
+        to=asked.to,
+        amount=asked.amount,
+        credit_note=asked.credit_note,
+    )
+    to_card = asked.to == Destination.CARD
     job = enqueue(
         session,
-        refund_payment,
+        refund_payment_to_card if to_card else refund_payment,
         account_id=caller.account_id,
         requested_by=caller.requested_by,
         payment_id=payment.id,
-        **asked.model_dump(),
+        **asked.model_dump(exclude={"to"} if to_card else None),
     )
     return command.accepted(job.id)
 

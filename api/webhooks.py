@@ -4,16 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
 from api.idempotency import raw_body
 from api.problems import Refusal, documented
+from api.stripe_keys import SealOf
 from api.transactions import Transaction
 from gateways.mail_events import MailEvents
 from gateways.payment_events import PaymentEvents
 from gateways.webhooks import MalformedEvents, UntrustedEvents
+from tasks.own_webhooks import own_event_readers, read_own_event
 from tasks.webhooks import SENDGRID, STRIPE, store_mail_events, store_payment_event
 
 router = APIRouter(tags=["webhooks"])
@@ -70,22 +73,54 @@ def _signed(example: Any, headers: list[str]) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
+_STRIPE_EVENT = {"id": "evt_1NG8Du", "object": "event", "type": "payment_intent.succeeded"}
+
+
 @router.post(
     "/webhooks/stripe",
     summary="Take an event of Stripe's",
     responses=_RESPONSES,
-    openapi_extra=_signed(
-        {"id": "evt_1NG8Du", "object": "event", "type": "payment_intent.succeeded"},
-        ["Stripe-Signature"],
-    ),
+    openapi_extra=_signed(_STRIPE_EVENT, ["Stripe-Signature"]),
 )
 def take_payment_event(
     request: Request, body: Body, readers: Readers, session: Transaction
 ) -> EventsReport:
-    """Signed with the webhook's secret. One that comes again is kept once."""
+    """Of the deployment's Stripe account, and of those that are connected to it.
+
+    Signed with the webhook's secret. One that comes again is kept once.
+    """
     reader = _configured(readers.payments, "STRIPE_WEBHOOK_SECRET")
     event = _trusted(lambda: reader.read(body, request.headers, now=datetime.now(UTC)))
     new = store_payment_event(session, event, requested_by=f"webhook:{STRIPE}")
+    return EventsReport(received=new)
+
+
+@router.post(
+    "/webhooks/stripe/{account_id}",
+    summary="Take an event of an account's own Stripe account",
+    responses=documented(
+        "malformed",
+        "untrusted_events",
+        "account_not_found",
+        "too_large",
+        "internal_error",
+        "database_unavailable",
+    ),
+    openapi_extra=_signed(_STRIPE_EVENT, ["Stripe-Signature"]),
+)
+def take_own_payment_event(
+    account_id: UUID, request: Request, body: Body, seal: SealOf, session: Transaction
+) -> EventsReport:
+    """Signed with the webhook's secret that came with the account's own Stripe key.
+
+    It is believed of what was charged by that Stripe account's keys, and of nothing else.
+    """
+    now = datetime.now(UTC)
+    readers = own_event_readers(session, account_id, seal)
+    merchant_id, event = _trusted(lambda: read_own_event(readers, body, request.headers, now=now))
+    new = store_payment_event(
+        session, event, requested_by=f"webhook:{STRIPE}:{account_id}", merchant_id=merchant_id
+    )
     return EventsReport(received=new)
 
 

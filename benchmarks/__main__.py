@@ -9,6 +9,7 @@ from rich.table import Table
 from benchmarks.billing_pages import measure_pages
 from benchmarks.job_engine import measure_engine
 from benchmarks.measurement import Measurement
+from benchmarks.taxed_pages import measure_taxed_pages
 from benchmarks.vendor_calls import measure_vendor_calls
 from gateways.sandbox.postgres import EmbeddedPostgres
 from gateways.sandbox.redis import EmbeddedRedis
@@ -24,6 +25,8 @@ def main() -> None:
     ):
         console.print("Billing a month, a page of many clients against one client at a time ...")
         console.print(_table("Billing", "clients", measure_pages(postgres.url)))
+        console.print("Billing a page with taxes against one without ...")
+        console.print(_table("Taxes", "clients", measure_taxed_pages(postgres.url)))
         console.print("Draining no-op jobs through real processes ...")
         console.print(_table("Jobs", "jobs", measure_engine(postgres.url, redis.url)))
         console.print("Charging cards and sending mails, each call with a vendor's latency ...")

@@ -35,10 +35,15 @@ class CreditEntryKind(StrEnum):
     REFUND_FAILED = "refund_failed"
     # Below zero: unused credit that the client was paid.
     PAID_OUT = "paid_out"
+    # Below zero: money that the bank has taken back, and that had become credit.
+    DISPUTE = "dispute"
 
 
-SPENDS_NO_GRANT = frozenset({CreditEntryKind.EXPIRED, CreditEntryKind.PAID_OUT})
-"""What lowers a balance without spending it: a grant of its own expires, paid credit is paid out."""
+SPENDS_NO_GRANT = frozenset(
+    {CreditEntryKind.EXPIRED, CreditEntryKind.PAID_OUT, CreditEntryKind.DISPUTE}
+)
+"""What lowers a balance without spending it: a grant of its own expires, paid credit is paid out
+or taken back by the bank."""
 
 USED_BY_AN_INVOICE = frozenset({CreditEntryKind.APPLIED, CreditEntryKind.CARRIED})
 """What an invoice uses of a balance, and a void of it gives back."""

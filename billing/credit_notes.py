@@ -18,7 +18,7 @@ from billing.invoice_states import InvoiceStatus
 from billing.money import rounded_quotient
 from billing.tax import TaxedLine
 
-CREDITABLE = frozenset({InvoiceStatus.OPEN, InvoiceStatus.PAID})
+CREDITABLE = frozenset({InvoiceStatus.OPEN, InvoiceStatus.PAID, InvoiceStatus.UNCOLLECTIBLE})
 """Statuses in which an invoice takes a credit note."""
 
 
@@ -85,8 +85,7 @@ def require_creditable(status: InvoiceStatus) -> None:
     """Check that an invoice in this status takes a credit note.
 
     Raises:
-        RuleViolation: It is a draft (``invoice_not_finalized``), void or uncollectible
-            (``invoice_not_open``).
+        RuleViolation: It is a draft (``invoice_not_finalized``) or void (``invoice_not_open``).
     """
     if status == InvoiceStatus.DRAFT:
         raise RuleViolation("invoice_not_finalized", "a draft is not credited: edit its charges")
@@ -156,7 +155,7 @@ def settle_note(
 
     Args:
         amount: The note's.
-        due: What is due before it, at least 0.
+        due: What is due before it, or was written off, at least 0.
         paid_by_card: What cards paid on the invoice, less what went back to them.
         paid_outside: What was paid otherwise, less what was returned so; below zero where a card's
             money was.

@@ -63,6 +63,18 @@ DECLINES: Mapping[str, DeclineClass] = MappingProxyType(
 STOPS_AUTOMATIC_TRIES = frozenset({DeclineClass.HARD, DeclineClass.NEEDS_NEW_CARD})
 """No automatic try is made on that card again, whoever made the one that was declined."""
 
+MENDED_BY_AN_UPDATE = frozenset(
+    {
+        "expired_card",
+        "incorrect_number",
+        "invalid_expiry_month",
+        "invalid_expiry_year",
+        "invalid_number",
+        "new_account_information_available",
+    }
+)
+"""The codes after which the same card is good again once it has a new expiry or number."""
+
 
 def decline_class(decline_code: str | None, error_code: str | None = None) -> DeclineClass:
     """The class of a card error, by its decline code, else by its error code.

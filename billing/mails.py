@@ -13,6 +13,7 @@ class MailKind(StrEnum):
     RECEIPT = "receipt"
     PAYMENT_FAILED = "payment_failed"
     AUTHENTICATION_NEEDED = "authentication_needed"
+    CARD_EXPIRING = "card_expiring"
 
 
 class MailState(StrEnum):
@@ -69,6 +70,7 @@ DEFAULTS: Mapping[MailKind, bool] = MappingProxyType(
         MailKind.RECEIPT: True,
         MailKind.PAYMENT_FAILED: True,
         MailKind.AUTHENTICATION_NEEDED: True,
+        MailKind.CARD_EXPIRING: True,
     }
 )
 """Whether each mail is on in a new account."""

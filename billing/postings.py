@@ -24,6 +24,8 @@ class LedgerAccount(StrEnum):
     STRIPE = "stripe"
     OUTSIDE = "outside"
     BAD_DEBT = "bad_debt"
+    DISPUTED = "disputed"
+    DISPUTE_LOSS = "dispute_loss"
 
 
 class LedgerEvent(StrEnum):
@@ -49,8 +51,12 @@ class LedgerEvent(StrEnum):
     # The bank gave a refund back.
     REFUND_FAILED = "refund_failed"
     WRITE_OFF = "write_off"
-    # What was written off is owed again: it is being paid, or its invoice voided.
+    # What was written off is owed again: it is being paid or credited, or its invoice voided.
     RECOVERY = "recovery"
+    # The bank has taken a payment back, until it is known who is right.
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
 
 
 class EffectiveOn(StrEnum):
@@ -90,6 +96,7 @@ def _rows() -> tuple[PostingRow, ...]:
     credit, bad_debt = LedgerAccount.CREDIT, LedgerAccount.BAD_DEBT
     promotion, adjustment = LedgerAccount.PROMOTION, LedgerAccount.ADJUSTMENT
     stripe, outside = LedgerAccount.STRIPE, LedgerAccount.OUTSIDE
+    disputed, loss = LedgerAccount.DISPUTED, LedgerAccount.DISPUTE_LOSS
     # Lines below zero can take a rate's tax, or the revenue, to the other side of its invoice.
     earned = (revenue, tax)
     return tuple(
@@ -97,7 +104,7 @@ def _rows() -> tuple[PostingRow, ...]:
         for of, what, debits, credits_, when in (
             (event.FINALIZE, "invoice", (receivable, *earned), earned, on.ISSUED_ON),
             (event.FINALIZE, "negative invoice", earned, (*earned, credit), on.ISSUED_ON),
-            (event.VOID, "void", (*earned, credit), (*earned, receivable, credit), on.TODAY),
+            (event.VOID, "void", (*earned, credit), (*earned, receivable, credit, loss), on.TODAY),
             (event.APPLY_CREDIT, "credit used", (credit,), (receivable,), on.TODAY),
             (event.APPLY_CREDIT, "debit taken in", (receivable,), (credit,), on.TODAY),
             (event.CARRY, "remainder below the minimum", (credit,), (receivable,), on.TODAY),
@@ -128,10 +135,19 @@ def _rows() -> tuple[PostingRow, ...]:
             (event.WRITE_OFF, "write-off", (bad_debt,), (receivable,), on.TODAY),
             (
                 event.RECOVERY,
-                "recovery, before its payment or void",
+                "recovery, before its payment, note or void",
                 (receivable,),
                 (bad_debt,),
                 (on.PAID_ON, on.SETTLED, on.TODAY),
+            ),
+            (event.DISPUTE_OPENED, "dispute opened", (disputed,), (stripe,), on.TODAY),
+            (event.DISPUTE_WON, "dispute won", (stripe,), (disputed,), on.TODAY),
+            (
+                event.DISPUTE_LOST,
+                "dispute lost: the debt is there again, or written off; credit is taken back",
+                (receivable, loss, credit),
+                (disputed,),
+                on.TODAY,
             ),
         )
     )
@@ -182,12 +198,13 @@ def postings_for_finalizing(total: int, taxes: Taxes = NO_TAXES) -> tuple[Postin
 
 
 def postings_for_voiding(
-    total: int, credit_applied: int, paid: int = 0, taxes: Taxes = NO_TAXES
+    total: int, credit_applied: int, paid: int = 0, taxes: Taxes = NO_TAXES, lost: int = 0
 ) -> tuple[Posting, ...]:
     """What voiding an open invoice of ``total`` minor units posts: its finalizing, reversed.
 
     The credit that it had used, signed, goes back to the client, and what was ``paid`` for it and
-    not refunded becomes credit.
+    not refunded becomes credit. What was ``lost`` of that in disputes and written off the bank has
+    given back already: it was never owed, so it is no loss.
 
     Raises:
         ValueError: ``total`` is not above zero: such an invoice was paid at once, never open.
@@ -197,8 +214,9 @@ def postings_for_voiding(
     return _without_zeros(
         Posting(LedgerAccount.REVENUE, total - sum(taxes.values())),
         *_taxed(taxes, 1),
-        Posting(LedgerAccount.RECEIVABLE, credit_applied + paid - total),
+        Posting(LedgerAccount.RECEIVABLE, credit_applied + paid + lost - total),
         Posting(LedgerAccount.CREDIT, -credit_applied - paid),
+        Posting(LedgerAccount.DISPUTE_LOSS, -lost),
     )
 
 
@@ -282,6 +300,25 @@ def postings_for_writing_off(amount: int) -> tuple[Posting, ...]:
     """What giving up ``amount`` of a debt posts; its recovery posts the opposite."""
     return _without_zeros(
         Posting(LedgerAccount.BAD_DEBT, amount), Posting(LedgerAccount.RECEIVABLE, -amount)
+    )
+
+
+def postings_for_opening_dispute(amount: int) -> tuple[Posting, ...]:
+    """What a payment posts that its bank takes back; winning the dispute posts the opposite."""
+    return _without_zeros(
+        Posting(LedgerAccount.DISPUTED, amount), Posting(LedgerAccount.STRIPE, -amount)
+    )
+
+
+def postings_for_losing_dispute(
+    *, reopened: int, written_off: int, taken_back: int
+) -> tuple[Posting, ...]:
+    """What a lost dispute posts: a debt that is there again, a loss, and credit taken back."""
+    return _without_zeros(
+        Posting(LedgerAccount.RECEIVABLE, reopened),
+        Posting(LedgerAccount.DISPUTE_LOSS, written_off),
+        Posting(LedgerAccount.CREDIT, taken_back),
+        Posting(LedgerAccount.DISPUTED, -reopened - written_off - taken_back),
     )
 
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from billing.errors import RuleViolation
+from billing.invoice_states import InvoiceStatus
 
 
 class RefundState(StrEnum):
@@ -35,6 +36,20 @@ REFUND_TRANSITIONS: Mapping[RefundState, frozenset[RefundState]] = MappingProxyT
         RefundState.FAILED: frozenset(),
     }
 )
+
+
+def require_debt_may_be_back(status: InvoiceStatus) -> None:
+    """Check that an invoice's payment may be given back without a credit note.
+
+    Raises:
+        RuleViolation: The invoice is given up: nobody would collect the debt (``invoice_not_open``).
+    """
+    if status == InvoiceStatus.UNCOLLECTIBLE:
+        raise RuleViolation(
+            "invoice_not_open",
+            "the debt of an invoice that is uncollectible cannot be opened again: refund with a"
+            " credit note",
+        )
 
 
 def settle_refund(state: RefundState, to: RefundState) -> RefundState:

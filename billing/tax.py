@@ -101,6 +101,19 @@ class TaxableLine:
 
 
 @dataclass(frozen=True, slots=True)
+class TaxableGroup:
+    """Lines of one invoice that bear the same rates: one or more amounts, and their positions.
+
+    Positions ascend, and each is one line's of the invoice.
+    """
+
+    amounts: Sequence[int]
+    positions: Sequence[int]
+    rates: tuple[TaxRate, ...] = ()
+    is_exempt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TaxedLine:
     """A line's amount without tax, and its share of each rate's tax by the rate's id."""
 
@@ -114,6 +127,14 @@ class TaxedLine:
 
 
 @dataclass(frozen=True, slots=True)
+class TaxedGroup:
+    """The same of each line of a group, in their order."""
+
+    nets: Sequence[int]
+    taxes: Mapping[UUID, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
 class RateTotal:
     """What an invoice bears of one rate: ``tax``, taken of lines of ``net`` in all."""
 
@@ -123,16 +144,11 @@ class RateTotal:
 
 
 @dataclass(frozen=True, slots=True)
-class InvoiceTaxes:
-    """An invoice's lines as they came, and its rates in the order in which they first appear."""
+class InvoiceTotals:
+    """``subtotal``, the lines without tax, and the rates in the order in which they first appear."""
 
-    lines: tuple[TaxedLine, ...]
+    subtotal: int
     rates: tuple[RateTotal, ...]
-
-    @property
-    def subtotal(self) -> int:
-        """The lines without tax."""
-        return sum(line.net for line in self.lines)
 
     @property
     def tax(self) -> int:
@@ -143,6 +159,20 @@ class InvoiceTaxes:
     def total(self) -> int:
         """What the client pays: subtotal + tax, by definition."""
         return self.subtotal + self.tax
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceTaxes(InvoiceTotals):
+    """An invoice's totals, and its lines as they came."""
+
+    lines: tuple[TaxedLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedTaxes(InvoiceTotals):
+    """An invoice's totals, and the groups of its lines as they came."""
+
+    groups: tuple[TaxedGroup, ...]
 
 
 def rates_on(rates: Iterable[TaxRate], charged_on: date) -> tuple[TaxRate, ...]:
@@ -169,46 +199,93 @@ def tax_invoice(lines: Sequence[TaxableLine]) -> InvoiceTaxes:
     Raises:
         ValueError: Two rates bear the same id.
     """
+    alike: dict[tuple[tuple[TaxRate, ...], bool], list[int]] = {}
+    for position, line in enumerate(lines):
+        alike.setdefault((line.rates, line.is_exempt), []).append(position)
+    groups = [
+        TaxableGroup([lines[one].amount for one in positions], positions, rates, is_exempt)
+        for (rates, is_exempt), positions in alike.items()
+    ]
+    taxed = tax_groups(groups)
+    by_position = {
+        position: TaxedLine(
+            done.nets[place], {rate_id: shares[place] for rate_id, shares in done.taxes.items()}
+        )
+        for group, done in zip(groups, taxed.groups, strict=True)
+        for place, position in enumerate(group.positions)
+    }
+    in_order = tuple(by_position[position] for position in range(len(lines)))
+    return InvoiceTaxes(taxed.subtotal, taxed.rates, in_order)
+
+
+def tax_groups(groups: Sequence[TaxableGroup]) -> GroupedTaxes:
+    """The same, of lines that come in groups: by far less work where many bear the same rates.
+
+    Raises:
+        ValueError: Two rates bear the same id.
+    """
     rates: dict[UUID, TaxRate] = {}
     # Exempt lines apart from the others: each rate is rounded on those that bear it.
     bearers: dict[tuple[UUID, bool], list[int]] = {}
-    for position, line in enumerate(lines):
-        for rate in line.rates:
+    for number in sorted(range(len(groups)), key=lambda number: groups[number].positions[0]):
+        group = groups[number]
+        for rate in group.rates:
             known = rates.setdefault(rate.id, rate)
             if (known.percent, known.inclusive) != (rate.percent, rate.inclusive):
                 raise ValueError(f"two different rates bear the id {rate.id}")
-            bearers.setdefault((rate.id, line.is_exempt), []).append(position)
+            bearers.setdefault((rate.id, group.is_exempt), []).append(number)
     # In millionths: each rate, and what a line's amount is of its base.
     levies = {rate.id: rate.millionths for rate in rates.values()}
-    parts = [_ONE + sum(levies[rate.id] for rate in line.rates if rate.inclusive) for line in lines]
-    nets = [line.amount for line in lines]
-    taxes: list[dict[UUID, int]] = [{} for _ in lines]
-    for (rate_id, is_exempt), positions in bearers.items():
-        whole = lcm(*(parts[position] for position in positions))
-        shares = _shares(
-            [
-                lines[position].amount * levies[rate_id] * (whole // parts[position])
-                for position in positions
-            ],
-            whole,
-        )
-        for position, share in zip(positions, shares, strict=True):
+    parts = [
+        _ONE + sum(levies[rate.id] for rate in group.rates if rate.inclusive) for group in groups
+    ]
+    nets: list[Sequence[int]] = [group.amounts for group in groups]
+    taxes: list[dict[UUID, Sequence[int]]] = [{} for _ in groups]
+    for (rate_id, is_exempt), numbers in bearers.items():
+        whole = lcm(*(parts[number] for number in numbers))
+        levied = [
+            [amount * factor for amount in groups[number].amounts]
+            for number in numbers
+            for factor in [levies[rate_id] * (whole // parts[number])]
+        ]
+        shares = _shares_of_groups(levied, [groups[number].positions for number in numbers], whole)
+        for number, of_group in zip(numbers, shares, strict=True):
             if rates[rate_id].inclusive:
-                nets[position] -= share
+                pairs = zip(nets[number], of_group, strict=True)
+                nets[number] = [net - share for net, share in pairs]
             if not is_exempt:
-                taxes[position][rate_id] = share
-    return InvoiceTaxes(
-        tuple(TaxedLine(net, by_rate) for net, by_rate in zip(nets, taxes, strict=True)),
+                taxes[number][rate_id] = of_group
+    return GroupedTaxes(
+        sum(map(sum, nets)),
         tuple(
             RateTotal(
                 rate,
-                net=sum(nets[position] for position in bearers[rate.id, False]),
-                tax=sum(taxes[position][rate.id] for position in bearers[rate.id, False]),
+                net=sum(sum(nets[number]) for number in bearers[rate.id, False]),
+                tax=sum(sum(taxes[number][rate.id]) for number in bearers[rate.id, False]),
             )
             for rate in rates.values()
             if (rate.id, False) in bearers
         ),
+        tuple(TaxedGroup(net, by_rate) for net, by_rate in zip(nets, taxes, strict=True)),
     )
+
+
+def _shares_of_groups(
+    numerators: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], denominator: int
+) -> list[list[int]]:
+    """The shares of the lines of all groups together, in the order of their positions."""
+    if len(numerators) == 1:
+        return [_shares(numerators[0], denominator)]
+    lines = sorted(
+        (position, number, numerator)
+        for number, (of_group, where) in enumerate(zip(numerators, positions, strict=True))
+        for numerator, position in zip(of_group, where, strict=True)
+    )
+    shares: list[list[int]] = [[] for _ in numerators]
+    dealt = _shares([numerator for _, _, numerator in lines], denominator)
+    for (_, number, _), share in zip(lines, dealt, strict=True):
+        shares[number].append(share)
+    return shares
 
 
 def _shares(numerators: Sequence[int], denominator: int) -> list[int]:
@@ -224,8 +301,10 @@ def _shares(numerators: Sequence[int], denominator: int) -> list[int]:
     split = [divmod(sign * numerator, denominator) for numerator in numerators]
     shares = [share for share, _ in split]
     missing = rounded_quotient(sign * total, denominator) - sum(shares)
-    # Sorting is stable: of equal remainders, the earliest comes first.
-    largest_first = sorted(range(len(split)), key=lambda position: -split[position][1])
-    for position in largest_first[:missing]:
-        shares[position] += 1
-    return [sign * share for share in shares]
+    if missing:
+        remainders = [remainder for _, remainder in split]
+        # Sorting is stable, also in reverse: of equal remainders, the earliest comes first.
+        largest_first = sorted(range(len(split)), key=remainders.__getitem__, reverse=True)
+        for position in largest_first[:missing]:
+            shares[position] += 1
+    return shares if sign == 1 else [-share for share in shares]

@@ -35,6 +35,7 @@ from models import (
     PaymentAttempt,
 )
 from models.payment_attempt import STILL_OPEN
+from tasks.merchants import is_of_current_merchant
 
 QUEUES = {"payments": "cards", "mail": "mails"}
 """Where the jobs wait that follow a run, and what they are about."""
@@ -375,7 +376,10 @@ def _due(session: Session, runs: Sequence[UUID]) -> list[Share]:
         select(*grouped, func.count(), func.sum(Invoice.amount_due))
         .join(Client, Client.id == Invoice.client_id)
         .join(Account, Account.id == Invoice.account_id)
-        .outerjoin(BillingMethod, BillingMethod.client_id == Invoice.client_id)
+        .outerjoin(
+            BillingMethod,
+            and_(BillingMethod.client_id == Invoice.client_id, is_of_current_merchant()),
+        )
         .outerjoin(
             PaymentAttempt,
             # The last one.

@@ -15,6 +15,7 @@ from cli.import_command import import_file
 from cli.interrupts import interrupt_on
 from cli.jobs import jobs
 from cli.queues import queues
+from cli.reconcile_command import reconcile
 from cli.up import up
 
 app = typer.Typer(
@@ -45,7 +46,7 @@ def of_every_command(
     """What may be asked without a command."""
 
 
-for command in (demo, up, migrate, doctor, bill, queues, schedules, audit):
+for command in (demo, up, migrate, doctor, bill, queues, schedules, audit, reconcile):
     app.command()(command)
 app.command("import")(import_file)
 app.add_typer(jobs, name="jobs")

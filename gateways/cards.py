@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from billing.errors import DuecourseError, TransientFailure
+from gateways.merchants import DEPLOYMENT, Merchant
 
 
 class ChargeOutcomeUnknown(DuecourseError):  # noqa: N818 - named as the fact it states.
@@ -29,6 +30,10 @@ class CardsUnavailable(TransientFailure):
     def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TooManyRequests(CardsUnavailable):
+    """The Stripe account was asked too much at once; nobody should ask it for a while."""
 
 
 class ChargeRefused(DuecourseError):  # noqa: N818 - named as the fact it states.
@@ -69,6 +74,8 @@ class CardCharge:
             charge has.
         sent_since: Not later than the first call; ``look_up`` looks no further back, but for an
             hour.
+        merchant: Whose Stripe account charges it.
+        statement_suffix: What stands on the cardholder's statement behind the merchant's name.
     """
 
     amount: int
@@ -79,6 +86,8 @@ class CardCharge:
     description: str
     metadata: Mapping[str, str]
     sent_since: datetime
+    merchant: Merchant = DEPLOYMENT
+    statement_suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +132,7 @@ class CardRefund:
         idempotency_key: One for all calls that mean this refund, and not empty.
         metadata: Comes back in every report and event; holds at least "refund", which no other
             refund has.
+        merchant: Whose Stripe account took the payment.
     """
 
     payment_intent: str
@@ -130,6 +140,7 @@ class CardRefund:
     currency: str
     idempotency_key: str
     metadata: Mapping[str, str]
+    merchant: Merchant = DEPLOYMENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +150,15 @@ class RefundReport:
     Attributes:
         refund: Stripe's id of it.
         message: Why it failed, for people.
+        amount, currency: What goes back, in our minor units; ``None`` where it is not known.
     """
 
     refund: str
     status: RefundStatus
     message: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    amount: int | None = None
+    currency: str | None = None
 
 
 class CardGateway(Protocol):
@@ -173,7 +187,7 @@ class CardGateway(Protocol):
         """
         ...
 
-    def retrieve(self, payment_intent: str) -> CardReport:
+    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport:
         """How a payment stands.
 
         Raises:
@@ -182,7 +196,7 @@ class CardGateway(Protocol):
         """
         ...
 
-    def cancel(self, payment_intent: str) -> CardReport:
+    def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:
         """Give a payment up, if it is not too late; returns how it stands after.
 
         Raises:
@@ -215,7 +229,7 @@ class CardGateway(Protocol):
         """
         ...
 
-    def retrieve_refund(self, refund: str) -> RefundReport:
+    def retrieve_refund(self, refund: str, merchant: Merchant) -> RefundReport:
         """How a refund stands, by Stripe's id.
 
         Raises:

@@ -1,6 +1,6 @@
 """Whose Stripe account a call is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 
@@ -9,14 +9,14 @@ class Merchant:
     """A Stripe account that is charged through.
 
     Attributes:
-        id: Ours, of the credentials; ``None`` for the deployment's own key.
+        id: Ours, which stays when its key changes; ``None`` for the deployment's own key.
         stripe_account: Stripe's id of an account that is connected to the key's.
         sealed_key: A secret key of its own, sealed; ``None`` for the deployment's.
     """
 
     id: UUID | None = None
     stripe_account: str | None = None
-    sealed_key: str | None = None
+    sealed_key: str | None = field(default=None, repr=False)
 
 
 DEPLOYMENT = Merchant()

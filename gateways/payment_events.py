@@ -7,7 +7,21 @@ from typing import Any, Protocol
 
 from gateways.cards import CardReport, RefundReport
 from gateways.checkout import CheckoutReport
+from gateways.disputes import DisputeReport
 from gateways.saved_cards import SavedCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundedCharge:
+    """How much of a payment was sent back in all, whoever asked for it.
+
+    Attributes:
+        payment_intent: Stripe's id of the payment.
+        amount: In our minor units.
+    """
+
+    payment_intent: str
+    amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +37,14 @@ class PaymentEvent:
             success, failure, processing, need for action or cancellation. Otherwise ``None``, also
             where the payment is in none of the states of ``CardStatus``.
         refund: How a refund stood, in an event that says that.
+        stripe_account: Stripe's id of the connected account that it happened in, where it was one.
         checkout: How a page stood, in an event of one that was used, has expired, or whose bank
             debit came to its end.
         card: A card as it is after the event, in one of a card that was changed or forgotten.
         deleted_customer: Stripe's id of a customer, in an event of one that was deleted.
+        dispute: How a dispute stood, in an event that says that; ``None`` also where it is in none
+            of the states of ``DisputeStatus``.
+        refunded: What was refunded of a payment so far, in an event that says that.
         payload: The whole event, as it came.
     """
 
@@ -36,9 +54,12 @@ class PaymentEvent:
     report: CardReport | None
     payload: Mapping[str, Any]
     refund: RefundReport | None = None
+    stripe_account: str | None = None
     checkout: CheckoutReport | None = None
     card: SavedCard | None = None
     deleted_customer: str | None = None
+    dispute: DisputeReport | None = None
+    refunded: RefundedCharge | None = None
 
 
 class PaymentEvents(Protocol):

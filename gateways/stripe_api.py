@@ -4,19 +4,26 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import stripe
 import urllib3
 from typing_extensions import override
 
 from billing.errors import DuecourseError
-from gateways.cards import CardsUnavailable, ChargeOutcomeUnknown, ChargeRefused
+from gateways.cards import (
+    CardsUnavailable,
+    ChargeOutcomeUnknown,
+    ChargeRefused,
+    TooManyRequests,
+)
 from gateways.merchants import DEPLOYMENT, Merchant
+from gateways.sealing import Seal, SealBroken
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
@@ -26,6 +33,7 @@ CALL_SECONDS = 20.0
 LEAST_SECONDS = 2.0
 CONNECTIONS = 64
 RETRIES = 2
+SERVER_ERROR = 500
 LONGEST_MESSAGE = 300
 
 # A key that was revoked or has not the right: put right by someone, nothing was charged.
@@ -33,6 +41,7 @@ _NOT_ADMITTED = frozenset({401, 403})
 # Whatever an answer is that is not Stripe's, reading it fails with one of these.
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 _SECONDS = re.compile(r"[0-9]{1,6}")
+_LIVE_KEYS = ("sk_live_", "rk_live_")
 
 
 class StripeApi:
@@ -47,6 +56,9 @@ class StripeApi:
         connect_seconds: How long reaching it may take, each try.
         read_seconds: How long it may take to answer, each try.
         connections: How many calls may be under way at a time; more threads wait for each other.
+        heard: Told of each call, when it has ended, whether Stripe answered; an error of Stripe's
+            own is no answer.
+        seal: Opens the keys of merchants that have their own; without it they cannot be asked for.
 
     Raises:
         ValueError: That is no key.
@@ -60,19 +72,22 @@ class StripeApi:
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
         connections: int = CONNECTIONS,
+        heard: Callable[[bool], None] | None = None,
+        seal: Seal | None = None,
     ) -> None:
         # Sent as a header such a key would fail, in a message that shows it.
         if not (secret_key.isascii() and secret_key.isprintable()) or set(secret_key) <= {" "}:
             raise ValueError("the Stripe secret key is empty, or has characters that no key has")
         self._connections = _Connections(
-            connect_seconds=connect_seconds, read_seconds=read_seconds, connections=connections
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
+            connections=connections,
+            heard=heard,
         )
-        self.v1 = stripe.StripeClient(
-            secret_key,
-            base_addresses={} if base_url is None else {"api": base_url.rstrip("/")},
-            max_network_retries=RETRIES,
-            http_client=self._connections,
-        ).v1
+        self._secret_key = secret_key
+        self._base_url = base_url
+        self._seal = seal
+        self.v1 = self._client(secret_key).v1
 
     def __enter__(self) -> Self:
         return self
@@ -89,15 +104,56 @@ class StripeApi:
         """Close the connections."""
         self._connections.close()
 
+    def is_reachable(self) -> bool:
+        """Whether Stripe answers a question that costs it little."""
+        try:
+            self.v1.customers.list({"limit": 1}, {"max_network_retries": 0})
+        except stripe.APIConnectionError:
+            return False
+        except stripe.StripeError as error:
+            return error.http_status is not None and error.http_status < SERVER_ERROR
+        except UNREADABLE:
+            return False
+        return True
+
     def at(self, merchant: Merchant) -> stripe.V1Services:
-        """What is asked of a merchant's Stripe account.
+        """What is asked of a merchant's Stripe account, over the same connections.
 
         Raises:
-            CardsUnavailable: It cannot be asked here.
+            CardsUnavailable: Its key cannot be used here as it is; nothing was asked.
         """
-        if merchant != DEPLOYMENT:
-            raise CardsUnavailable("stripe: only the deployment's own account can be asked")
-        return self.v1
+        if merchant == DEPLOYMENT:
+            return self.v1
+        # Made anew each time, which costs nothing: no key stays in memory.
+        return self._client(self._key_of(merchant), merchant.stripe_account).v1
+
+    def _client(self, key: str, stripe_account: str | None = None) -> stripe.StripeClient:
+        return stripe.StripeClient(
+            key,
+            stripe_account=stripe_account,
+            base_addresses={} if self._base_url is None else {"api": self._base_url.rstrip("/")},
+            max_network_retries=RETRIES,
+            http_client=self._connections,
+        )
+
+    def _key_of(self, merchant: Merchant) -> str:
+        if merchant.sealed_key is None:
+            return self._secret_key
+        if self._seal is None:
+            raise CardsUnavailable("stripe: an account's own key cannot be opened: no SECRET_KEY")
+        try:
+            key = self._seal.open(merchant.sealed_key)
+        except SealBroken as error:
+            raise CardsUnavailable(f"stripe: an account's own key is {error}") from None
+        if self._base_url is not None and key.startswith(_LIVE_KEYS) and not self._is_stripes_own:
+            # Money would seem to move, and somebody else would have the key.
+            raise CardsUnavailable("stripe: an account's own key is live, and goes to Stripe alone")
+        return key
+
+    @property
+    def _is_stripes_own(self) -> bool:
+        parts = urlsplit(self._base_url or "")
+        return parts.scheme == "https" and (parts.hostname or "").endswith(".stripe.com")
 
     @contextmanager
     def moving_money(self) -> Iterator[None]:
@@ -169,7 +225,11 @@ def _failure(error: stripe.StripeError) -> DuecourseError:
 def _unavailable(error: stripe.StripeError) -> CardsUnavailable:
     seconds = (error.headers or {}).get("Retry-After", "")
     wait = timedelta(seconds=int(seconds)) if _SECONDS.fullmatch(seconds) else None
-    return CardsUnavailable(said(error), wait)
+    # Of two requests about one object, one waits: that is not the rate.
+    is_too_much = (
+        isinstance(error, stripe.RateLimitError) and details(error).get("code") != "lock_timeout"
+    )
+    return (TooManyRequests if is_too_much else CardsUnavailable)(said(error), wait)
 
 
 def unknown(error: stripe.StripeError) -> ChargeOutcomeUnknown:
@@ -226,8 +286,16 @@ class _Connections(stripe.HTTPClient):
 
     name = "urllib3"
 
-    def __init__(self, *, connect_seconds: float, read_seconds: float, connections: int) -> None:
+    def __init__(
+        self,
+        *,
+        connect_seconds: float,
+        read_seconds: float,
+        connections: int,
+        heard: Callable[[bool], None] | None,
+    ) -> None:
         super().__init__()
+        self._heard = heard or (lambda _is_answered: None)
         self.tries = _Tries()
         # No retries here: the SDK makes them.
         self._connect_seconds = connect_seconds
@@ -243,7 +311,13 @@ class _Connections(stripe.HTTPClient):
     def request_with_retries(self, *positional: Any, **keyword: Any) -> Any:
         """All tries of a call, which end in time."""
         self.tries.ends_at = time.monotonic() + CALL_SECONDS
-        return super().request_with_retries(*positional, **keyword)
+        is_answered = False
+        try:
+            answer = super().request_with_retries(*positional, **keyword)
+            is_answered = answer[1] < SERVER_ERROR
+            return answer
+        finally:
+            self._heard(is_answered)
 
     @override
     def _should_retry(self, *positional: Any, **keyword: Any) -> bool:
@@ -288,7 +362,7 @@ class _Connections(stripe.HTTPClient):
             self.tries.in_doubt = True
             too_long = isinstance(error, urllib3.exceptions.ReadTimeoutError)
             raise _NoAnswer(f"no answer: {error}", should_retry=not too_long) from error
-        if answer.status >= 500:
+        if answer.status >= SERVER_ERROR:
             self.tries.in_doubt = True
         return answer.data.decode(errors="replace"), answer.status, answer.headers
 

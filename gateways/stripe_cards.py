@@ -1,11 +1,12 @@
 """Stripe, behind the CardGateway protocol."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import stripe
-from stripe.params import PaymentIntentListParams
+from stripe.params import PaymentIntentCreateParams, PaymentIntentListParams
 
 from billing.card_amounts import from_stripe, to_stripe
 from billing.declines import DeclineClass, decline_class
@@ -20,6 +21,7 @@ from gateways.cards import (
     RefundReport,
     RefundStatus,
 )
+from gateways.merchants import Merchant
 from gateways.stripe_api import UNREADABLE, StripeApi, asking, details, said, unknown
 
 LOOK_BACK = timedelta(hours=1)
@@ -49,23 +51,25 @@ class StripeCards:
 
     def charge(self, order: CardCharge) -> CardReport:
         """Charge with nobody present; see ``CardGateway``."""
-        amount = _sendable(order)
+        wanted: PaymentIntentCreateParams = {
+            "amount": _sendable(order),
+            "currency": order.currency,
+            "customer": order.customer,
+            "payment_method": order.payment_method,
+            "off_session": True,
+            "confirm": True,
+            # Else Stripe may ask for a page to send the client back to.
+            "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
+            "description": order.description,
+            "metadata": dict(order.metadata),
+        }
+        # One that was written down before charges said anything is asked for as it was.
+        if order.statement_suffix is not None:
+            wanted["statement_descriptor_suffix"] = order.statement_suffix
         with self._api.moving_money():
             try:
-                created = self._api.v1.payment_intents.create(
-                    {
-                        "amount": amount,
-                        "currency": order.currency,
-                        "customer": order.customer,
-                        "payment_method": order.payment_method,
-                        "off_session": True,
-                        "confirm": True,
-                        # Else Stripe may ask for a page to send the client back to.
-                        "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-                        "description": order.description,
-                        "metadata": dict(order.metadata),
-                    },
-                    {"idempotency_key": order.idempotency_key},
+                created = self._api.at(order.merchant).payment_intents.create(
+                    wanted, {"idempotency_key": order.idempotency_key}
                 )
             except stripe.CardError as error:
                 return _decline(error)
@@ -82,47 +86,51 @@ class StripeCards:
             try:
                 reports = self._attempted(order, {**since, "customer": order.customer})
             except stripe.InvalidRequestError as error:
-                if error.code != "resource_missing" or not self._is_deleted(order.customer):
+                if error.code != "resource_missing" or not self._is_deleted(order):
                     raise
                 # Of the payment, if there is one, nothing was deleted.
                 reports = self._attempted(order, since)
         # A key that Stripe forgot may have made a second one: that with the money counts.
         return min(reports, key=lambda report: list(CardStatus).index(report.status), default=None)
 
-    def _is_deleted(self, customer: str) -> bool:
+    def _is_deleted(self, order: CardCharge) -> bool:
         """Whether a customer was deleted; fails for one that this Stripe account never had."""
-        return "deleted" in self._api.v1.customers.retrieve(customer).to_dict()
+        return (
+            "deleted" in self._api.at(order.merchant).customers.retrieve(order.customer).to_dict()
+        )
 
     def _attempted(self, order: CardCharge, wanted: PaymentIntentListParams) -> list[CardReport]:
-        listed = self._api.v1.payment_intents.list(wanted)
+        listed = self._api.at(order.merchant).payment_intents.list(wanted)
         intents = (intent.to_dict() for intent in listed.auto_paging_iter())
         attempt = order.metadata["attempt"]
         return [
             _report(intent) for intent in intents if intent["metadata"].get("attempt") == attempt
         ]
 
-    def retrieve(self, payment_intent: str) -> CardReport:
+    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport:
         """How a payment stands; see ``CardGateway``."""
         with asking():
-            return _report(self._api.v1.payment_intents.retrieve(payment_intent).to_dict())
+            intents = self._api.at(merchant).payment_intents
+            return _report(intents.retrieve(payment_intent).to_dict())
 
-    def cancel(self, payment_intent: str) -> CardReport:
+    def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:
         """Give a payment up; see ``CardGateway``."""
         with asking():
+            intents = self._api.at(merchant).payment_intents
             try:
-                return _report(self._api.v1.payment_intents.cancel(payment_intent).to_dict())
+                return _report(intents.cancel(payment_intent).to_dict())
             except stripe.InvalidRequestError as error:
                 if error.code == "resource_missing":
                     raise ChargeRefused(error.code, said(error)) from error
                 if error.code != "payment_intent_unexpected_state":
                     raise
-        return self.retrieve(payment_intent)
+        return self.retrieve(payment_intent, merchant)
 
     def refund(self, order: CardRefund) -> RefundReport:
         """Give money back to where it came from; see ``CardGateway``."""
         amount = _sendable(order)
         with self._api.moving_money():
-            created = self._api.v1.refunds.create(
+            created = self._api.at(order.merchant).refunds.create(
                 {
                     "payment_intent": order.payment_intent,
                     "amount": amount,
@@ -136,7 +144,7 @@ class StripeCards:
         """How a refund stands, if there is one; see ``CardGateway``."""
         wanted = order.metadata["refund"]
         with asking():
-            listed = self._api.v1.refunds.list(
+            listed = self._api.at(order.merchant).refunds.list(
                 {"payment_intent": order.payment_intent, "limit": PAGE}
             )
             refunds = (refund.to_dict() for refund in listed.auto_paging_iter())
@@ -149,10 +157,10 @@ class StripeCards:
             reports, key=lambda report: list(RefundStatus).index(report.status), default=None
         )
 
-    def retrieve_refund(self, refund: str) -> RefundReport:
+    def retrieve_refund(self, refund: str, merchant: Merchant) -> RefundReport:
         """How a refund stands; see ``CardGateway``."""
         with asking():
-            return _refund(self._api.v1.refunds.retrieve(refund).to_dict())
+            return _refund(self._api.at(merchant).refunds.retrieve(refund).to_dict())
 
 
 def refund_report(refund: Mapping[str, Any]) -> RefundReport | None:
@@ -166,11 +174,18 @@ def refund_report(refund: Mapping[str, Any]) -> RefundReport | None:
     status = _REFUND_STATUSES.get(refund["status"])
     if status is None:
         return None
+    amount, currency = None, refund.get("currency")
+    if currency is not None:
+        # Of an amount that our minor units cannot hold we have sent none.
+        with suppress(InvalidInput):
+            amount = from_stripe(int(refund["amount"]), str(currency))
     return RefundReport(
         refund=str(refund["id"]),
         status=status,
         message=refund.get("failure_reason") if status is RefundStatus.FAILED else None,
         metadata=dict(refund.get("metadata") or {}),
+        amount=amount,
+        currency=currency,
     )
 
 

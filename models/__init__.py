@@ -4,13 +4,15 @@ from models.account import Account
 from models.api_key import ApiKey, Scope
 from models.auto_top_up import AutoTopUpSetting
 from models.base import Base
-from models.billing_method import BillingMethod
+from models.billing_method import BackupMethod, BillingMethod
 from models.billing_period import BillingPeriod
 from models.billing_run import BillingRun
+from models.card_setup import CardRole, CardSetup, SetupState
 from models.charge import Charge, ChargeState
 from models.client import Client
 from models.credit import CreditBalance, CreditEntry, CreditGrant, CreditGrantUse
 from models.credit_note import CreditNote
+from models.dispute import Dispute
 from models.idempotency_key import IdempotencyKey
 from models.invoice import Invoice, InvoiceLine, InvoiceTax
 from models.job import Job, JobAttempt
@@ -21,8 +23,11 @@ from models.payment import Payment, PaymentSource
 from models.payment_attempt import PaymentAttempt
 from models.process import Process
 from models.queue import Queue
+from models.reconciliation import Reconciliation, ReconciliationDifference
 from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
+from models.stripe_limit import StripeLane, StripeLimit, StripeTurn
+from models.stripe_merchant import StripeMerchant
 from models.tax_rate import TaxRateRow
 from models.webhook_event import WebhookEvent
 
@@ -30,10 +35,13 @@ __all__ = [
     "Account",
     "ApiKey",
     "AutoTopUpSetting",
+    "BackupMethod",
     "Base",
     "BillingMethod",
     "BillingPeriod",
     "BillingRun",
+    "CardRole",
+    "CardSetup",
     "Charge",
     "ChargeState",
     "Client",
@@ -42,6 +50,7 @@ __all__ = [
     "CreditGrant",
     "CreditGrantUse",
     "CreditNote",
+    "Dispute",
     "IdempotencyKey",
     "Invoice",
     "InvoiceLine",
@@ -57,10 +66,17 @@ __all__ = [
     "PaymentSource",
     "Process",
     "Queue",
+    "Reconciliation",
+    "ReconciliationDifference",
     "Refund",
     "Schedule",
     "ScheduleFire",
     "Scope",
+    "SetupState",
+    "StripeLane",
+    "StripeLimit",
+    "StripeMerchant",
+    "StripeTurn",
     "TaxRateRow",
     "WebhookEvent",
 ]

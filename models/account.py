@@ -4,10 +4,11 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, Uuid, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKeyConstraint, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.dates import DEFAULT_NET_DAYS, MAX_NET_DAYS, InvoiceDate
+from billing.disputes import DisputeLost
 from billing.dunning import DEFAULT_RETRY_DAYS, DunningFinal
 from billing.number_formats import CREDIT_NOTE_FORMAT, DEFAULT_FORMAT, NumberReset
 from billing.reviews import MAX_REVIEW_HOURS
@@ -20,19 +21,28 @@ class Account(Base):
     ``address`` is an object of text lines, frozen into each finalized invoice; ``tax_ids`` a
     list of texts; ``net_days`` whole days from issue to due; ``dunning_days`` the days from each
     declined try of a card to the next, and ``dunning_final`` what becomes of the invoice after the
-    last; ``notifications`` the mails that were switched, by kind.
+    last; ``notifications`` the mails that were switched, by kind. ``dispute_lost`` is what becomes of
+    an invoice whose payment was lost in a dispute.
     ``review_hours`` is NULL where a person finalizes the drafts of billing periods; ``tax_rates``
-    are ids of ``TaxRate``; up to ``books_closed_through`` nothing is posted any more.
+    are ids of ``TaxRate``; ``merchant_id`` is the Stripe account that is charged through, NULL for
+    the deployment's; up to ``books_closed_through`` nothing is posted any more.
     """
 
     __tablename__ = "accounts"
     __table_args__ = (
+        ForeignKeyConstraint(
+            ["id", "merchant_id"],
+            ["stripe_merchants.account_id", "stripe_merchants.id"],
+            # The two tables refer to each other.
+            use_alter=True,
+        ),
         CheckConstraint(is_currency(), name="currency"),
         CheckConstraint(f"net_days BETWEEN 0 AND {MAX_NET_DAYS}", name="net_days"),
         CheckConstraint(one_of("dunning_final", DunningFinal), name="dunning_final"),
         CheckConstraint(f"review_hours BETWEEN 0 AND {MAX_REVIEW_HOURS}", name="review_hours"),
         CheckConstraint(one_of("invoice_date", InvoiceDate), name="invoice_date"),
         CheckConstraint(one_of("number_reset", NumberReset), name="number_reset"),
+        CheckConstraint(one_of("dispute_lost", DisputeLost), name="dispute_lost"),
     )
 
     id: Mapped[PrimaryKey]
@@ -54,8 +64,10 @@ class Account(Base):
     credit_note_format: Mapped[str] = mapped_column(server_default=CREDIT_NOTE_FORMAT)
     number_reset: Mapped[str] = mapped_column(server_default=NumberReset.NEVER)
     void_makes_credit_note: Mapped[bool] = mapped_column(server_default="false")
+    dispute_lost: Mapped[str] = mapped_column(server_default=DisputeLost.REOPEN)
     billing_paused: Mapped[bool] = mapped_column(server_default="false")
     collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    merchant_id: Mapped[UUID | None]
     books_closed_through: Mapped[date | None]
     # When it was last set: the database notes it (trigger ``accounts_close_books``).
     books_closed_at: Mapped[datetime | None]

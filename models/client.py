@@ -41,6 +41,11 @@ class Client(Base):
     __table_args__ = (
         UniqueConstraint("account_id", "id"),  # Lets other rows prove they share the account.
         Index("uq_clients_external_ref", "account_id", "external_ref", unique=True),
+        Index(
+            "ix_clients_stripe_customer",
+            "stripe_customer",
+            postgresql_where="stripe_customer IS NOT NULL",
+        ),
         CheckConstraint(one_of("billing_cycle", BillingCycle), name="billing_cycle"),
         CheckConstraint(
             "anchor_day BETWEEN 1 AND 31 AND (billing_cycle <> 'weekly' OR anchor_day <= 7)",
@@ -80,6 +85,7 @@ class Client(Base):
     tax_exempt: Mapped[bool] = mapped_column(server_default="false")
     billing_paused: Mapped[bool] = mapped_column(server_default="false")
     collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    use_backup_card: Mapped[bool] = mapped_column(server_default="false")
     stripe_customer: Mapped[str | None]
     archived_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]

@@ -78,6 +78,7 @@ class CreditEntry(Base):
     grant_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_grants.id"))
     credit_note_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_notes.id"))
     refund_id: Mapped[UUID | None] = mapped_column(ForeignKey("refunds.id"))
+    dispute_id: Mapped[UUID | None] = mapped_column(ForeignKey("disputes.id"))
     note: Mapped[str | None]
     requested_by: Mapped[str]
     created_at: Mapped[CreatedAt]

@@ -54,7 +54,8 @@ class Invoice(Base):
     row (trigger ``invoices_locked``). ``credit_applied`` is signed: positive credit lowers what
     is due; a negative invoice carries its own total, which became credit. ``amount_credited`` is the
     sum of its credit notes, ``amount_refunded`` what was given back of it, ``amount_written_off``
-    what is given up and was not recovered. ``review_ends_at`` is when a draft of a billing period
+    what is given up and was not recovered; ``amount_lost`` of what was paid went in lost disputes, and
+    the invoice stays settled. ``review_ends_at`` is when a draft of a billing period
     is finalized by itself, NULL where a person does that. ``auto_collect`` says
     that it is charged without being asked, at ``next_attempt_at``; ``failures`` counts such tries
     that were declined since the last new card, ``attempt_count`` all tries. ``superseded`` are the
@@ -89,6 +90,7 @@ class Invoice(Base):
             "amount_credited >= 0 AND amount_refunded >= 0 AND amount_written_off >= 0",
             name="corrections",
         ),
+        CheckConstraint("amount_lost BETWEEN 0 AND GREATEST(amount_paid, 0)", name="amount_lost"),
         CheckConstraint(
             "(status = 'draft') = (number IS NULL) AND (status = 'draft') = (finalized_at IS NULL)"
             " AND (status = 'draft') = (issued_on IS NULL) AND (status = 'draft' OR due_on IS NOT NULL)"
@@ -149,6 +151,7 @@ class Invoice(Base):
     amount_credited: Mapped[MinorUnits] = mapped_column(server_default="0")
     amount_refunded: Mapped[MinorUnits] = mapped_column(server_default="0")
     amount_written_off: Mapped[MinorUnits] = mapped_column(server_default="0")
+    amount_lost: Mapped[MinorUnits] = mapped_column(server_default="0")
     amount_due: Mapped[MinorUnits] = mapped_column(Computed(AMOUNT_DUE, persisted=True))
     issued_on: Mapped[date | None]
     due_on: Mapped[date | None]

@@ -40,6 +40,7 @@ class LedgerEntry(Base):
         Index("uq_ledger_entries_credit_note_id", "credit_note_id", unique=True),
         # A refund is booked once, and once more if the bank gives it back.
         Index("uq_ledger_entries_refund_id_event", "refund_id", "event", unique=True),
+        Index("uq_ledger_entries_dispute_id_event", "dispute_id", "event", unique=True),
         Index("ix_ledger_entries_grant_id", "grant_id"),
         Index("ix_ledger_entries_account_id_effective_on", "account_id", "effective_on"),
         Index("ix_ledger_entries_account_id_id", "account_id", "id"),
@@ -56,6 +57,7 @@ class LedgerEntry(Base):
     credit_note_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_notes.id"))
     refund_id: Mapped[UUID | None] = mapped_column(ForeignKey("refunds.id"))
     grant_id: Mapped[UUID | None] = mapped_column(ForeignKey("credit_grants.id"))
+    dispute_id: Mapped[UUID | None] = mapped_column(ForeignKey("disputes.id"))
     event: Mapped[str]
     currency: Mapped[str]
     effective_on: Mapped[date]

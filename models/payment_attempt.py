@@ -42,9 +42,11 @@ class PaymentAttempt(Base):
 
     What the call needs is frozen here, so that asking again asks the same under the same
     ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a
-    day later. ``payment_method`` is Stripe's, as it was when the attempt was made. ``job_id`` made
-    the attempt: run again after a crash, that job goes on with it. ``told`` is what was said of a
-    deposit that is still to come.
+    day later. ``payment_method`` is Stripe's, as it was when the attempt was made; so are
+    ``card_brand`` and ``card_last4``, where they were known. ``job_id`` made the attempt: run again
+    after a crash, that job goes on with it. ``merchant_id`` is the Stripe account that it is made
+    at, NULL for the deployment's: all that concerns it is asked there. ``told`` is what was said of
+    a deposit that is still to come.
 
     One with ``checkout_expires_at`` is a page at Stripe, which the client can use until then: it
     names the card there, so none is known here. While it is open the attempt needs action, and
@@ -54,6 +56,10 @@ class PaymentAttempt(Base):
     __tablename__ = "payment_attempts"
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"]),
+        ForeignKeyConstraint(
+            ["account_id", "merchant_id"],
+            ["stripe_merchants.account_id", "stripe_merchants.id"],
+        ),
         # Of this client, and in this currency.
         ForeignKeyConstraint(
             ["client_id", "invoice_id", "currency"],
@@ -126,6 +132,10 @@ class PaymentAttempt(Base):
     currency: Mapped[str]
     customer: Mapped[str]
     payment_method: Mapped[str | None]
+    card_brand: Mapped[str | None]
+    card_last4: Mapped[str | None]
+    merchant_id: Mapped[UUID | None]
+    statement_suffix: Mapped[str | None]
     idempotency_key: Mapped[str]
     payment_intent: Mapped[str | None]
     checkout_session: Mapped[str | None]

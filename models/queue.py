@@ -6,6 +6,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
 
+PAUSED_FOR_OUTAGE = "breaker: Stripe is not reachable"
+"""In place of who paused: nobody did, and it ends by itself."""
+
 
 class Queue(Base):
     """A queue. Dispatching holds the row's lock, so a committed pause stops the next one."""

@@ -10,10 +10,13 @@ from cronsim import CronSim
 
 from tasks.audits import audit_books
 from tasks.billing_runs import start_due_runs
+from tasks.card_setups import settle_due_setups
 from tasks.due_collections import collect_due
 from tasks.expiring import expire_due_credit
+from tasks.expiring_cards import warn_of_expiring_cards
 from tasks.kinds import JobKind
 from tasks.pruning import prune
+from tasks.reconciling import reconcile_accounts
 from tasks.reviewing import finalize_due_reviews
 from tasks.top_ups import top_up_due
 
@@ -78,10 +81,29 @@ SCHEDULES = (
         description="Charge cards of clients whose credit is below its threshold",
     ),
     CronLine(
+        name="settle-card-pages",
+        cron="*/10 * * * *",
+        kind=settle_due_setups,
+        description="Ask after pages for cards that ended and were not told of",
+    ),
+    CronLine(
+        name="warn-of-expiring-cards",
+        cron="20 9 * * *",
+        kind=warn_of_expiring_cards,
+        description="Tell clients whose card expires within 30 days",
+    ),
+    CronLine(
         name="audit-books",
         cron="30 3 * * *",
         kind=audit_books,
         description="Prove that the books agree with the invoices",
+    ),
+    CronLine(
+        name="reconcile",
+        cron="10 4 * * *",
+        kind=reconcile_accounts,
+        takes_fire_at=True,
+        description="Compare payments and refunds with Stripe's own record",
     ),
     CronLine(
         name="prune",

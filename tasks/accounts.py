@@ -19,6 +19,7 @@ from models.client import clients_in_the_zone_of
 from tasks.automation import columns_of_account
 from tasks.closing import close_books
 from tasks.cycles import complete_chains, move_to_zone
+from tasks.merchants import charge_through
 from tasks.number_settings import NUMBER_SETTINGS, change_numbers
 from tasks.pauses import release_held
 from tasks.tax_rates import require_tax_rates
@@ -29,7 +30,7 @@ CHANGEABLE = frozenset(
         "name", "legal_name", "address", "tax_ids", "time_zone", "currency", "net_days",
         "auto_collect", "dunning_days", "dunning_final", "notifications", "tax_rates",
         "review_hours", "invoice_date", "paused", "books_closed_through",
-        "void_makes_credit_note",
+        "void_makes_credit_note", "dispute_lost",
     }
 )  # fmt: skip
 
@@ -64,18 +65,20 @@ def change_account(
     Of ``notifications`` and ``paused`` only the switches that are given change; a mail's given as
     None is the default again. What a pause has held is open again when it ends, but for clients
     that are paused themselves. ``review_hours`` are None where a person finalizes drafts.
-    ``NUMBER_SETTINGS`` are changed as by ``change_numbers``.
+    ``NUMBER_SETTINGS`` are changed as by ``change_numbers``, ``stripe_account`` as by
+    ``charge_through``.
 
     Raises:
         InvalidInput: A field's value is wrong.
         NotFound: There is no such account.
         RuleViolation: Its numbers cannot be changed so (``number_format_taken``,
-            ``number_series_used``).
+            ``number_series_used``), or another account has that ``stripe_account``
+            (``stripe_account_taken``).
     """
-    # NO KEY: a page that holds clients' locks still refers to the account.
-    account = session.get(Account, account_id, with_for_update={"key_share": True})
-    if account is None:
-        raise NotFound("account", str(account_id))
+    account = lock_account(session, account_id)
+    if "stripe_account" in changes:
+        charge_through(session, account, changes["stripe_account"])
+    changes = {name: value for name, value in changes.items() if name != "stripe_account"}
     numbers = {name: value for name, value in changes.items() if name in NUMBER_SETTINGS}
     changes = {name: value for name, value in changes.items() if name not in NUMBER_SETTINGS}
     changes = _checked_all(account.notifications, changes)
@@ -103,6 +106,19 @@ def change_account(
         release_held(session, account_id=account.id)
     # Last: all that gives numbers for this account waits from here to the commit.
     change_numbers(session, account, numbers, now=now)
+    return account
+
+
+def lock_account(session: Session, account_id: UUID) -> Account:
+    """An account whose settings nobody else changes meanwhile.
+
+    Raises:
+        NotFound: There is no such account.
+    """
+    # NO KEY: a page that holds clients' locks still refers to the account.
+    account = session.get(Account, account_id, with_for_update={"key_share": True})
+    if account is None:
+        raise NotFound("account", str(account_id))
     return account
 
 

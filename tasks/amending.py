@@ -29,6 +29,8 @@ from billing.texts import MAX_LONG
 from models import Account, Charge, Client, CreditNote, Invoice, InvoiceLine
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
+from models.refund import unsettled_refund_of
+from tasks.archiving import require_not_archived
 from tasks.charges import delete_charge, edit_charge, money_after
 from tasks.drafting import refresh_totals
 
@@ -60,7 +62,9 @@ def change_charge(
         NotFound: The account has no such charge.
         RuleViolation: The charge amends another (``edit_the_original``), its invoice is void
             (``charge_voided``), or what would change on a finalized invoice is not its price
-            (``charge_locked``).
+            (``charge_locked``); what it billed is credited already (``line_already_credited``) or
+            just being so (``refund_in_flight``); or it needs an amendment of a client that is
+            archived (``client_archived``).
     """
     try:
         edit_charge(session, account_id, charge_id, changes)
@@ -87,8 +91,8 @@ def remove_charge(
 
     Raises:
         NotFound: The account has no such charge.
-        RuleViolation: The charge amends another (``edit_the_original``), or its invoice is void
-            (``charge_voided``).
+        RuleViolation: The charge amends another (``edit_the_original``), its invoice is void
+            (``charge_voided``), or it cannot be amended, as in ``change_charge``.
     """
     try:
         delete_charge(session, account_id, charge_id)
@@ -138,6 +142,21 @@ def require_uncredited(session: Session, charge: Charge, invoice: Invoice) -> No
     if named is not None:
         raise RuleViolation(
             "line_already_credited", f"the charge's line was credited already, by {named}"
+        )
+
+
+def _require_no_note_under_way(session: Session, invoice: Invoice) -> None:
+    """Check that no money is on its way back whose note was agreed by what there was to credit.
+
+    Raises:
+        RuleViolation: Some is (``refund_in_flight``).
+    """
+    refund = session.scalars(unsettled_refund_of(invoice.id)).one_or_none()
+    if refund is not None and refund.makes_note:
+        raise RuleViolation(
+            "refund_in_flight",
+            f"a refund that makes a credit note of {invoice.number} is {refund.state}: wait until "
+            "it is settled",
         )
 
 
@@ -265,8 +284,8 @@ def _lock_amended(session: Session, account_id: UUID, charge_id: UUID) -> _Amend
 
     Raises:
         NotFound: The account has no such charge.
-        RuleViolation: Its invoice is void (``charge_voided``), or a credit note took its line back
-            (``line_already_credited``).
+        RuleViolation: Its invoice is void (``charge_voided``), a credit note took its line back
+            (``line_already_credited``), or one is about to be written (``refund_in_flight``).
     """
     # The refusal to edit the charge let go of its invoice: an amendment begins with the client.
     client_id = session.scalar(
@@ -279,6 +298,7 @@ def _lock_amended(session: Session, account_id: UUID, charge_id: UUID) -> _Amend
     invoice = session.get_one(Invoice, charge.invoice_id, populate_existing=True)
     require_billed(InvoiceStatus(invoice.status))
     require_uncredited(session, charge, invoice)
+    _require_no_note_under_way(session, invoice)
     return _Amended(
         charge,
         invoice,
@@ -398,10 +418,15 @@ def _take(session: Session, amended: _Amended, step: AmendmentStep | None) -> No
 
 
 def _open(session: Session, amended: _Amended, amount: int, now: datetime) -> Charge:
-    """An amendment of ``amount``, dated today on the client's calendar."""
+    """An amendment of ``amount``, dated today on the client's calendar.
+
+    Raises:
+        RuleViolation: The client is archived (``client_archived``).
+    """
     original = amended.charge
     account = session.get_one(Account, original.account_id)
     client = session.get_one(Client, original.client_id)
+    require_not_archived(client)
     description = f"Correction of {amended.invoice.number}: {original.description}"
     opened = Charge(
         account_id=original.account_id,

@@ -28,6 +28,7 @@ from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.job_states import retry_delay
 from billing.postings import LedgerEvent, postings_for_applying_credit
+from billing.statement_descriptors import statement_suffix
 from billing.unknown_outcomes import ask_by, next_ask
 from gateways.cards import (
     CardCharge,
@@ -40,13 +41,13 @@ from gateways.cards import (
 from gateways.checkout import CheckoutReport
 from models import (
     Account,
-    BillingMethod,
     Client,
     Invoice,
     PaymentAttempt,
     PaymentSource,
     Refund,
 )
+from models.billing_method import CardOfClient
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import attempt_for_update
@@ -59,10 +60,11 @@ from tasks.mailing import tell_payment_failed, tell_receipt
 from tasks.merchants import merchant_that_took
 from tasks.outcomes import Snooze
 from tasks.page_news import PageClosed, news_of
-from tasks.payments import Received, receive
+from tasks.payments import Received, flag_of_amount, receive
 from tasks.posting import Entry, post
 from tasks.refused_charges import Fault, fault_of
 from tasks.tried_cards import TriedCard
+from tasks.turns import MayAsk, hold_back, take_turn
 
 _log = structlog.get_logger(__name__)
 
@@ -103,7 +105,7 @@ def begin_attempt(
     session: Session,
     run: Run,
     invoice: Invoice,
-    method: BillingMethod,
+    method: CardOfClient,
     *,
     origin: Origin,
     ended: Ended,
@@ -130,12 +132,17 @@ def begin_attempt(
     if too_little:
         _carry(session, account, invoice, now=run.now, requested_by=run.requested_by)
         return ended(session, None)
+    turn = _turn(session, run, method, origin)
+    if isinstance(turn, Snooze):
+        return turn
     invoice.attempt_count += 1
     return _begin(
         session,
         run,
         method,
         ended,
+        turn,
+        statement_suffix=statement_suffix(account.name, invoice.number),
         invoice_id=invoice.id,
         ordinal=invoice.attempt_count,
         origin=origin,
@@ -147,34 +154,54 @@ def begin_attempt(
 def begin_credit_attempt(
     session: Session,
     run: Run,
-    method: BillingMethod,
+    method: CardOfClient,
     *,
     purpose: AttemptPurpose,
     amount: int,
     currency: str,
     ended: Ended,
     told: Mapping[str, Any] = MappingProxyType({}),
-) -> Call:
+) -> Step:
     """Write an attempt for credit down, in ``currency``'s minor units, and ask for it.
 
     The caller holds the client's lock, and knows that none for this purpose has no outcome yet,
     and that a card can be charged the amount. ``told`` is what was said of the money.
     """
+    origin = Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF
+    turn = _turn(session, run, method, origin)
+    if isinstance(turn, Snooze):
+        return turn
+    account = session.get_one(Account, method.account_id)
     return _begin(
         session,
         run,
         method,
         ended,
+        turn,
+        statement_suffix=statement_suffix(account.name, None),
         purpose=purpose,
-        origin=Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF,
+        origin=origin,
         amount=amount,
         currency=currency,
         told=dict(told),
     )
 
 
+def _turn(
+    session: Session, run: Run, of: CardOfClient | PaymentAttempt, origin: str
+) -> MayAsk | Snooze:
+    """A turn at the Stripe account of a card; people go before what is tried by itself."""
+    return take_turn(
+        session,
+        run,
+        merchant_id=of.merchant_id,
+        account_id=of.account_id,
+        is_bulk=origin == Origin.AUTOMATIC,
+    )
+
+
 def _begin(
-    session: Session, run: Run, method: BillingMethod, ended: Ended, **asked: object
+    session: Session, run: Run, method: CardOfClient, ended: Ended, turn: MayAsk, **asked: object
 ) -> Call:
     """Write an attempt down under a key of its own, before the card is touched; then ask."""
     attempt_id = session.scalars(select(func.uuid7())).one()
@@ -185,6 +212,9 @@ def _begin(
         job_id=run.job_id,
         customer=method.stripe_customer,
         payment_method=method.payment_method,
+        card_brand=method.brand,
+        card_last4=method.last4,
+        merchant_id=method.merchant_id,
         idempotency_key=f"duecourse-attempt-{attempt_id}",
         first_asked_at=run.now,
         next_ask_at=next_ask(0, run.now, run.now),
@@ -193,11 +223,11 @@ def _begin(
     )
     session.add(attempt)
     session.flush()
-    return ask_for(session, run, attempt, ended)
+    return _ask(session, run, attempt, ended, turn)
 
 
 def require_tries_left(
-    session: Session, invoice: Invoice, method: BillingMethod, *, now: datetime
+    session: Session, invoice: Invoice, method: CardOfClient, *, now: datetime
 ) -> None:
     """Check that the card networks allow another try of an invoice on this card.
 
@@ -222,11 +252,23 @@ def require_tries_left(
         )
 
 
-def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Call:
-    """Ask Stripe for an attempt under its key: the first time, or again. Hold its lock."""
+def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Step:
+    """Ask Stripe for an attempt again under its key, in a turn of its own. Hold its lock."""
+    turn = _turn(session, run, attempt, attempt.origin)
+    if isinstance(turn, Snooze):
+        return turn
+    return _ask(session, run, attempt, ended, turn)
+
+
+def _ask(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended, turn: MayAsk) -> Call:
     attempt.asks += 1
     order = order_of(session, attempt)
-    return Call(partial(charge, order), partial(record_answer, run, attempt.id, ended))
+
+    def ask(gateways: Gateways) -> Answer:
+        turn.wait()
+        return charge(order, gateways)
+
+    return Call(ask, partial(record_answer, run, attempt.id, ended))
 
 
 def is_to_ask_again(run: Run, attempt: PaymentAttempt) -> bool:
@@ -259,7 +301,7 @@ def withdraw(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) 
     def ask(gateways: Gateways) -> Answer:
         if page is not None:
             return answered(lambda: gateways.checkout.expire(page, merchant))
-        return answered(lambda: gateways.cards.cancel(intent))
+        return answered(lambda: gateways.cards.cancel(intent, merchant))
 
     return Call(ask, partial(_record_withdrawal, run, attempt.id, ended))
 
@@ -293,6 +335,8 @@ def order_of(session: Session, attempt: PaymentAttempt) -> CardCharge:
         description=description,
         metadata=metadata,
         sent_since=sent_at(attempt),
+        merchant=merchant_that_took(session, attempt),
+        statement_suffix=attempt.statement_suffix,
     )
 
 
@@ -335,6 +379,7 @@ def record_answer(
     match answer:
         case CardsUnavailable():
             attempt = lock_attempt(session, attempt_id)
+            hold_back(session, attempt.merchant_id, answer)
             if attempt.state in {AttemptState.PENDING, AttemptState.NEEDS_ACTION}:
                 # Nothing was done: the same again, whenever Stripe is back.
                 again = until_available(attempt, answer)
@@ -451,8 +496,9 @@ def settle_attempt(
         # is tried by itself.
         to = AttemptState.DECLINED
     try:
+        _require_its_currency(attempt, news)
         attempt.move(to, now, ask_at=now + ASK_AFTER_PROCESSING)
-    except RuleViolation:
+    except (RuleViolation, _OfAnotherCurrency):
         return attempt
     _note(attempt, news)
     settle = _Settlement if attempt.invoice_id is not None else CreditSettlement
@@ -506,6 +552,30 @@ def _note(attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
             attempt.decline_code, attempt.message = news.code, news.message
 
 
+class _OfAnotherCurrency(Exception):  # noqa: N818 - named as the fact it states
+    """News of money that no attempt asked for."""
+
+
+def _require_its_currency(
+    attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
+) -> None:
+    """Check that news is of what an attempt asked for, whoever says so.
+
+    Raises:
+        _OfAnotherCurrency: It tells of other money.
+    """
+    if not isinstance(news, CardReport) or news.currency == attempt.currency:
+        return
+    _log.error(
+        "payment in another currency than asked for",
+        attempt=str(attempt.id),
+        payment_intent=news.payment_intent,
+        currency=news.currency,
+        asked=attempt.currency,
+    )
+    raise _OfAnotherCurrency
+
+
 class _Settlement:
     """What follows from the news of an invoice's attempt, in the transaction with its locks."""
 
@@ -538,7 +608,8 @@ class _Settlement:
                 excess=CreditEntryKind.UNEXPECTED,
                 requested_by=self._requested_by,
                 attempt_id=self._attempt.id,
-                flagged=None if amount <= due else f"invoice_{self._invoice.status}",
+                flagged=flag_of_amount(self._attempt, amount)
+                or (None if amount <= due else f"invoice_{self._invoice.status}"),
             ),
             invoice=self._invoice,
             now=self._now,
@@ -552,19 +623,42 @@ class _Settlement:
         """The card refused: the next try follows the schedule, if any try can help."""
         self._attempt.decline_class = kind
         if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
-            self._invoice.failures += 1
-            self._invoice.next_attempt_at = (
-                self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
-            )
+            self._plan_next_try(kind)
             self._hold_the_rest()
         self._card.declined(kind)
+        goes_on = self._goes_on_with_backup(kind)
+        if goes_on:
+            self._invoice.next_attempt_at = self._now
         self._use_credit()
-        if self._decides_next_try and self._invoice.status == InvoiceStatus.OPEN:
+        if self._invoice.status != InvoiceStatus.OPEN:
+            return
+        if self._decides_next_try and not goes_on:
             self._tell()
             self._give_up_if_exhausted()
         elif self._attempt.is_page:
             # The client saw it taken: a bank debit came back days later.
             self._tell()
+
+    def _plan_next_try(self, kind: DeclineClass) -> None:
+        if self._card.is_backup:
+            # It is one more try beside the schedule, which had ended with the first card's.
+            self._invoice.next_attempt_at = None
+            return
+        self._invoice.failures += 1
+        self._invoice.next_attempt_at = (
+            self._try_after(self._invoice.failures) if kind == DeclineClass.SOFT else None
+        )
+
+    def _goes_on_with_backup(self, kind: DeclineClass) -> bool:
+        """Whether the client's second card is tried now: nothing has failed for good before that."""
+        backup = self._card.gives_way(kind)
+        if backup is None or self._invoice.status != InvoiceStatus.OPEN:
+            return False
+        try:
+            require_tries_left(self._session, self._invoice, backup, now=self._now)
+        except RuleViolation:
+            return False
+        return True
 
     def refuse(self, code: str) -> None:
         """Stripe did not even ask the card: whose fault that is decides what can help."""

@@ -38,7 +38,8 @@ CHECKS = {
                 WHERE taxes.invoice_id = invoices.id AND taxes.tax <> 0))::int
     """,
     # An entry's sides stand in this order: receivable, revenue, tax, credit, promotion, adjustment,
-    # stripe, outside, bad_debt. How much credit an invoice uses is for the rules of credit to say.
+    # stripe, outside, bad_debt, disputed, dispute_loss. How much credit an invoice uses is for the
+    # rules of credit to say.
     "entries_follow_the_postings_table": """
         SELECT entries.id::text,
                concat(event, ' of ', COALESCE(invoices.number, entries.payment_id::text, 'a balance'),
@@ -53,7 +54,9 @@ CHECKS = {
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'adjustment'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'stripe'), 0),
                        COALESCE(sum(amount) FILTER (WHERE ledger_account = 'outside'), 0),
-                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'bad_debt'), 0)
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'bad_debt'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'disputed'), 0),
+                       COALESCE(sum(amount) FILTER (WHERE ledger_account = 'dispute_loss'), 0)
                        ]::bigint[] AS posted
                   FROM ledger_entries AS entries LEFT JOIN ledger_postings ON entry_id = entries.id
                  WHERE entries.account_id = :account
@@ -66,6 +69,8 @@ CHECKS = {
            AND notes.invoice_id = entries.invoice_id
           LEFT JOIN refunds ON refunds.id = entries.refund_id
            AND refunds.client_id = entries.client_id AND refunds.currency = entries.currency
+          LEFT JOIN disputes ON disputes.id = entries.dispute_id
+           AND disputes.client_id = entries.client_id AND disputes.currency = entries.currency
          CROSS JOIN LATERAL (SELECT NULLIF(posted[4], 0) AS credit, NULLIF(posted[9], 0) AS lost,
                                     COALESCE(returned_to, destination) AS gone_to) AS moved
          CROSS JOIN LATERAL (SELECT
@@ -78,7 +83,8 @@ CHECKS = {
                                           LEAST(total, 0), 0, 0, 0, 0, 0]
                WHEN 'void' THEN ARRAY[credit_applied + amount_paid - amount_refunded - total,
                                       subtotal, invoices.tax,
-                                      amount_refunded - credit_applied - amount_paid, 0, 0, 0, 0, 0]
+                                      amount_lost + amount_refunded - credit_applied - amount_paid,
+                                      0, 0, 0, 0, 0]
                WHEN 'apply_credit' THEN ARRAY[-credit, 0, 0, credit, 0, 0, 0, 0, 0]
                WHEN 'carry' THEN ARRAY[-credit, 0, 0, abs(credit), 0, 0, 0, 0, 0]
                WHEN 'card_payment' THEN ARRAY[-applied, 0, 0, applied - payments.amount, 0, 0,
@@ -101,6 +107,15 @@ CHECKS = {
                WHEN 'refund_failed' THEN ARRAY[0, 0, 0, -refunds.amount, 0, 0, refunds.amount, 0, 0]
                WHEN 'write_off' THEN ARRAY[-abs(lost), 0, 0, 0, 0, 0, 0, 0, abs(lost)]
                WHEN 'recovery' THEN ARRAY[abs(lost), 0, 0, 0, 0, 0, 0, 0, -abs(lost)]
+               WHEN 'dispute_opened' THEN ARRAY[0, 0, 0, 0, 0, 0, -disputes.amount, 0, 0]
+               WHEN 'dispute_won' THEN ARRAY[0, 0, 0, 0, 0, 0, disputes.amount, 0, 0]
+               WHEN 'dispute_lost' THEN ARRAY[reopened, 0, 0, taken_back, 0, 0, 0, 0, 0]
+                END || CASE event
+               WHEN 'dispute_opened' THEN ARRAY[disputes.amount, 0]
+               WHEN 'dispute_won' THEN ARRAY[-disputes.amount, 0]
+               WHEN 'dispute_lost' THEN ARRAY[-disputes.amount, disputes.written_off]
+               WHEN 'void' THEN ARRAY[0, -amount_lost]
+               ELSE ARRAY[0, 0]
                 END AS wanted) AS table_of_postings
          WHERE posted IS DISTINCT FROM wanted
             OR event IN ('finalize', 'void', 'apply_credit', 'carry', 'credit_note', 'refund',
@@ -367,7 +382,7 @@ CHECKS = {
          WHERE invoices.account_id = :account
          GROUP BY invoices.id
         HAVING COALESCE(sum(amount), 0)
-               <> CASE status WHEN 'void' THEN amount_paid - amount_refunded ELSE 0 END
+               <> CASE status WHEN 'void' THEN amount_paid - amount_refunded - amount_lost ELSE 0 END
     """,
     "grants_are_part_of_their_balance": """
         SELECT client_id::text,
@@ -464,6 +479,7 @@ CHECKS = {
          WHERE account_id = :account AND remaining > 0
            AND expires_on < (:now ::timestamptz AT TIME ZONE 'UTC')::date - 1
     """,
+    # Off its balance before its card is asked; what the card refused is given back by itself.
     "credit_paid_out_equals_its_refunds": """
         SELECT refunds.id::text,
                concat('is ', state, ' for ', refunds.amount, ', of credit were paid out: ',
@@ -471,9 +487,9 @@ CHECKS = {
           FROM refunds LEFT JOIN credit_entries AS entries
             ON entries.client_id = refunds.client_id AND refund_id = refunds.id
            AND kind = 'paid_out'
-         WHERE account_id = :account AND refunds.payment_id IS NULL AND refunds.invoice_id IS NULL
+         WHERE account_id = :account AND refunds.invoice_id IS NULL
          GROUP BY refunds.id
-        HAVING COALESCE(-sum(entries.amount), 0) <> refunds.amount * (state = 'succeeded')::int
+        HAVING COALESCE(-sum(entries.amount), 0) <> refunds.amount
     """,
     "amounts_paid_equal_their_payments": """
         SELECT invoices.id::text,
@@ -518,7 +534,10 @@ CHECKS = {
          WHERE attempts.account_id = :account
          GROUP BY attempts.id
         HAVING count(payments.id) <> (state = 'succeeded')::int
-            OR bool_or((payments.invoice_id, payments.client_id, payments.currency, payments.amount)
+            OR bool_or((payments.invoice_id, payments.client_id, payments.currency,
+                        -- What came is what counts; it is flagged where it is not what was asked.
+                        CASE flagged WHEN 'another_amount' THEN attempts.amount
+                                     ELSE payments.amount END)
                        IS DISTINCT FROM
                        (attempts.invoice_id, attempts.client_id, attempts.currency, attempts.amount))
                AND state = 'succeeded'
@@ -592,7 +611,16 @@ CHECKS = {
                       COALESCE(stopped_for, 'nothing'))
           FROM invoices LEFT JOIN billing_methods USING (client_id)
          WHERE invoices.account_id = :account AND next_attempt_at IS NOT NULL
-           AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL)
+           AND (status <> 'open' OR NOT auto_collect OR stopped_for IS NOT NULL
+                AND NOT EXISTS (SELECT FROM backup_methods AS backups
+                                  JOIN clients ON clients.id = backups.client_id
+                                 WHERE backups.client_id = invoices.client_id
+                                   AND clients.use_backup_card AND backups.stopped_for IS NULL))
+    """,
+    "a_clients_second_card_is_another_one": """
+        SELECT client_id::text, concat('both its cards are ', card.payment_method)
+          FROM billing_methods AS card JOIN backup_methods AS backup USING (client_id)
+         WHERE card.account_id = :account AND card.payment_method = backup.payment_method
     """,
     "amounts_credited_equal_their_notes": """
         SELECT invoices.id::text,
@@ -608,7 +636,8 @@ CHECKS = {
     "amounts_refunded_equal_what_went_back": """
         SELECT invoices.id::text,
                concat(number, ' says ', amount_refunded, ', its notes returned ',
-                      COALESCE(noted, 0), ', and without a note went back ', COALESCE(sent, 0))
+                      COALESCE(noted, 0), ', and without a note went back ', COALESCE(sent, 0),
+                      ', and in disputes ', COALESCE(reopened, 0))
           FROM invoices
           LEFT JOIN (SELECT invoice_id, sum(returned) AS noted
                        FROM credit_notes WHERE account_id = :account GROUP BY invoice_id) AS notes
@@ -617,8 +646,64 @@ CHECKS = {
                        FROM refunds WHERE account_id = :account AND NOT makes_note
                         AND succeeded_at IS NOT NULL GROUP BY invoice_id) AS refunds
             ON refunds.invoice_id = invoices.id
+          LEFT JOIN (SELECT invoice_id, sum(reopened) AS reopened
+                       FROM disputes WHERE account_id = :account GROUP BY invoice_id) AS disputes
+            ON disputes.invoice_id = invoices.id
          WHERE account_id = :account
-           AND COALESCE(noted, 0) + COALESCE(sent, 0) <> amount_refunded
+           AND COALESCE(noted, 0) + COALESCE(sent, 0) + COALESCE(reopened, 0) <> amount_refunded
+    """,
+    "amounts_lost_equal_their_disputes": """
+        SELECT invoices.id::text,
+               concat(number, ' says ', amount_lost, ', lost in its disputes were ',
+                      COALESCE(sum(written_off), 0))
+          FROM invoices LEFT JOIN disputes ON disputes.invoice_id = invoices.id
+         WHERE invoices.account_id = :account
+         GROUP BY invoices.id HAVING COALESCE(sum(written_off), 0) <> amount_lost
+    """,
+    # Whoever wins, it was open before.
+    "disputes_are_posted_as_they_stand": """
+        SELECT disputes.id::text,
+               concat('is ', state, ', and was opened ', opened, ' times, won ', won, ', lost ', lost)
+          FROM disputes CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE event = 'dispute_opened') AS opened,
+                      count(*) FILTER (WHERE event = 'dispute_won') AS won,
+                      count(*) FILTER (WHERE event = 'dispute_lost') AS lost
+                 FROM ledger_entries AS entries WHERE dispute_id = disputes.id) AS booked
+         WHERE account_id = :account
+           AND (opened, won, lost) <> ((state IN ('open', 'won', 'lost'))::int,
+                                       (state = 'won')::int, (state = 'lost')::int)
+    """,
+    "disputed_money_is_that_of_open_disputes": """
+        SELECT COALESCE(disputes.id, booked.dispute_id, :account)::text,
+               concat('is ', COALESCE(state, 'no dispute'), ' of ', disputes.amount,
+                      ', in the books are ', COALESCE(booked.amount, 0), ' ',
+                      COALESCE(disputes.currency, booked.currency))
+          FROM (SELECT * FROM disputes WHERE account_id = :account) AS disputes
+          FULL JOIN (
+               SELECT dispute_id, entries.currency, sum(amount) AS amount
+                 FROM ledger_entries AS entries JOIN ledger_postings ON entry_id = entries.id
+                WHERE entries.account_id = :account AND ledger_account = 'disputed'
+                GROUP BY dispute_id, entries.currency) AS booked ON booked.dispute_id = disputes.id
+         WHERE COALESCE(disputes.amount * (state = 'open')::int, 0) <> COALESCE(booked.amount, 0)
+    """,
+    "what_disputes_take_back_is_credit": """
+        SELECT disputes.id::text,
+               concat('took back ', taken_back, ', of credit were taken ',
+                      COALESCE(-sum(entries.amount), 0))
+          FROM disputes LEFT JOIN credit_entries AS entries
+            ON entries.client_id = disputes.client_id AND dispute_id = disputes.id
+           AND kind = 'dispute'
+         WHERE account_id = :account
+         GROUP BY disputes.id HAVING COALESCE(-sum(entries.amount), 0) <> taken_back
+    """,
+    "disputed_cards_are_not_tried": """
+        SELECT disputes.id::text, 'is open, and its card is charged by itself'
+          FROM disputes JOIN payments ON payments.id = payment_id
+          JOIN payment_attempts AS attempts ON attempts.id = attempt_id
+          JOIN billing_methods AS cards ON cards.client_id = disputes.client_id
+           AND cards.payment_method = attempts.payment_method
+         WHERE disputes.account_id = :account AND disputes.state = 'open'
+           AND stopped_for IS NULL
     """,
     "credit_notes_are_posted_once": """
         SELECT notes.id::text, concat(number, ' has ', count(entries.id), ' entries')
@@ -682,7 +767,7 @@ CHECKS = {
     "refunds_stay_within_their_payments": """
         SELECT payments.id::text,
                concat('paid ', applied, ' of ', payments.amount, ', refunded are ', of_invoice,
-                      ', at the card ', at_card)
+                      ', at the card ', at_card, ', lost in disputes ', lost)
           FROM payments CROSS JOIN LATERAL (
                SELECT COALESCE(sum(amount) FILTER (
                           WHERE refunds.invoice_id IS NOT NULL
@@ -690,11 +775,16 @@ CHECKS = {
                       COALESCE(sum(amount) FILTER (
                           WHERE destination = 'card' AND state <> 'failed'), 0) AS at_card,
                       COALESCE(bool_or(refunds.invoice_id <> payments.invoice_id
+                                       OR (refunds.client_id, refunds.currency)
+                                          <> (payments.client_id, payments.currency)
                                        OR destination = 'card' AND source <> 'card'), false)
                       AS is_anothers
                  FROM refunds WHERE payment_id = payments.id) AS given_back
+         CROSS JOIN LATERAL (
+               SELECT COALESCE(sum(reopened + written_off), 0) AS lost
+                 FROM disputes WHERE payment_id = payments.id) AS disputed
          WHERE account_id = :account
-           AND (of_invoice > applied OR at_card > payments.amount OR is_anothers)
+           AND (of_invoice + lost > applied OR at_card > payments.amount OR is_anothers)
     """,
     "refunds_are_answered_in_time": """
         SELECT id::text,
@@ -723,18 +813,20 @@ CHECKS = {
                   AND jobs.state NOT IN ('succeeded', 'skipped', 'cancelled', 'dead')
                   AND args ->> 'mail_id' = mails.id::text)
     """,
-    # A run does not tell again of what was paid before its end: that had a receipt. What was reviewed
-    # is told of when it is finalized, without the run. Runs from before
-    # there were mails told nobody: the first mail's id, by time like all ids, tells them apart.
+    # A run does not tell again of what was paid before its end: that had a receipt, also where the
+    # money was given back since. What was reviewed is told of when it is finalized, without the
+    # run. Runs from before there were mails told nobody: the first mail's id, by time like all ids,
+    # tells them apart.
     "runs_tell_of_their_invoices": """
         SELECT id::text, concat(number, ' was billed by run ', run_id, ' and is on none of its mails')
           FROM (SELECT invoices.id, number, run_id, total, status,
-                       COALESCE(by_run OR by_review OR status = 'paid' AND amount_paid > 0, false)
-                       AS is_told,
+                       COALESCE(by_run OR by_review OR status = 'paid' AND amount_paid > 0
+                                OR by_receipt AND amount_refunded > 0, false) AS is_told,
                        bool_or(by_run) OVER (PARTITION BY run_id) AS run_tells
                   FROM invoices JOIN billing_runs AS runs ON runs.id = run_id
                   LEFT JOIN (SELECT invoice_id, bool_or(subject_key LIKE 'run:%') AS by_run,
-                                    bool_or(subject_key LIKE 'review:%') AS by_review
+                                    bool_or(subject_key LIKE 'review:%') AS by_review,
+                                    bool_or(subject_key LIKE 'payment:%') AS by_receipt
                                FROM mails CROSS JOIN unnest(invoice_ids) AS listed (invoice_id)
                               WHERE account_id = :account GROUP BY invoice_id) AS told
                     ON told.invoice_id = invoices.id

@@ -1,24 +1,17 @@
-"""Clients' settings of automatic top-ups: setting them, and looking at once where credit was spent."""
+"""Clients' settings of automatic top-ups: setting them, and asking for one where credit was spent."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput
 from billing.top_ups import AutoTopUp, TopUpTries, auto_top_up
 from models import AutoTopUpSetting, Client
-from tasks.enqueueing import enqueue_for_each
-from tasks.kinds import JobKind
 
 _FIELDS = frozenset({"threshold", "target", "currency"})
 
-_BELOW = text("""
-SELECT settings.account_id, settings.client_id
-  FROM auto_top_ups AS settings LEFT JOIN credit_balances USING (client_id, currency)
- WHERE settings.client_id = ANY(:clients) AND NOT is_off AND COALESCE(balance, 0) < threshold
-""")
+_ASKED_FOR = "top_ups_asked_for"
 
 
 def checked_auto_top_up(value: object) -> AutoTopUp | None:
@@ -43,7 +36,7 @@ def set_auto_top_up(session: Session, client: Client, wanted: AutoTopUp | None) 
     """Have a client's credit topped up like this from now on, or no more. Hold the client's lock.
 
     Another setting begins anew. The same again changes nothing, but where declines had switched
-    it off: it is on again. Call ``wake_top_ups`` for what it may ask for at once.
+    it off: it is on again. Call ``wake_top_ups`` for what it may want at once.
     """
     kept = session.get(AutoTopUpSetting, client.id)
     if wanted is None:
@@ -64,30 +57,17 @@ def begin_anew(session: Session, client_id: UUID) -> None:
         session.flush()
 
 
-def wake_top_ups(session: Session, client_ids: Sequence[UUID], *, requested_by: str) -> None:
-    """Top up those of these clients whose credit is too low, without waiting for the next sweep."""
-    below = session.execute(_BELOW, {"clients": list(client_ids)}).all()
-    start_top_ups(session, [(one.account_id, one.client_id) for one in below], requested_by)
+def ask_for_top_ups(session: Session, client_ids: Sequence[UUID], *, requested_by: str) -> None:
+    """Have a top-up of these clients started at the end of this transaction, if it is time.
+
+    At the end since jobs come last of all that is locked, and since what is spent first may be
+    paid in later. Whoever runs the work does it (``tasks.top_ups.start_asked_for``).
+    """
+    asked: dict[UUID, str] = session.info.setdefault(_ASKED_FOR, {})
+    asked |= dict.fromkeys(client_ids, requested_by)
 
 
-def start_top_ups(
-    session: Session, clients: Sequence[tuple[UUID, UUID]], requested_by: str
-) -> None:
-    """Enqueue one job for each account and client; it looks again at what is to be done."""
-    if not clients:
-        return
-    enqueue_for_each(
-        session,
-        _top_up_client(),
-        [(account_id, {"client_id": client_id}) for account_id, client_id in clients],
-        requested_by=requested_by,
-        unique_key=lambda arguments: f"top_up:{arguments['client_id']}",
-    )
-
-
-def _top_up_client() -> JobKind:
-    # A top-up ends in credit that is spent, and that may ask for the next one: either needs the
-    # other.
-    from tasks.top_ups import top_up_client  # noqa: PLC0415
-
-    return top_up_client
+def asked_for(session: Session) -> Mapping[UUID, str]:
+    """The clients that were asked for in this transaction since the last call, and by whom."""
+    asked: dict[UUID, str] = session.info.pop(_ASKED_FOR, {})
+    return asked

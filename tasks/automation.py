@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from billing.dates import InvoiceDate
+from billing.disputes import DisputeLost
 from billing.errors import InvalidInput
 from billing.reviews import require_review_hours
 
@@ -23,6 +24,8 @@ def columns_of_account(changes: dict[str, Any]) -> dict[str, Any]:
         require_review_hours(changes["review_hours"])
     if "invoice_date" in changes and changes["invoice_date"] not in list(InvoiceDate):
         raise InvalidInput("invoice_date", f"must be one of {', '.join(InvoiceDate)}")
+    if "dispute_lost" in changes and changes["dispute_lost"] not in list(DisputeLost):
+        raise InvalidInput("dispute_lost", f"must be one of {', '.join(DisputeLost)}")
     return _with_pauses(changes)
 
 

@@ -39,7 +39,7 @@ def write_off(session: Session, account: Account, invoice: Invoice, *, now: date
 
 
 def recover(session: Session, invoice: Invoice, amount: int, *, effective_on: date) -> None:
-    """Book ``amount`` of what was written off as owed again, if any: it is paid or voided now.
+    """Book ``amount`` of what was written off as owed again, if any: it is paid, credited or voided now.
 
     The caller has lowered ``amount_written_off`` by it.
     """

@@ -10,6 +10,7 @@ from gateways.cards import CardGateway
 from gateways.checkout import CheckoutGateway
 from gateways.documents import DocumentRenderer
 from gateways.mail import MailGateway
+from gateways.payment_records import PaymentRecords
 from gateways.saved_cards import SavedCardsGateway
 from tasks.links import Links
 from tasks.outcomes import Outcome
@@ -22,7 +23,9 @@ class GatewayMissing(Exception):  # noqa: N818 - named as the fact it states
 class Gateways:
     """The outside world, as far as this process was given access to it.
 
-    ``mail_sender`` is the address that mails come from.
+    ``mail_sender`` is the address that mails come from; ``stripe_rate`` how often a second each
+    Stripe account may be asked by all processes together, any if ``None``; ``is_stripe_reachable``
+    asks whether Stripe answers at all.
     """
 
     def __init__(
@@ -31,17 +34,23 @@ class Gateways:
         cards: CardGateway | None = None,
         checkout: CheckoutGateway | None = None,
         saved_cards: SavedCardsGateway | None = None,
+        payment_records: PaymentRecords | None = None,
         links: Links | None = None,
         mail: MailGateway | None = None,
         mail_sender: str = "",
         documents: DocumentRenderer | None = None,
+        stripe_rate: float | None = None,
+        is_stripe_reachable: Callable[[], bool] | None = None,
     ) -> None:
         self._cards = cards
         self._checkout = checkout
         self._saved_cards = saved_cards
+        self._payment_records = payment_records
         self._links = links
         self._mail = mail
         self.mail_sender = mail_sender
+        self.stripe_rate = stripe_rate
+        self.is_stripe_reachable = is_stripe_reachable
         self._documents = documents
 
     @property
@@ -64,6 +73,13 @@ class Gateways:
         if self._saved_cards is None:
             raise GatewayMissing("saved cards: only a worker that serves `payments` has them")
         return self._saved_cards
+
+    @property
+    def payment_records(self) -> PaymentRecords:
+        """What the vendor has on record."""
+        if self._payment_records is None:
+            raise GatewayMissing("records: only a worker that serves `payments` has them")
+        return self._payment_records
 
     @property
     def links(self) -> Links:

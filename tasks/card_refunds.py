@@ -23,8 +23,10 @@ from tasks.attempts import until_available
 from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
-from tasks.outcomes import Done, Outcome, Skip
+from tasks.merchants import merchant_that_took
+from tasks.outcomes import Done, NotYet, Outcome, Skip, Snooze
 from tasks.refunds import lock_refund, settle_refund
+from tasks.turns import MayAsk, hold_back, take_turn
 
 Answer = RefundReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
 
@@ -36,7 +38,13 @@ def refund_to_card(session: Session, run: Run, refund: Refund) -> Call:
 
     The caller holds the client's lock and the invoice's, and knows that the payment's card can
     be sent so much. Where the refund is of no invoice, its credit is off the balance already.
+
+    Raises:
+        NotYet: There is no turn at its Stripe account: nothing of it is to be kept.
     """
+    turn = _turn(session, run, refund)
+    if isinstance(turn, Snooze):
+        raise NotYet(turn.after)
     refund.id = session.scalars(select(func.uuid7())).one()
     refund.idempotency_key = f"duecourse-refund-{refund.id}"
     refund.first_asked_at = run.now
@@ -44,7 +52,7 @@ def refund_to_card(session: Session, run: Run, refund: Refund) -> Call:
     refund.asks = 0
     session.add(refund)
     session.flush()
-    return _ask(session, run, refund)
+    return _ask(session, run, refund, turn)
 
 
 def go_on_with_refund(session: Session, run: Run, of: Select[UUID]) -> Step | None:
@@ -65,7 +73,8 @@ def go_on_with_refund(session: Session, run: Run, of: Select[UUID]) -> Step | No
     # After a day only `resolve_refund` asks, which then sends nothing: a key that Stripe forgot
     # would refund again.
     if refund.state == RefundState.PENDING and ask_by(_sent_at(refund), run.now) == "key":
-        return _ask(session, run, refund)
+        turn = _turn(session, run, refund)
+        return turn if isinstance(turn, Snooze) else _ask(session, run, refund, turn)
     return _outcome(refund)
 
 
@@ -91,27 +100,49 @@ def resolve_refund(run: Run, session: Session, refund_id: UUID) -> Step:
     if refund.state not in UNSETTLED_REFUNDS:
         return Skip("refund_settled", f"the refund is {refund.state}")
     since = _sent_at(refund)
+    turn = _turn(session, run, refund)
+    if isinstance(turn, Snooze):
+        return turn
     refund.asks += 1
     refund.next_ask_at = next_ask(0, run.now, since)
     order = _order_of(session, refund)
     record = partial(_record_resolved, run, refund_id)
     if refund.state == RefundState.PROCESSING and refund.stripe_refund is not None:
-        known = refund.stripe_refund
+        known, merchant = refund.stripe_refund, order.merchant
         return Call(
-            lambda gateways: _answered(lambda: gateways.cards.retrieve_refund(known)), record
+            lambda gateways: _answered(lambda: gateways.cards.retrieve_refund(known, merchant)),
+            record,
         )
     if ask_by(since, run.now) == "key":
-        return Call(partial(_ask_by_key, order), record)
+        return Call(partial(_ask_by_key, order, turn), record)
     return Call(partial(_look_up, order), record)
 
 
-def _ask(session: Session, run: Run, refund: Refund) -> Call:
+def _ask(session: Session, run: Run, refund: Refund, turn: MayAsk) -> Call:
     refund.asks += 1
     order = _order_of(session, refund)
-    return Call(
-        lambda gateways: _answered(lambda: gateways.cards.refund(order)),
-        partial(_record, run, refund.id),
+
+    def ask(gateways: Gateways) -> Answer:
+        turn.wait()
+        return _answered(lambda: gateways.cards.refund(order))
+
+    return Call(ask, partial(_record, run, refund.id))
+
+
+def _turn(session: Session, run: Run, refund: Refund) -> MayAsk | Snooze:
+    """A turn at the Stripe account that took the payment."""
+    return take_turn(
+        session,
+        run,
+        merchant_id=_attempt_refunded(session, refund).merchant_id,
+        account_id=refund.account_id,
+        is_bulk=False,
     )
+
+
+def _attempt_refunded(session: Session, refund: Refund) -> PaymentAttempt:
+    payment = session.get_one(Payment, refund.payment_id)
+    return session.get_one(PaymentAttempt, payment.attempt_id)
 
 
 def _sent_at(refund: Refund) -> datetime:
@@ -121,8 +152,7 @@ def _sent_at(refund: Refund) -> datetime:
 
 def _order_of(session: Session, refund: Refund) -> CardRefund:
     """What Stripe is asked for: the same every time, or its key would refuse it."""
-    payment = session.get_one(Payment, refund.payment_id)
-    attempt = session.get_one(PaymentAttempt, payment.attempt_id)
+    attempt = _attempt_refunded(session, refund)
     about = {
         "account": refund.account_id,
         "client": refund.client_id,
@@ -135,6 +165,7 @@ def _order_of(session: Session, refund: Refund) -> CardRefund:
         currency=refund.currency,
         idempotency_key=str(refund.idempotency_key),
         metadata={name: str(one) for name, one in about.items() if one is not None},
+        merchant=merchant_that_took(session, attempt),
     )
 
 
@@ -146,8 +177,9 @@ def _answered(ask: Callable[[], RefundReport]) -> Answer:
         return answer
 
 
-def _ask_by_key(order: CardRefund, gateways: Gateways) -> Answer | None:
+def _ask_by_key(order: CardRefund, turn: MayAsk, gateways: Gateways) -> Answer | None:
     """Send it again under its key; where that replays a failure of Stripe's, look it up."""
+    turn.wait()
     answer = _answered(lambda: gateways.cards.refund(order))
     if not isinstance(answer, ChargeOutcomeUnknown):
         return answer
@@ -166,6 +198,7 @@ def _record(run: Run, refund_id: UUID, session: Session, answer: Answer) -> Step
     match answer:
         case CardsUnavailable():
             refund = lock_refund(session, refund_id)
+            hold_back(session, _attempt_refunded(session, refund).merchant_id, answer)
             if refund.state == RefundState.PENDING:
                 # Nothing was done: the same again, whenever Stripe is back.
                 again = until_available(refund, answer)
@@ -186,6 +219,7 @@ def _record_resolved(run: Run, refund_id: UUID, session: Session, answer: Answer
     refund = lock_refund(session, refund_id)
     if refund.state in UNSETTLED_REFUNDS:
         if isinstance(answer, CardsUnavailable):
+            hold_back(session, _attempt_refunded(session, refund).merchant_id, answer)
             # Nothing was asked: the next time that is set for asking may be a day away.
             return until_available(refund, answer)
         if isinstance(answer, ChargeOutcomeUnknown):

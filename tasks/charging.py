@@ -21,6 +21,7 @@ from tasks.attempts import (
 from tasks.calls import Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
+from tasks.merchants import card_of, why_no_card
 from tasks.outcomes import Done, Skip
 from tasks.withdrawing import lock_invoice, require_no_payment_in_flight
 
@@ -58,11 +59,11 @@ def require_billing_method(session: Session, client_id: UUID) -> BillingMethod:
     """The client's card.
 
     Raises:
-        RuleViolation: It has none (``no_billing_method``).
+        RuleViolation: It has none, or one of another Stripe account (``no_billing_method``).
     """
-    method = session.get(BillingMethod, client_id)
+    method = card_of(session, client_id)
     if method is None:
-        raise RuleViolation("no_billing_method", "the client has no card: set its billing method")
+        raise RuleViolation("no_billing_method", why_no_card(session, client_id))
     return method
 
 

@@ -22,6 +22,7 @@ from tasks.accounts import switches_after
 from tasks.archiving import with_archiving
 from tasks.auto_top_ups import checked_auto_top_up, set_auto_top_up
 from tasks.automation import columns_of_client
+from tasks.card_changes import stop_waiting_for_backup
 from tasks.cycles import (
     complete_chains,
     forget_periods,
@@ -65,6 +66,7 @@ class NewClient:
     billing_cycle: BillingCycle = BillingCycle.MANUAL
     anchor_day: int = 1
     billing_starts_on: date | None = None
+    use_backup_card: bool = False
     auto_top_up: Mapping[str, Any] | None = None
 
 
@@ -163,6 +165,8 @@ def change_client(
         retax_drafts(session, Client.id == client.id)
     if changes.get("billing_paused") is False:
         release_held(session, client_id=client.id)
+    if changes.get("use_backup_card") is False:
+        stop_waiting_for_backup(session, client.id)
     return client
 
 
@@ -220,7 +224,9 @@ def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - one of several typ
             raise InvalidInput("anchor_day", "must be 1 to 31")
         case "net_days", int() if not 0 <= value <= MAX_NET_DAYS:
             raise InvalidInput("net_days", f"must be 0 to {MAX_NET_DAYS} days")
-        case "auto_collect" | "tax_exempt", _ if not isinstance(value, bool | None):
+        case "auto_collect" | "tax_exempt" | "use_backup_card", _ if not isinstance(
+            value, bool | None
+        ):
             raise InvalidInput(name, "must be true or false")
         case "tax_ids" | "tax_rates", _ if name == "tax_ids" or value is not None:
             return list(value or [])

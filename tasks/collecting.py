@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from billing.collection import UNSETTLED, AttemptState, Origin
 from billing.errors import NotFound, RuleViolation
 from models import Account, BillingMethod, BillingRun, Client, Invoice, PaymentAttempt
+from models.billing_method import CardOfClient
 from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
@@ -28,8 +29,9 @@ from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.merchants import card_of
 from tasks.outcomes import Done
-from tasks.tried_cards import stop_tries
+from tasks.tried_cards import backup_to_try, stop_tries
 
 MAX_FOUND_AT_ONCE = 10_000
 
@@ -125,11 +127,12 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
 def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, Any]]) -> Step:
     """Charge one invoice, once nothing of an earlier try is in the way."""
     client_id = invoice.client_id
-    method = session.get(BillingMethod, client_id, with_for_update=True)
-    if method is None or method.stopped_for is not None:
+    card = card_of(session, client_id, lock=True)
+    method = _to_be_charged(session, invoice, card)
+    if method is None:
         # No try without a card, and none is used up.
         stop_tries(session, client_id)
-        return Done({"attempts": done, "stopped": _why_not(method)})
+        return Done({"attempts": done, "stopped": _why_not(card)})
     waiting = session.scalars(open_attempts_of([invoice.id])).one_or_none()
     try:
         if waiting is not None:
@@ -150,6 +153,28 @@ def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, A
         return go_on(partial(_collect_next, run, client_id, [*done, told]))
 
 
+def _to_be_charged(
+    session: Session, invoice: Invoice, card: BillingMethod | None
+) -> CardOfClient | None:
+    """The card to try an invoice on: the second one where the first has just refused it."""
+    if card is None or card.stopped_for is None:
+        return card
+    refused_by = session.scalar(
+        select(PaymentAttempt.payment_method)
+        .where(
+            PaymentAttempt.invoice_id == invoice.id,
+            PaymentAttempt.origin == Origin.AUTOMATIC,
+            PaymentAttempt.state == AttemptState.DECLINED,
+            # What Stripe refused without asking the card was no try of it.
+            PaymentAttempt.decline_class.is_not(None),
+        )
+        .order_by(PaymentAttempt.id.desc())
+        .limit(1)
+    )
+    is_next = refused_by == card.payment_method
+    return backup_to_try(session, invoice.client_id) if is_next else None
+
+
 def _ended(
     run: Run,
     client_id: UUID,
@@ -162,9 +187,16 @@ def _ended(
         # Carried: a client may have hundreds that are too small for a card.
         return go_on(partial(_collect_next, run, client_id, done))
     told = [*done, as_result(attempt)]
-    if attempt.state == AttemptState.SUCCEEDED:
+    is_refused = attempt.state == AttemptState.DECLINED
+    if attempt.state == AttemptState.SUCCEEDED or (is_refused and _is_due(session, run, attempt)):
         return _collect_next(run, client_id, told, session)
     return Done({"attempts": told})
+
+
+def _is_due(session: Session, run: Run, attempt: PaymentAttempt) -> bool:
+    """Whether an invoice is to be tried again at once: on the client's second card."""
+    invoice = session.get_one(Invoice, attempt.invoice_id)
+    return invoice.next_attempt_at is not None and invoice.next_attempt_at <= run.now
 
 
 def _withdrawn(

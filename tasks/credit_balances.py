@@ -31,7 +31,7 @@ from models import Account, CreditBalance, Invoice
 from models.credit import balances_for_update
 from models.payment_attempt import is_open_for
 from models.refund import is_being_refunded
-from tasks.auto_top_ups import wake_top_ups
+from tasks.auto_top_ups import ask_for_top_ups
 from tasks.grants import Spending, empty_grants, expired_grants, may_expire, spend_grants
 from tasks.page_closing import close_pages_for_credit
 from tasks.posting import Entry, post
@@ -52,6 +52,7 @@ class CreditMove:
     credit_note_id: UUID | None = None
     refund_id: UUID | None = None
     grant_id: UUID | None = None
+    dispute_id: UUID | None = None
     note: str | None = None
 
 
@@ -73,9 +74,10 @@ WITH moves AS (
     SELECT * FROM unnest(:accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
                          :kinds ::text[], :amounts ::bigint[], :invoices ::uuid[],
                          :payments ::uuid[], :credit_notes ::uuid[], :refunds ::uuid[],
-                         :grants ::uuid[], :notes ::text[], :requesters ::text[])
+                         :grants ::uuid[], :disputes ::uuid[], :notes ::text[],
+                         :requesters ::text[])
         AS moves (account_id, client_id, currency, kind, amount, invoice_id, payment_id,
-                  credit_note_id, refund_id, grant_id, note, requested_by)
+                  credit_note_id, refund_id, grant_id, dispute_id, note, requested_by)
 ), balances AS (
     INSERT INTO credit_balances (account_id, client_id, currency, balance)
     SELECT account_id, client_id, currency, sum(amount) FROM moves
@@ -85,9 +87,9 @@ WITH moves AS (
     RETURNING client_id, currency, balance
 ), entries AS (
     INSERT INTO credit_entries (client_id, currency, kind, amount, invoice_id, payment_id,
-                                credit_note_id, refund_id, grant_id, note, requested_by)
+                                credit_note_id, refund_id, grant_id, dispute_id, note, requested_by)
     SELECT client_id, currency, kind, amount, invoice_id, payment_id, credit_note_id, refund_id,
-           grant_id, note, requested_by
+           grant_id, dispute_id, note, requested_by
       FROM moves JOIN balances USING (client_id, currency)
 )
 SELECT id, client_id, currency, remaining, expires_on, balance
@@ -134,6 +136,7 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
             "credit_notes": [move.credit_note_id for move in moves],
             "refunds": [move.refund_id for move in moves],
             "grants": [move.grant_id for move in moves],
+            "disputes": [move.dispute_id for move in moves],
             "notes": [move.note for move in moves],
             "requesters": [move.requested_by for move in moves],
         },
@@ -142,7 +145,7 @@ def move_credit(session: Session, moves: Sequence[CreditMove]) -> None:
         spend_grants(session, grants, [_spending(move) for move in moves if _spends(move)])
     spenders = sorted({move.client_id for move in moves if move.amount < 0})
     if spenders:
-        wake_top_ups(session, spenders, requested_by=moves[0].requested_by)
+        ask_for_top_ups(session, spenders, requested_by=moves[0].requested_by)
 
 
 def _spends(move: CreditMove) -> bool:

@@ -13,12 +13,13 @@ from billing.credit import CreditEntryKind
 from billing.credit_notes import CreditedInvoice, Destination, Settlement
 from billing.cycles import local_date
 from billing.errors import InvalidInput
-from billing.invoice_states import InvoiceEvent, InvoiceStatus
+from billing.invoice_states import InvoiceEvent
 from billing.number_formats import DocumentType
 from billing.postings import LedgerAccount, LedgerEvent, postings_for_credit_note
 from billing.tax import TaxedLine
 from models import Account, CreditNote, Invoice, InvoiceLine
-from tasks.amending import lowered_by_amendments, require_lines_unamended
+from tasks.amending import left_of, lowered_by_amendments, require_lines_unamended
+from tasks.bad_debt import recover
 from tasks.credit_balances import CreditMove, apply_credit, balance_of
 from tasks.credit_returns import return_credit
 from tasks.numbering import number_documents
@@ -63,13 +64,7 @@ def note_asked_for(
     so_far = credited_so_far(session, invoice.id)
     if amount is not None:
         note = rules.note_of_amount(so_far, amount)
-        most = so_far.left - lowered_by_amendments(session, invoice)
-        if amount > most:
-            raise InvalidInput(
-                "amount",
-                f"must be at most {max(most, 0):,}: amendments of its charges take back the rest",
-                code="amount_exceeds_invoice",
-            )
+        require_not_amended_away(session, invoice, amount)
         return note
     charges = [line.charge_id for line in _lines(session, invoice.id)]
     named = set(lines or ())
@@ -79,6 +74,21 @@ def note_asked_for(
     return rules.note_of_lines(
         so_far, {position for position, charge in enumerate(charges) if charge in named}
     )
+
+
+def require_not_amended_away(session: Session, invoice: Invoice, amount: int) -> None:
+    """Check that a note may take so much of what notes and amendments have left of an invoice.
+
+    Raises:
+        InvalidInput: It may not (``amount_exceeds_invoice``).
+    """
+    most = left_of(invoice) - lowered_by_amendments(session, invoice)
+    if amount > most:
+        raise InvalidInput(
+            "amount",
+            f"must be at most {max(most, 0):,}: amendments of its charges take back the rest",
+            code="amount_exceeds_invoice",
+        )
 
 
 def note_agreed(
@@ -119,10 +129,13 @@ def write_note(
     if to_credit:
         # Locked before the series, as everywhere.
         balance_of(session, invoice.client_id, invoice.currency)
-    settles = settlement.lowers_due > 0 and settlement.lowers_due == invoice.amount_due
+    settles = settlement.lowers_due > 0 and settlement.lowers_due == invoice.outstanding
+    # A note lowers a debt, so what was given up of it is one again first.
+    recovered = min(settlement.lowers_due, invoice.amount_written_off)
     invoice.amount_credited += note.amount
     invoice.amount_refunded += settlement.returned
-    if settles and invoice.status == InvoiceStatus.OPEN:
+    invoice.amount_written_off -= recovered
+    if settles:
         invoice.apply(InvoiceEvent.PAY, now)
     session.flush()
     written = _number(
@@ -140,6 +153,7 @@ def write_note(
         ),
         now=now,
     )
+    recover(session, invoice, recovered, effective_on=written.issued_on)
     post(
         session,
         LedgerEvent.CREDIT_NOTE,
@@ -219,7 +233,8 @@ def _give_credit(
     requested_by: str,
 ) -> None:
     # Money first: what was granted stays so, with its date, and is never money afterwards.
-    money = invoice.amount_paid - (invoice.amount_refunded - written.returned)
+    refunded_before = invoice.amount_refunded - written.returned
+    money = invoice.amount_paid - refunded_before - invoice.amount_lost
     return_credit(
         session,
         account,

@@ -13,10 +13,10 @@ from billing.declines import DeclineClass
 from billing.postings import LedgerEvent
 from billing.top_ups import TopUpTries, after_decline, is_told
 from models import Account, AutoTopUpSetting, Client, PaymentAttempt, PaymentSource
-from tasks.auto_top_ups import wake_top_ups
+from tasks.auto_top_ups import ask_for_top_ups
 from tasks.credit_balances import balance_of
 from tasks.mailing import tell_payment_failed, tell_receipt
-from tasks.payments import Received, receive
+from tasks.payments import Received, flag_of_amount, receive
 from tasks.refused_charges import Fault, fault_of
 from tasks.tried_cards import TriedCard
 
@@ -63,6 +63,7 @@ class CreditSettlement:
                 attempt_id=self._attempt.id,
                 reference=told.get("reference"),
                 note=told.get("note"),
+                flagged=flag_of_amount(self._attempt, amount),
                 applies_credit=told.get("apply", True),
             ),
             invoice=None,
@@ -146,4 +147,4 @@ class CreditSettlement:
         self._session.flush()
         if self._setting is not None and self._setting.tries != TopUpTries():
             return
-        wake_top_ups(self._session, [self._client.id], requested_by=self._requested_by)
+        ask_for_top_ups(self._session, [self._client.id], requested_by=self._requested_by)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from psycopg.types.json import Json
 from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
@@ -32,7 +32,7 @@ from tasks.numbering import number_documents
 from tasks.outcomes import Done, Outcome
 from tasks.period_outcomes import settle_period
 from tasks.posting import Entry, post
-from tasks.taxing import TaxedDraft, freeze_taxes, taxed_drafts
+from tasks.taxing import TaxedDraft, TaxedLines, freeze_taxes, taxed_drafts
 
 _LOCK = text("""
 SELECT invoices.id, invoices.client_id, invoices.currency, invoices.status, invoices.subtotal,
@@ -70,10 +70,11 @@ INSERT INTO invoice_lines (invoice_id, position, charge_id, charged_on, descript
 SELECT charges.invoice_id,
        row_number() OVER (PARTITION BY charges.invoice_id ORDER BY charged_on, charges.id),
        charges.id, charged_on, description, quantity, unit_price, amount,
-       COALESCE(taxed.net, amount), COALESCE(taxed.tax, 0), COALESCE(taxed.taxes, '{}')
+       COALESCE(taxed.net, amount), COALESCE(taxed.tax, 0), COALESCE(taxed.taxes ::jsonb, '{}')
   FROM invoices
   JOIN charges ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
-  LEFT JOIN unnest(:charges ::uuid[], :nets ::bigint[], :sums ::bigint[], :taxes ::jsonb[])
+  LEFT JOIN ROWS FROM (unnest(:charges ::uuid[], :nets ::bigint[], :sums ::bigint[]),
+                       json_array_elements(:taxes ::json))
        AS taxed (charge_id, net, tax, taxes) ON taxed.charge_id = charges.id
  WHERE invoices.id = ANY(:ids)
 """)
@@ -207,20 +208,23 @@ def finalize_invoices(
 def _freeze_lines(
     session: Session, finals: Sequence[_Final], taxed: Mapping[UUID, TaxedDraft]
 ) -> None:
-    lines = [line for draft in taxed.values() for line in draft.lines.items()]
+    lines = [lines for draft in taxed.values() for lines in draft.lines]
     session.execute(
         _FREEZE_LINES,
         {
             "ids": [final.id for final in finals],
-            "charges": [charge_id for charge_id, _ in lines],
-            "nets": [line.net for _, line in lines],
-            "sums": [sum(line.taxes.values()) for _, line in lines],
-            "taxes": [
-                Json({str(rate_id): tax for rate_id, tax in line.taxes.items()})
-                for _, line in lines
-            ],
+            "charges": [charge_id for some in lines for charge_id in some.charge_ids],
+            "nets": [net for some in lines for net in some.nets],
+            "sums": [tax for some in lines for tax in some.sums],
+            "taxes": f"[{','.join(chain.from_iterable(map(_taxes_as_json, lines)))}]",
         },
     )
+
+
+def _taxes_as_json(lines: TaxedLines) -> Iterator[str]:
+    """Each line's tax by its rate. There may be very many, so that the json module is too slow."""
+    template = "{" + ", ".join(f'"{rate_id}": %d' for rate_id in lines.taxes) + "}"
+    return (template % taxes for taxes in zip(*lines.taxes.values(), strict=True))
 
 
 def _use_credit(

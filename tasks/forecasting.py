@@ -164,6 +164,8 @@ def _charged_by_themselves(
         and not one.client.is_collection_paused(account)
     }
     cards = select(BillingMethod.client_id).where(
-        BillingMethod.client_id.in_(wanted), BillingMethod.stopped_for.is_(None)
+        BillingMethod.client_id.in_(wanted),
+        BillingMethod.stopped_for.is_(None),
+        BillingMethod.merchant_id.is_not_distinct_from(account.merchant_id),
     )
     return set(session.scalars(cards))

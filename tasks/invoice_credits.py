@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 import billing.credit_notes as rules
@@ -13,12 +13,14 @@ from models import Account, Invoice, Payment, PaymentSource
 from tasks.calls import Step
 from tasks.card_refunds import go_on_with_refund, refund_to_card
 from tasks.credit_notes import note_asked_for, positions_of, write_note
+from tasks.handing_over import hand_over
 from tasks.kinds import Run, job
 from tasks.outcomes import Done
 from tasks.refunds import (
     Asked,
     Returnable,
     card_payment_for,
+    disputed,
     give_back_outside,
     new_refund,
     returnables,
@@ -26,7 +28,7 @@ from tasks.refunds import (
 from tasks.withdrawing import lock_invoice, require_no_payment_in_flight, withdraw_first
 
 
-@job(queue="payments", subject="invoice")
+@job(queue="billing", subject="invoice")
 def credit_invoice(
     run: Run,
     session: Session,
@@ -39,14 +41,62 @@ def credit_invoice(
 ) -> Step:
     """Credit an invoice by an amount, or by the lines of some charges.
 
-    What is over goes ``to`` credit, outside, or to the one card payment that can carry it; the
-    note is written when that has succeeded.
+    What is over goes ``to`` credit or outside. To a card, which other workers can ask Stripe for,
+    ``credit_invoice_to_card`` does it.
     """
-    goes_on = go_on_with_refund(
-        session, run, select(Payment.id).where(Payment.invoice_id == invoice_id)
+    if to != Destination.CARD:
+        return _credit(run, session, invoice_id, to=to, amount=amount, lines=lines, reason=reason)
+    # The last release did this in one kind: a refund that such a job wrote down is its own.
+    return go_on_with_refund(session, run, _payments_of(invoice_id)) or hand_over(
+        session,
+        run,
+        credit_invoice_to_card,
+        invoice_id=invoice_id,
+        amount=amount,
+        lines=lines,
+        reason=reason,
     )
-    if goes_on is not None:
-        return goes_on
+
+
+@job(queue="payments", subject="invoice")
+def credit_invoice_to_card(
+    run: Run,
+    session: Session,
+    *,
+    invoice_id: UUID,
+    amount: int | None = None,
+    lines: list[UUID] | None = None,
+    reason: str | None = None,
+) -> Step:
+    """Credit an invoice, and send what is over to the one card payment that can carry it.
+
+    The note is written when that has succeeded.
+    """
+    return go_on_with_refund(session, run, _payments_of(invoice_id)) or _credit(
+        run,
+        session,
+        invoice_id,
+        to=Destination.CARD,
+        amount=amount,
+        lines=lines,
+        reason=reason,
+    )
+
+
+def _payments_of(invoice_id: UUID) -> Select[UUID]:
+    return select(Payment.id).where(Payment.invoice_id == invoice_id)
+
+
+def _credit(
+    run: Run,
+    session: Session,
+    invoice_id: UUID,
+    *,
+    to: Destination,
+    amount: int | None,
+    lines: list[UUID] | None,
+    reason: str | None,
+) -> Step:
     invoice = lock_invoice(session, run, invoice_id)
     require_creditable(InvoiceStatus(invoice.status))
     require_no_payment_in_flight(session, invoice_id)
@@ -106,13 +156,16 @@ def require_note(
         InvalidInput: It is more than is left of the invoice (``amount_exceeds_invoice``) or may go
             there (``amount_exceeds_paid``), or not what a note can be of.
         RuleViolation: Nothing is left to credit (``nothing_to_credit``), or of a line
-            (``line_already_credited``).
+            (``line_already_credited``); or what is over would go back of a payment that is disputed
+            (``payment_disputed``).
     """
     note = note_asked_for(session, invoice, amount, lines)
     payments = returnables(session, invoice.id)
+    if to == Destination.OUTSIDE and note.amount > invoice.amount_due:
+        _require_undisputed(payments, note.amount - invoice.amount_due)
     settlement = settle_note(
         note.amount,
-        due=invoice.amount_due,
+        due=invoice.outstanding,
         paid_by_card=sum(one.left for one in payments if _is_by_card(one.payment)),
         paid_outside=sum(one.left for one in payments if not _is_by_card(one.payment)),
         to=to,
@@ -120,6 +173,13 @@ def require_note(
     if to == Destination.CARD and settlement.returned:
         card_payment_for(payments, settlement.returned)
     return note, settlement, payments
+
+
+def _require_undisputed(payments: list[Returnable], returned: int) -> None:
+    """Check that what goes back outside can go back of payments that are not disputed."""
+    left = sum(one.left for one in payments)
+    if left >= returned > left - sum(one.left for one in payments if one.is_disputed):
+        raise disputed()
 
 
 def _is_by_card(payment: Payment) -> bool:

@@ -29,6 +29,7 @@ class Run:
     """What a job's function may know of the run it is in.
 
     ``now`` is when the run began, by the database's clock; it is the only clock the work asks.
+    ``stripe_rate`` is how often a second each Stripe account may be asked; ``None`` for any.
     """
 
     job_id: UUID
@@ -36,6 +37,7 @@ class Run:
     attempt: int
     now: datetime
     requested_by: str
+    stripe_rate: float | None = None
 
 
 class Body(Protocol):

@@ -220,6 +220,33 @@ def payment_failed(
     )
 
 
+def card_expiring(
+    *,
+    account: str,
+    client: str,
+    links: LetterLinks,
+    card: str,
+    good_until: str,
+    has_expired: bool,
+) -> Letter:
+    """For a card that will soon be too old, or is.
+
+    Args:
+        card: "Visa ending in 4242".
+        good_until: Its last day: "31 August 2030".
+        has_expired: That day is past.
+    """
+    return _letter(
+        MailKind.CARD_EXPIRING,
+        account,
+        client,
+        links=links,
+        card=one_line(card),
+        good_until=good_until,
+        has_expired=has_expired,
+    )
+
+
 def authentication_needed(
     *,
     account: str,

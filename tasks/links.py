@@ -36,6 +36,10 @@ class Links:
         """A client's own page: its invoices, credit and cards."""
         return f"{self._public_url}/p/{self._portals.dumps(client_id.hex)}"
 
+    def portal(self, token: str) -> str:
+        """The address of a client's own page, by the token of a link to it."""
+        return f"{self._public_url}/p/{token}"
+
     def invoice_of(self, token: str) -> UUID:
         """The invoice that the token of a link is for.
 

@@ -17,6 +17,7 @@ from billing.invoice_states import InvoiceStatus
 from billing.mails import MailKind, MailState, switched_on
 from models import Account, BillingMethod, Client, Invoice, Mail, Payment, PaymentAttempt
 from tasks.enqueueing import enqueue_for_each
+from tasks.merchants import card_of
 from tasks.sending import send_mail
 
 SWITCHED_OFF, NO_EMAIL, PAUSED = "switched_off", "no_email", "paused"
@@ -216,7 +217,7 @@ def card_charged_by_itself(
     session: Session, account: Account, client: Client
 ) -> BillingMethod | None:
     """The card that pays without being asked; ``None`` while collection is paused."""
-    return None if client.is_collection_paused(account) else session.get(BillingMethod, client.id)
+    return None if client.is_collection_paused(account) else card_of(session, client.id)
 
 
 def tell_receipt(

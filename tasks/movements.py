@@ -1,8 +1,8 @@
 """What moved what clients owe and have in hand: one query over all documents that do."""
 
-# Every document is read from its own row, and only what has none of its own, a write-off or the
-# settling of a refund, from the books. Days are those of ``:zone``; ``turn`` orders what was recorded
-# at one moment.
+# Every document is read from its own row, and only what has none of its own, a write-off, an expiry
+# or the settling of a refund or a dispute, from the books. Days are those of ``:zone``; ``turn``
+# orders what was recorded at one moment.
 _MOVEMENTS = """
 WITH mine AS (
     SELECT * FROM invoices WHERE {whose} AND status <> 'draft'
@@ -18,14 +18,21 @@ WITH mine AS (
       FROM credit_entries AS entries JOIN mine ON mine.id = invoice_id
      WHERE kind IN ('applied', 'carried')
     UNION ALL
-    -- Granted, corrected, expired. All else came with a document that is listed itself.
+    -- Granted, corrected. All else is listed with its document, or from the books.
     SELECT client_id, currency, (created_at AT TIME ZONE :zone)::date, 'credit',
            COALESCE(note, kind), NULL, 0, amount, created_at, 2, id
       FROM credit_entries
      WHERE {whose}
        AND kind NOT IN ('applied', 'carried', 'returned', 'settled', 'negative_invoice', 'deposit',
                         'overpayment', 'unexpected', 'credit_note', 'refund', 'refund_failed',
-                        'paid_out')
+                        'paid_out', 'expired', 'dispute')
+    UNION ALL
+    -- A grant ends on its date, however late that is written down.
+    SELECT client_id, entries.currency, effective_on, 'credit', 'expired', NULL, 0, -amount,
+           posted_at, 2, entries.id
+      FROM (SELECT * FROM ledger_entries WHERE {whose} AND event = 'expiry') AS entries
+      JOIN ledger_postings ON entry_id = entries.id
+     WHERE ledger_account = 'credit'
     UNION ALL
     SELECT client_id, currency, paid_on, 'payment', COALESCE(reference, method, source), invoice_id,
            -applied, amount - applied, created_at, 3, id
@@ -53,6 +60,14 @@ WITH mine AS (
       JOIN ledger_entries AS entries ON refund_id = refunds.id
       LEFT JOIN mine ON mine.id = refunds.invoice_id
      WHERE event IN ('refund', 'refund_failed', 'credit_refund')
+    UNION ALL
+    -- What the bank took back for good: of an invoice, of credit, or of both.
+    SELECT disputes.client_id, disputes.currency, effective_on, 'refund',
+           COALESCE(mine.number, reason), CASE WHEN reopened > 0 THEN mine.id END, reopened,
+           -taken_back, posted_at, 5, entries.id
+      FROM (SELECT * FROM disputes WHERE {whose} AND reopened + taken_back > 0) AS disputes
+      JOIN ledger_entries AS entries ON dispute_id = disputes.id AND event = 'dispute_lost'
+      LEFT JOIN mine ON mine.id = disputes.invoice_id
     UNION ALL
     SELECT mine.client_id, mine.currency, effective_on, 'write_off', number, mine.id, amount,
            0, posted_at, 6, entries.id

@@ -9,6 +9,7 @@ from billing.errors import NotFound, RuleViolation
 from models import Job, Queue, Schedule, job_ledger
 from models.database import database_now
 from models.job_ledger import DeadJobs, Enqueued
+from models.queue import PAUSED_FOR_OUTAGE
 from tasks.catalogue import KINDS
 from tasks.enqueueing import enqueue
 
@@ -16,11 +17,13 @@ from tasks.enqueueing import enqueue
 def pause_queue(session: Session, name: str, by: str) -> Queue:
     """Start no more jobs of a queue; those that run end as usual. Pausing twice changes nothing.
 
+    What was paused for an outage is paused by a person from then on, and does not end by itself.
+
     Raises:
         NotFound: There is no such queue.
     """
     queue = _queue(session, name)
-    if queue.paused_at is None:
+    if queue.paused_at is None or queue.paused_by == PAUSED_FOR_OUTAGE:
         queue.paused_at, queue.paused_by = database_now(session), by
     session.flush()
     return queue

@@ -51,6 +51,14 @@ class Fail:
     reason: str
 
 
+class NotYet(Exception):  # noqa: N818 - named as the fact it states
+    """Nothing that this run did is kept: run again ``after`` a while. Uses up no attempt."""
+
+    def __init__(self, after: timedelta) -> None:
+        super().__init__(f"not for another {after}")
+        self.after = after
+
+
 Outcome = Done | Skip | Snooze | AwaitChildren | Retry | Fail
 
 

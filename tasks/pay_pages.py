@@ -158,6 +158,7 @@ def _begin(run: Run, session: Session, invoice: Invoice, customer: str) -> Call:
         amount=invoice.outstanding,
         currency=invoice.currency,
         customer=customer,
+        merchant_id=session.get_one(Account, invoice.account_id).merchant_id,
         idempotency_key=f"duecourse-attempt-{attempt_id}",
         first_asked_at=run.now,
         next_ask_at=next_ask(0, run.now, run.now),

@@ -2,23 +2,33 @@
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from billing.credit_notes import Destination, require_creditable
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
-from billing.refunds import RefundState
+from billing.refunds import RefundState, require_debt_may_be_back
 from models import Account, Invoice, Payment, PaymentSource
 from tasks.calls import Step
 from tasks.card_refunds import as_result, go_on_with_refund, refund_to_card
+from tasks.credit_notes import require_not_amended_away
+from tasks.handing_over import hand_over
 from tasks.kinds import Run, job
 from tasks.outcomes import Done
-from tasks.refunds import Asked, Returnable, kept_of, new_refund, returnables, take_effect
+from tasks.refunds import (
+    Asked,
+    Returnable,
+    disputed,
+    kept_of,
+    new_refund,
+    returnables,
+    take_effect,
+)
 from tasks.withdrawing import lock_invoice, require_no_payment_in_flight, withdraw_first
 
 
-@job(queue="payments", subject="payment")
+@job(queue="billing", subject="payment")
 def refund_payment(
     run: Run,
     session: Session,
@@ -29,17 +39,78 @@ def refund_payment(
     reason: str | None = None,
     credit_note: bool = True,
 ) -> Step:
-    """Give a payment back, or a part: as credit, outside, or to the card that it came by."""
-    goes_on = go_on_with_refund(session, run, select(Payment.id).where(Payment.id == payment_id))
-    if goes_on is not None:
-        return goes_on
+    """Give a payment back, or a part: as credit or outside.
+
+    To the card that it came by, which other workers can ask Stripe for,
+    ``refund_payment_to_card`` does it.
+    """
+    if to != Destination.CARD:
+        return _refund(
+            run,
+            session,
+            payment_id,
+            to=to,
+            amount=amount,
+            reason=reason,
+            credit_note=credit_note,
+        )
+    # The last release did this in one kind: a refund that such a job wrote down is its own.
+    return go_on_with_refund(session, run, _itself(payment_id)) or hand_over(
+        session,
+        run,
+        refund_payment_to_card,
+        payment_id=payment_id,
+        amount=amount,
+        reason=reason,
+        credit_note=credit_note,
+    )
+
+
+@job(queue="payments", subject="payment")
+def refund_payment_to_card(
+    run: Run,
+    session: Session,
+    *,
+    payment_id: UUID,
+    amount: int | None = None,
+    reason: str | None = None,
+    credit_note: bool = True,
+) -> Step:
+    """Give a payment back, or a part, to the card that it came by."""
+    return go_on_with_refund(session, run, _itself(payment_id)) or _refund(
+        run,
+        session,
+        payment_id,
+        to=Destination.CARD,
+        amount=amount,
+        reason=reason,
+        credit_note=credit_note,
+    )
+
+
+def _itself(payment_id: UUID) -> Select[UUID]:
+    return select(Payment.id).where(Payment.id == payment_id)
+
+
+def _refund(
+    run: Run,
+    session: Session,
+    payment_id: UUID,
+    *,
+    to: Destination,
+    amount: int | None,
+    reason: str | None,
+    credit_note: bool,
+) -> Step:
     payment = session.scalar(
         select(Payment).where(Payment.id == payment_id, Payment.account_id == run.account_id)
     )
     if payment is None:
         raise NotFound("payment", str(payment_id))
     invoice = lock_invoice(session, run, invoice_paid_by(payment))
-    refunded = require_refundable(session, payment, invoice, to=to, amount=amount)
+    refunded = require_refundable(
+        session, payment, invoice, to=to, amount=amount, credit_note=credit_note
+    )
     waits = withdraw_first(session, run, invoice)
     if waits is not None:
         return waits
@@ -77,27 +148,37 @@ def invoice_paid_by(payment: Payment) -> UUID:
 
 
 def require_refundable(
-    session: Session, payment: Payment, invoice: Invoice, *, to: Destination, amount: int | None
+    session: Session,
+    payment: Payment,
+    invoice: Invoice,
+    *,
+    to: Destination,
+    amount: int | None,
+    credit_note: bool,
 ) -> int:
     """What of a payment is to be given back: ``amount``, or all that was not yet.
 
     Raises:
-        InvalidInput: It is more than that (``amount_exceeds_paid``), or is to go to a card and did
-            not come by one.
-        RuleViolation: The invoice is neither open nor paid (``invoice_not_open``), money of it is
-            under way (``payment_in_flight``, ``refund_in_flight``), or all was given back
-            (``nothing_to_refund``).
+        InvalidInput: It is more than that (``amount_exceeds_paid``), or than a note may take of
+            what amendments left (``amount_exceeds_invoice``); or it is to go to a card and did not
+            come by one.
+        RuleViolation: The invoice is void, or uncollectible and there would be no note
+            (``invoice_not_open``); money of it is under way (``payment_in_flight``,
+            ``refund_in_flight``), the bank has the payment (``payment_disputed``), or all was
+            given back (``nothing_to_refund``).
     """
     require_creditable(InvoiceStatus(invoice.status))
+    if not credit_note:
+        require_debt_may_be_back(InvoiceStatus(invoice.status))
     require_no_payment_in_flight(session, invoice.id)
     if to == Destination.CARD and payment.source != PaymentSource.CARD:
         raise InvalidInput("to", "must be credit or outside: this payment came by no card")
     if amount is not None and amount <= 0:
         raise InvalidInput("amount", "must be above zero")
-    [left] = [
-        _left(one, to) for one in returnables(session, invoice.id) if one.payment.id == payment.id
-    ]
-    most = min(left, kept_of(invoice))
+    [returnable] = [one for one in returnables(session, invoice.id) if one.payment.id == payment.id]
+    if returnable.is_disputed:
+        raise disputed()
+    most = min(_left(returnable, to), kept_of(invoice))
     if most <= 0:
         raise RuleViolation("nothing_to_refund", "all of this payment was given back already")
     if amount is not None and amount > most:
@@ -106,7 +187,10 @@ def require_refundable(
             f"must be at most the {most:,} minor units that were not given back yet",
             code="amount_exceeds_paid",
         )
-    return most if amount is None else amount
+    wanted = most if amount is None else amount
+    if credit_note:
+        require_not_amended_away(session, invoice, wanted)
+    return wanted
 
 
 def _left(one: Returnable, to: Destination) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
+import structlog
 from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
@@ -11,15 +12,20 @@ from billing.errors import InvalidInput
 from billing.invoice_states import InvoiceEvent, InvoiceStatus
 from billing.outside_payments import OutsideMethod
 from billing.postings import LedgerAccount, LedgerEvent, postings_for_payment
-from models import Account, Invoice, Payment, PaymentSource
+from models import Account, Invoice, Payment, PaymentAttempt, PaymentSource
 from tasks.bad_debt import recover
 from tasks.credit_balances import CreditMove, apply_credit, move_credit
 from tasks.posting import Entry, post
+
+_log = structlog.get_logger(__name__)
 
 _RECEIVED_BY = {
     PaymentSource.CARD: LedgerAccount.STRIPE,
     PaymentSource.OUTSIDE: LedgerAccount.OUTSIDE,
 }
+
+ANOTHER_AMOUNT = "another_amount"
+"""The flag of a payment of another amount than its attempt asked for."""
 
 _PAYABLE = frozenset({InvoiceStatus.OPEN, InvoiceStatus.UNCOLLECTIBLE})
 
@@ -56,6 +62,19 @@ def require_some(amount: int) -> None:
     """
     if amount <= 0:
         raise InvalidInput("amount", "must be above zero")
+
+
+def flag_of_amount(attempt: PaymentAttempt, amount: int) -> str | None:
+    """Why a person should look at what came of an attempt: it is not what was asked for."""
+    if amount == attempt.amount:
+        return None
+    _log.error(
+        "payment of another amount than asked for",
+        attempt=str(attempt.id),
+        amount=amount,
+        asked=attempt.amount,
+    )
+    return ANOTHER_AMOUNT
 
 
 def receive(

@@ -30,6 +30,7 @@ class Entry:
     credit_note_id: UUID | None = None
     refund_id: UUID | None = None
     grant_id: UUID | None = None
+    dispute_id: UUID | None = None
 
 
 # One statement: the database checks the balance of every entry that a statement touches.
@@ -38,14 +39,15 @@ WITH wanted AS (
     SELECT uuid7() AS id, wanted.*
       FROM unnest(:numbers ::int[], :accounts ::uuid[], :clients ::uuid[], :currencies ::text[],
                   :dates ::date[], :invoices ::uuid[], :payments ::uuid[], :notes ::uuid[],
-                  :refunds ::uuid[], :grants ::uuid[])
+                  :refunds ::uuid[], :grants ::uuid[], :disputes ::uuid[])
            AS wanted (number, account_id, client_id, currency, effective_on, invoice_id, payment_id,
-                      credit_note_id, refund_id, grant_id)
+                      credit_note_id, refund_id, grant_id, dispute_id)
 ), entries AS (
     INSERT INTO ledger_entries (id, account_id, client_id, currency, effective_on, invoice_id,
-                                payment_id, credit_note_id, refund_id, grant_id, event)
+                                payment_id, credit_note_id, refund_id, grant_id, dispute_id,
+                                event)
     SELECT id, account_id, client_id, currency, effective_on, invoice_id, payment_id,
-           credit_note_id, refund_id, grant_id, :event
+           credit_note_id, refund_id, grant_id, dispute_id, :event
       FROM wanted
 )
 INSERT INTO ledger_postings (entry_id, ledger_account, tax_rate_id, currency, amount)
@@ -84,6 +86,7 @@ def post(session: Session, event: LedgerEvent, entries: Sequence[Entry]) -> None
             "notes": [entry.credit_note_id for entry in entries],
             "refunds": [entry.refund_id for entry in entries],
             "grants": [entry.grant_id for entry in entries],
+            "disputes": [entry.dispute_id for entry in entries],
             "sides": [number for number, _ in sides],
             "ledger_accounts": [side.account.value for _, side in sides],
             "tax_rates": [side.tax_rate_id for _, side in sides],

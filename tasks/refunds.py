@@ -7,7 +7,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import structlog
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
@@ -23,8 +23,9 @@ from billing.postings import (
 )
 from billing.refunds import UNSETTLED_REFUNDS, RefundState
 from gateways.cards import ChargeRefused, RefundReport, RefundStatus
-from models import Account, CreditNote, Invoice, Payment, PaymentSource, Refund
+from models import Account, CreditNote, Dispute, Invoice, Payment, PaymentSource, Refund
 from models.client import clients_for_update
+from models.dispute import has_open_dispute
 from models.invoice import invoices_for_update
 from models.refund import refund_for_update, went_or_may_go
 from tasks.attempts import ASK_AFTER_PROCESSING
@@ -45,12 +46,14 @@ _STATES = {
 class Returnable:
     """A payment, and how much of what it paid on its invoice was not given back, in minor units.
 
-    ``left_at_stripe`` is what its card can still be sent, of all of the payment.
+    ``left_at_stripe`` is what its card can still be sent, of all of the payment. While it is
+    disputed, nothing may be.
     """
 
     payment: Payment
     left: int
     left_at_stripe: int
+    is_disputed: bool = False
 
     @property
     def left_on_card(self) -> int:
@@ -59,15 +62,19 @@ class Returnable:
 
 
 def returnables(session: Session, invoice_id: UUID) -> list[Returnable]:
-    """The payments of an invoice, newest first. Refunds under way count as gone."""
+    """The payments of an invoice, newest first.
+
+    Refunds under way count as gone, and what was lost in disputes is.
+    """
     of_invoice = and_(went_or_may_go(), Refund.invoice_id.is_not(None))
-    # What a bank gave back can go to the card once more.
-    at_stripe = and_(Refund.destination == Destination.CARD, Refund.state.in_(_AT_STRIPE))
     rows = session.execute(
         select(
             Payment,
             func.coalesce(func.sum(Refund.amount).filter(of_invoice), 0),
-            func.coalesce(func.sum(Refund.amount).filter(at_stripe), 0),
+            _sent_to_card(),
+            _lost(Dispute.reopened + Dispute.written_off),
+            _lost_at_stripe(),
+            has_open_dispute(Payment.id),
         )
         .outerjoin(Refund, Refund.payment_id == Payment.id)
         .where(Payment.invoice_id == invoice_id)
@@ -77,19 +84,41 @@ def returnables(session: Session, invoice_id: UUID) -> list[Returnable]:
     return [
         Returnable(
             payment,
-            left=payment.applied - int(given_back),
-            left_at_stripe=payment.amount - int(sent) if payment.attempt_id is not None else 0,
+            left=payment.applied - int(given_back) - int(lost),
+            left_at_stripe=payment.amount - int(sent) - int(lost_at_stripe)
+            if payment.attempt_id is not None
+            else 0,
+            is_disputed=is_disputed,
         )
-        for payment, given_back, sent in rows
+        for payment, given_back, sent, lost, lost_at_stripe, is_disputed in rows
     ]
+
+
+def _lost(amount: ColumnElement[int]) -> ColumnElement[int]:
+    """The sum over a payment's disputes."""
+    of_payment = select(func.coalesce(func.sum(amount), 0)).where(Dispute.payment_id == Payment.id)
+    return of_payment.scalar_subquery()
+
+
+def _lost_at_stripe() -> ColumnElement[int]:
+    """What the bank keeps of a payment, whatever that paid."""
+    return _lost(Dispute.reopened + Dispute.written_off + Dispute.taken_back)
 
 
 _AT_STRIPE = UNSETTLED_REFUNDS | {RefundState.SUCCEEDED}
 
 
+def _sent_to_card() -> ColumnElement[int]:
+    """What went to the card of a payment, or is on its way, for whatever: its refunds are joined."""
+    # What a bank gave back can go to the card once more.
+    at_stripe = and_(Refund.destination == Destination.CARD, Refund.state.in_(_AT_STRIPE))
+    return func.coalesce(func.sum(Refund.amount).filter(at_stripe), 0)
+
+
 def kept_of(invoice: Invoice) -> int:
-    """What was paid for an invoice, by money or credit, and was not given back."""
-    return invoice.credit_applied + invoice.amount_paid - invoice.amount_refunded
+    """What was paid for an invoice, by money or credit, and was neither given back nor lost."""
+    money = invoice.amount_paid - invoice.amount_refunded - invoice.amount_lost
+    return invoice.credit_applied + money
 
 
 def card_payment_for(payments: Sequence[Returnable], amount: int) -> Payment:
@@ -97,15 +126,61 @@ def card_payment_for(payments: Sequence[Returnable], amount: int) -> Payment:
 
     Raises:
         InvalidInput: No single one can carry it (``amount_exceeds_paid``).
+        RuleViolation: One could that is disputed (``payment_disputed``).
     """
-    for one in payments:
-        if one.payment.source == PaymentSource.CARD and one.left_on_card >= amount:
+    able = [
+        one
+        for one in payments
+        if one.payment.source == PaymentSource.CARD and one.left_on_card >= amount
+    ]
+    for one in able:
+        if not one.is_disputed:
             return one.payment
+    if able:
+        raise disputed()
     raise InvalidInput(
         "to",
         f"no single card payment can carry the {amount:,} minor units that go back: refund the "
         "payments one by one",
         code="amount_exceeds_paid",
+    )
+
+
+def require_card_payment(session: Session, client_id: UUID, currency: str, amount: int) -> UUID:
+    """The newest card payment of a client that so much can go back to, whatever it paid.
+
+    Raises:
+        InvalidInput: No single one can carry it (``amount_exceeds_paid``).
+    """
+    found = session.scalar(
+        select(Payment.id)
+        .outerjoin(Refund, Refund.payment_id == Payment.id)
+        .where(
+            Payment.client_id == client_id,
+            Payment.currency == currency,
+            Payment.source == PaymentSource.CARD,
+            Payment.amount >= amount,
+            ~has_open_dispute(Payment.id),
+        )
+        .group_by(Payment.id)
+        .having(Payment.amount - _sent_to_card() - _lost_at_stripe() >= amount)
+        .order_by(Payment.id.desc())
+        .limit(1)
+    )
+    if found is None:
+        raise InvalidInput(
+            "amount",
+            f"no single card payment in {currency} can carry {amount:,} minor units: send them in "
+            "parts, or outside",
+            code="amount_exceeds_paid",
+        )
+    return found
+
+
+def disputed() -> RuleViolation:
+    """Why nothing is given back of a payment whose money the bank has."""
+    return RuleViolation(
+        "payment_disputed", "this payment is disputed: wait until the bank has decided"
     )
 
 
@@ -158,12 +233,13 @@ def give_back_outside(
 ) -> list[UUID]:
     """Write down that what a note returns was given back outside; each refund's id.
 
-    What came from outside goes back first, and the newest payments before older ones.
+    What came from outside goes back first, and the newest payments before older ones; nothing of
+    what is disputed.
     """
     left = note.returned
     refunds = []
     for one in sorted(payments, key=lambda one: one.payment.source == PaymentSource.CARD):
-        amount = min(one.left, left)
+        amount = 0 if one.is_disputed else min(one.left, left)
         if amount > 0:
             left -= amount
             asked = Asked(
@@ -266,9 +342,8 @@ def take_effect(
     if refund.note_amount is None:
         _reopen(session, account, invoice, refund, now=now, requested_by=requested_by)
         return
-    due = invoice.amount_due if invoice.status == InvoiceStatus.OPEN else 0
     # Money that came late may have settled what the note was to lower.
-    lowers_due = min(refund.note_amount - refund.amount, due)
+    lowers_due = min(refund.note_amount - refund.amount, invoice.outstanding)
     note = write_note(
         session,
         account,

@@ -27,8 +27,10 @@ from tasks.attempts import (
 from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
-from tasks.outcomes import Done, Skip
+from tasks.merchants import merchant_that_took
+from tasks.outcomes import Done, Skip, Snooze
 from tasks.pay_pages import ask_after_page
+from tasks.turns import MayAsk, hold_back, take_turn
 
 NEVER_ARRIVED = "Stripe does not know of it after a day of asking: it never arrived"
 
@@ -42,20 +44,32 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     if attempt.state not in UNSETTLED:
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
     since = sent_at(attempt)
+    turn = take_turn(
+        session,
+        run,
+        merchant_id=attempt.merchant_id,
+        account_id=attempt.account_id,
+        is_bulk=True,
+    )
+    if isinstance(turn, Snooze):
+        return turn
     attempt.asks += 1
     attempt.next_ask_at = next_ask(0, run.now, since)
     record = partial(_record, run, attempt_id)
     if attempt.state == AttemptState.PROCESSING and attempt.payment_intent is not None:
-        intent = attempt.payment_intent
-        return Call(lambda gateways: answered(lambda: gateways.cards.retrieve(intent)), record)
+        intent, merchant = attempt.payment_intent, merchant_that_took(session, attempt)
+        return Call(
+            lambda gateways: answered(lambda: gateways.cards.retrieve(intent, merchant)), record
+        )
     order = order_of(session, attempt)
     if ask_by(since, run.now) == "key":
-        return Call(partial(_ask_by_key, order), partial(record, by_key=True))
+        return Call(partial(_ask_by_key, order, turn), partial(record, by_key=True))
     return Call(partial(_look_up, order), record)
 
 
-def _ask_by_key(order: CardCharge, gateways: Gateways) -> Answer | None:
+def _ask_by_key(order: CardCharge, turn: MayAsk, gateways: Gateways) -> Answer | None:
     """Send it again under its key; where that replays a failure of Stripe's, look it up."""
+    turn.wait()
     answer = answered(lambda: gateways.cards.charge(order))
     if not isinstance(answer, ChargeOutcomeUnknown):
         return answer
@@ -97,6 +111,7 @@ def _record(
     since = sent_at(attempt)
     if attempt.state in UNSETTLED:
         if isinstance(answer, CardsUnavailable):
+            hold_back(session, attempt.merchant_id, answer)
             # Nothing was asked: the next time that is set for asking may be a day away.
             return until_available(attempt, answer)
         if answer is None and believed_never_arrived(since, run.now):

@@ -131,7 +131,10 @@ def _announce(
     methods = {
         method.client_id: method
         for method in session.scalars(
-            select(BillingMethod).where(BillingMethod.client_id.in_(billed))
+            select(BillingMethod).where(
+                BillingMethod.client_id.in_(billed),
+                BillingMethod.merchant_id.is_not_distinct_from(account.merchant_id),
+            )
         )
     }
     mails = [

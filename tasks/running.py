@@ -20,7 +20,18 @@ from models.job_ledger import Claim, Ending
 from tasks.calls import Call, Gateways, Step
 from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
-from tasks.outcomes import AwaitChildren, Done, Fail, Outcome, Retry, Skip, Snooze, described
+from tasks.outcomes import (
+    AwaitChildren,
+    Done,
+    Fail,
+    NotYet,
+    Outcome,
+    Retry,
+    Skip,
+    Snooze,
+    described,
+)
+from tasks.top_ups import start_asked_for
 
 _log = structlog.get_logger(__name__)
 
@@ -111,6 +122,7 @@ class Runner:
             attempt=claim.attempt,
             now=self._clock() if self._clock else claim.started_at,
             requested_by=claim.requested_by,
+            stripe_rate=self._gateways.stripe_rate,
         )
         step = self._commit(claim, lambda session: kind.body(run, session, **arguments))
         while isinstance(step, Call):
@@ -126,6 +138,7 @@ class Runner:
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             step = part(session)
             session.flush()
+            start_asked_for(session)
             if isinstance(step, Call):
                 kept = job_ledger.holds(session.connection(), claim)
             else:
@@ -171,6 +184,8 @@ def _outcome_of(error: Exception, claim: Claim) -> Outcome:
     match error:
         case RuleViolation(code=code) | NotFound(code=code) | InvalidInput(code=code):
             return Skip(code, str(error))
+        case NotYet(after=after):
+            return Snooze(after)
         case _:
             # Spreads retries; nothing secret hangs on it.
             delay = retry_delay(claim.attempt, jitter=random.random())  # noqa: S311

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from billing.card_names import card_name, last_day
 from billing.credit import CreditEntryKind
 from billing.cycles import local_date
 from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass
@@ -23,6 +25,7 @@ from gateways.documents import InvoiceDocument
 from gateways.mail import Accepted, Attachment, Mailbox, OutcomeUnknown, Refused
 from models import (
     Account,
+    BillingMethod,
     BillingPeriod,
     Client,
     CreditEntry,
@@ -63,6 +66,10 @@ _METHODS = {
     "card_elsewhere": "Card",
 }
 
+_WITHOUT_DOCUMENTS = frozenset(
+    {MailKind.PAYMENT_FAILED, MailKind.AUTHENTICATION_NEEDED, MailKind.CARD_EXPIRING}
+)
+
 _REASONS = {
     DeclineClass.NEEDS_AUTHENTICATION: "Your bank asks you to confirm the payment.",
     DeclineClass.NEEDS_NEW_CARD: "The card could not be charged.",
@@ -83,7 +90,8 @@ Answer = Accepted | Refused | TransientFailure | OutcomeUnknown | NotMade
 class _Parcel:
     """A mail before it is made: its documents are still to be set.
 
-    ``write`` gives its words, told how many documents are ``attached`` if it has any.
+    ``write`` gives its words, told how many documents are ``attached`` if it has any, and the
+    ``link`` to the client's own page if it leads there.
     """
 
     account: Account
@@ -102,7 +110,7 @@ def send_mail(run: Run, session: Session, mail_id: UUID) -> Step:
     match MailState(mail.state):
         case MailState.QUEUED:
             invoices = _invoices(session, mail)
-            needless = _needless(mail, invoices, run.now)
+            needless = _needless(session, mail, invoices, run.now)
             if needless is not None:
                 mail.state, mail.reason = MailState.SUPPRESSED, needless.reason
                 return needless
@@ -204,11 +212,15 @@ def _invoices(session: Session, mail: Mail) -> Sequence[Invoice]:
     ).all()
 
 
-def _needless(mail: Mail, invoices: Sequence[Invoice], now: datetime) -> Skip | None:
-    """Why a mail that asks for money is not sent any more; ``None`` where it still is."""
+def _needless(
+    session: Session, mail: Mail, invoices: Sequence[Invoice], now: datetime
+) -> Skip | None:
+    """Why a mail that asks for something is not sent any more; ``None`` where it still is."""
     match MailKind(mail.kind):
         case MailKind.RECEIPT:
             return None
+        case MailKind.CARD_EXPIRING:
+            return _needless_warning(session, mail)
         case MailKind.INVOICE_READY:
             if now - mail.created_at > ANNOUNCED_WITHIN:
                 return Skip("too_old", "the mail was kept waiting for too long")
@@ -220,6 +232,12 @@ def _needless(mail: Mail, invoices: Sequence[Invoice], now: datetime) -> Skip | 
                 return None
     is_void = all(invoice.status == InvoiceStatus.VOID for invoice in invoices)
     return Skip("invoice_void" if is_void else "invoice_paid", "there is nothing to pay any more")
+
+
+def _needless_warning(session: Session, mail: Mail) -> Skip | None:
+    if mail.told["key"] == expiry_key(session.get(BillingMethod, mail.client_id)):
+        return None
+    return Skip("card_replaced", "the client has another card by now")
 
 
 def _is_listed(mail: Mail, invoice: Invoice) -> bool:
@@ -250,7 +268,7 @@ def _pack(session: Session, mail: Mail, invoices: Sequence[Invoice]) -> _Parcel:
             invoices, key=lambda one: one.outstanding == 0 and not _is_ours_to_end(mail, one)
         )
     # A failed payment's invoice came with the mail that announced it.
-    attached = [] if mail.kind in _ABOUT_A_CHARGE else invoices[:MAX_ATTACHED]
+    attached = [] if mail.kind in _WITHOUT_DOCUMENTS else invoices[:MAX_ATTACHED]
     return _Parcel(
         account,
         client,
@@ -281,6 +299,8 @@ def _letter(
             return _failed(session, account, client, invoice, mail.attempt_id)
         case MailKind.AUTHENTICATION_NEEDED:
             return _authentication_needed(session, account, client, invoices[0], mail.attempt_id)
+        case MailKind.CARD_EXPIRING:
+            return _expiring(account, client, mail.told)
 
 
 def _ready(
@@ -331,7 +351,7 @@ def _receipt(
         invoices=_listed(session, invoices),
         paid=None if payment is None else format_amount(payment.amount, payment.currency),
         paid_on=None if payment is None else written_date(payment.paid_on),
-        method=None if payment is None else _method(payment),
+        method=None if payment is None else _method(session, payment),
         credit_added=format_amount(kept, payment.currency) if payment and kept else None,
         settled_by_credit=payment is None and _settled_by_credit(session, invoices),
     )
@@ -349,9 +369,10 @@ def _settled_by_credit(session: Session, invoices: Sequence[Invoice]) -> bool:
     )
 
 
-def _method(payment: Payment) -> str | None:
+def _method(session: Session, payment: Payment) -> str | None:
     if payment.source == PaymentSource.CARD:
-        return "Card"
+        attempt = session.get_one(PaymentAttempt, payment.attempt_id)
+        return card_name(attempt.card_brand, attempt.card_last4)
     return _METHODS.get(payment.method or "")
 
 
@@ -395,6 +416,24 @@ def _next_try(invoice: Invoice, account: Account, client: Client) -> str | None:
     if invoice.next_attempt_at is None:
         return None
     return written_date(local_date(invoice.next_attempt_at, client.zone(account)))
+
+
+def _expiring(account: Account, client: Client, told: Mapping[str, Any]) -> Callable[..., Letter]:
+    return partial(
+        letters.card_expiring,
+        account=account.name,
+        client=client.name,
+        card=card_name(told["brand"], told["last4"]),
+        good_until=written_date(last_day(told["exp_year"], told["exp_month"])),
+        has_expired=told["has_expired"],
+    )
+
+
+def expiry_key(card: BillingMethod | None) -> str | None:
+    """What one warning of a card's expiry is about; ``None`` where it has none."""
+    if card is None or card.exp_year is None:
+        return None
+    return f"card:{card.client_id}:{card.payment_method}:{card.exp_year}-{card.exp_month}"
 
 
 def _reason(attempt: PaymentAttempt, kind: DeclineClass) -> str:

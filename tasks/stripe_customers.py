@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from billing.job_states import retry_delay
 from gateways.cards import CardsUnavailable, ChargeOutcomeUnknown, ChargeRefused
 from gateways.saved_cards import NewCustomer
-from models import Account, BillingMethod, Client
+from models import Account, Client
 from models.client import clients_for_update
 from tasks.calls import Call, Gateways, Step
 from tasks.kinds import Run
-from tasks.merchants import merchant_of
+from tasks.merchants import card_of, merchant_of
 from tasks.outcomes import Skip, Snooze
 
 _log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ Answer = str | CardsUnavailable | ChargeOutcomeUnknown | ChargeRefused
 
 def customer_of(session: Session, client: Client) -> str | None:
     """Stripe's id of a client, if it is known there."""
-    method = session.get(BillingMethod, client.id)
+    method = card_of(session, client.id)
     return client.stripe_customer if method is None else method.stripe_customer
 
 

@@ -1,18 +1,27 @@
 """Taxing: what drafts come to with the tax they bear, and what finalizing freezes of it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, case, cast, func, select, text
+from sqlalchemy import ARRAY, ColumnElement, TextClause, Uuid, any_, case, cast, func, select, text
 from sqlalchemy.orm import Session
 
 from billing.invoice_states import InvoiceStatus
-from billing.tax import InvoiceTaxes, TaxableLine, TaxedLine, TaxRate, rates_on, tax_invoice
+from billing.tax import (
+    InvoiceTaxes,
+    InvoiceTotals,
+    TaxableGroup,
+    TaxableLine,
+    TaxRate,
+    rates_on,
+    tax_groups,
+    tax_invoice,
+)
 from models import Account, Charge, Client, Invoice, InvoiceTax, TaxRateRow
 
 RATES = func.coalesce(Charge.tax_rates, Client.tax_rates, Account.tax_rates)
@@ -24,27 +33,53 @@ TAXED_ON = case((Charge.amends.is_(None), func.coalesce(Charge.taxed_on, Charge.
 IS_EXEMPT = func.coalesce(Charge.tax_exempt, Client.tax_exempt)
 """Whether a charge bears no tax: as its client, or as the charge that it amends did."""
 
-# Lines without rates are one sum: an account may tax few of its clients. An account that has no
-# rates is told from the others before any of its charges is looked at.
-_PARTS = text("""
-SELECT invoices.id AS invoice_id, COALESCE(charges.tax_exempt, clients.tax_exempt) AS is_exempt,
-       rates,
-       CASE WHEN rates <> '{}' AND charges.amends IS NULL
-            THEN COALESCE(charges.taxed_on, charges.charged_on) END AS day,
-       CASE WHEN rates <> '{}' AND :by_line THEN charges.id END AS charge_id,
-       sum(charges.amount)::bigint AS amount
-  FROM invoices
-  JOIN clients ON clients.id = invoices.client_id
-  JOIN accounts ON accounts.id = invoices.account_id
-  JOIN charges ON charges.client_id = invoices.client_id AND charges.invoice_id = invoices.id
- CROSS JOIN LATERAL (
-       SELECT COALESCE(charges.tax_rates, clients.tax_rates, accounts.tax_rates) AS rates) AS borne
- WHERE invoices.id = ANY(:ids ::uuid[]) AND EXISTS (
-       SELECT FROM tax_rates WHERE account_id =
-              (SELECT account_id FROM invoices WHERE id = (:ids ::uuid[])[1]))
- GROUP BY invoices.id, is_exempt, rates, day, charge_id
- ORDER BY invoices.id, min(charges.charged_on), charge_id
-""")
+# Charges of an invoice are one row where they bear the same rates: those that name the same, and
+# whose days no rate of the account begins or ends between. All without rates are one sum: an
+# account may tax few of its clients. One that has no rates is told from the others before any of
+# its charges is looked at.
+_GROUPS = """
+WITH taxed_by AS (
+    SELECT account_id FROM invoices WHERE id = (:ids ::uuid[])[1]
+), turns AS (
+    SELECT array_agg(DISTINCT turn ORDER BY turn) AS days
+      FROM tax_rates JOIN taxed_by USING (account_id)
+     CROSS JOIN LATERAL unnest(ARRAY[valid_from, valid_to]) AS turn
+     WHERE turn IS NOT NULL
+), lines AS (
+    SELECT charges.invoice_id, charges.id, charges.charged_on, charges.amount, rates,
+           COALESCE(charges.tax_exempt, clients.tax_exempt) AS is_exempt,
+           CASE WHEN rates <> '{{}}' AND charges.amends IS NULL
+                THEN COALESCE(charges.taxed_on, charges.charged_on) END AS day
+      FROM invoices
+      JOIN clients ON clients.id = invoices.client_id
+      JOIN accounts ON accounts.id = invoices.account_id
+      JOIN charges ON charges.client_id = invoices.client_id
+                  AND charges.invoice_id = invoices.id
+     CROSS JOIN LATERAL (
+           SELECT COALESCE(charges.tax_rates, clients.tax_rates, accounts.tax_rates) AS rates)
+           AS borne
+     WHERE invoices.id = ANY(:ids ::uuid[])
+       AND EXISTS (SELECT FROM tax_rates JOIN taxed_by USING (account_id))
+)
+SELECT invoice_id, is_exempt, rates, min(day) AS day, sum(amount)::bigint AS amount{of_lines}
+  FROM {lines} CROSS JOIN turns
+ GROUP BY invoice_id, is_exempt, rates, width_bucket(day, days)
+ ORDER BY invoice_id, min(charged_on)
+"""
+
+_PARTS = text(_GROUPS.format(of_lines="", lines="lines"))
+
+_LINES = text(
+    _GROUPS.format(
+        of_lines=""",
+       array_agg(id ::text ORDER BY position) FILTER (WHERE rates <> '{}') AS charge_ids,
+       array_agg(amount ORDER BY position) FILTER (WHERE rates <> '{}') AS amounts,
+       array_agg(position ORDER BY position) FILTER (WHERE rates <> '{}') AS positions""",
+        lines="""(
+       SELECT *, row_number() OVER (PARTITION BY invoice_id ORDER BY charged_on, id) AS position
+         FROM lines) AS numbered""",
+    )
+)
 
 _WRITE_TOTALS = text("""
 UPDATE invoices SET subtotal = taxed.subtotal, tax = taxed.tax, total = taxed.subtotal + taxed.tax
@@ -78,15 +113,29 @@ class TaxPart:
 
 
 @dataclass(frozen=True, slots=True)
-class TaxedDraft:
-    """A draft with its taxes, and each line that has rates by its charge, in the lines' order.
+class TaxedLines:
+    """Lines of a draft that bear the same rates, by their charges, in the lines' order.
 
-    A line of an exempt client names its rates too, with nothing of them: what corrects it later
-    is taxed in the same way.
+    Those of an exempt client name the rates too, with nothing of them: what corrects them later is
+    taxed in the same way.
     """
 
-    taxes: InvoiceTaxes
-    lines: Mapping[UUID, TaxedLine]
+    charge_ids: Sequence[str]
+    nets: Sequence[int]
+    taxes: Mapping[UUID, Sequence[int]]
+
+    @property
+    def sums(self) -> Iterator[int]:
+        """The tax of each line."""
+        return map(sum, zip(*self.taxes.values(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class TaxedDraft:
+    """A draft with its taxes, and those of its lines that have rates."""
+
+    taxes: InvoiceTotals
+    lines: Sequence[TaxedLines]
 
 
 def taxed_drafts(session: Session, invoice_ids: Sequence[UUID]) -> dict[UUID, TaxedDraft]:
@@ -96,20 +145,8 @@ def taxed_drafts(session: Session, invoice_ids: Sequence[UUID]) -> dict[UUID, Ta
         All of the drafts, by id; none where the account has no rates, so that they come to what
         their charges sum to.
     """
-    parts, rates = _read(session, invoice_ids, by_line=True)
-    drafts: dict[UUID, TaxedDraft] = {}
-    for invoice_id, rows in parts.items():
-        taxable = [_taxable(_part(row), rates) for row in rows]
-        taxes = tax_invoice(taxable)
-        lines = {
-            row.charge_id: TaxedLine(
-                taxed.net, {rate.id: taxed.taxes.get(rate.id, 0) for rate in line.rates}
-            )
-            for row, line, taxed in zip(rows, taxable, taxes.lines, strict=True)
-            if row.charge_id is not None
-        }
-        drafts[invoice_id] = TaxedDraft(taxes, lines)
-    return drafts
+    rows, rates = _read(session, _LINES, invoice_ids)
+    return {invoice_id: _taxed(of_draft, rates) for invoice_id, of_draft in rows.items()}
 
 
 def tax_drafts(session: Session, invoice_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -121,7 +158,7 @@ def tax_drafts(session: Session, invoice_ids: Sequence[UUID]) -> dict[UUID, int]
     Returns:
         The total of each, in minor units; none where the account has no rates.
     """
-    parts, rates = _read(session, invoice_ids, by_line=False)
+    parts, rates = _read(session, _PARTS, invoice_ids)
     if not parts:
         return {}
     taxed = {
@@ -213,22 +250,45 @@ def taxes_of(session: Session, invoice_id: UUID) -> dict[UUID, int]:
 
 
 def _read(
-    session: Session, invoice_ids: Sequence[UUID], *, by_line: bool
+    session: Session, statement: TextClause, invoice_ids: Sequence[UUID]
 ) -> tuple[dict[UUID, list[Any]], dict[UUID, TaxRate]]:
     """The parts of each draft, and all of their rates."""
     parts: dict[UUID, list[Any]] = defaultdict(list)
-    for row in session.execute(_PARTS, {"ids": list(invoice_ids), "by_line": by_line}).all():
+    for row in session.execute(statement, {"ids": list(invoice_ids)}).all():
         parts[row.invoice_id].append(row)
     wanted = {rate for rows in parts.values() for row in rows for rate in row.rates}
     return parts, rates_by_id(session, wanted)
 
 
-def _part(row: Any) -> TaxPart:  # noqa: ANN401 - a row of _PARTS
+def _taxed(rows: Sequence[Any], rates: Mapping[UUID, TaxRate]) -> TaxedDraft:
+    """A draft of these rows of _LINES."""
+    bare = sum(row.amount for row in rows if not row.rates)
+    with_rates = [row for row in rows if row.rates]
+    groups = [
+        TaxableGroup(row.amounts, row.positions, _borne(_part(row), rates), row.is_exempt)
+        for row in with_rates
+    ]
+    taxes = tax_groups(groups)
+    lines = [
+        TaxedLines(
+            row.charge_ids,
+            taxed.nets,
+            {rate.id: taxed.taxes.get(rate.id, [0] * len(taxed.nets)) for rate in group.rates},
+        )
+        for row, group, taxed in zip(with_rates, groups, taxes.groups, strict=True)
+        if group.rates
+    ]
+    return TaxedDraft(InvoiceTotals(bare + taxes.subtotal, taxes.rates), lines)
+
+
+def _part(row: Any) -> TaxPart:  # noqa: ANN401 - a row of _PARTS or _LINES
     return TaxPart(row.amount, row.rates, row.day, row.is_exempt)
 
 
 def _taxable(part: TaxPart, rates: Mapping[UUID, TaxRate]) -> TaxableLine:
+    return TaxableLine(part.amount, _borne(part, rates), part.is_exempt)
+
+
+def _borne(part: TaxPart, rates: Mapping[UUID, TaxRate]) -> tuple[TaxRate, ...]:
     borne = tuple(rates[one] for one in part.rate_ids)
-    if part.day is not None:
-        borne = rates_on(borne, part.day)
-    return TaxableLine(part.amount, borne, part.is_exempt)
+    return borne if part.day is None else rates_on(borne, part.day)

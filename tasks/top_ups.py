@@ -1,11 +1,11 @@
 """Automatic top-ups: a card is charged once its client's credit is below the threshold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Select, and_, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from billing.collection import UNSETTLED, AttemptPurpose, AttemptState
@@ -15,17 +15,53 @@ from models import Account, AutoTopUpSetting, BillingMethod, Client, CreditBalan
 from models.client import clients_for_update
 from models.payment_attempt import STILL_OPEN, open_for_credit
 from tasks.attempts import as_result, ask_for, begin_credit_attempt, is_to_ask_again, withdraw
-from tasks.auto_top_ups import start_top_ups
+from tasks.auto_top_ups import asked_for
 from tasks.calls import Step
 from tasks.collecting import MAX_FOUND_AT_ONCE, wake_collection
 from tasks.credit_balances import balance_of
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
+from tasks.merchants import card_of, is_of_current_merchant
 from tasks.outcomes import Done, Outcome
 from tasks.withdrawing import withdraw_attempt
 
 WAITS_AT_MOST = timedelta(days=1)
 """How long a charge for credit waits for its client to authenticate."""
+
+_BELOW = text("""
+SELECT settings.account_id, settings.client_id
+  FROM auto_top_ups AS settings LEFT JOIN credit_balances USING (client_id, currency)
+ WHERE settings.client_id = ANY(:clients) AND NOT is_off AND COALESCE(balance, 0) < threshold
+""")
+
+
+def start_asked_for(session: Session) -> None:
+    """Start the top-ups that this transaction's work asked for; the last thing it does."""
+    asked = asked_for(session)
+    for requested_by in sorted(set(asked.values())):
+        clients = sorted(one for one in asked if asked[one] == requested_by)
+        wake_top_ups(session, clients, requested_by=requested_by)
+
+
+def wake_top_ups(session: Session, client_ids: Sequence[UUID], *, requested_by: str) -> None:
+    """Top up those of these clients whose credit is too low, without waiting for the next sweep."""
+    below = session.execute(_BELOW, {"clients": list(client_ids)}).all()
+    start_top_ups(session, [(one.account_id, one.client_id) for one in below], requested_by)
+
+
+def start_top_ups(
+    session: Session, clients: Sequence[tuple[UUID, UUID]], requested_by: str
+) -> None:
+    """Enqueue one job for each account and client; it looks again at what is to be done."""
+    if not clients:
+        return
+    enqueue_for_each(
+        session,
+        top_up_client,
+        [(account_id, {"client_id": client_id}) for account_id, client_id in clients],
+        requested_by=requested_by,
+        unique_key=lambda arguments: f"top_up:{arguments['client_id']}",
+    )
 
 
 @job(queue="payments", subject="client", priority=BULK_PRIORITY)
@@ -39,7 +75,7 @@ def top_up_client(run: Run, session: Session, client_id: UUID) -> Step:
     if top_up is not None and is_to_ask_again(run, top_up):
         return ask_for(session, run, top_up, partial(_ended, run))
     setting = session.get(AutoTopUpSetting, client_id)
-    method = session.get(BillingMethod, client_id, with_for_update=True)
+    method = card_of(session, client_id, lock=True)
     if setting is None or method is None:
         return _held(client_id, "no_auto_top_up" if setting is None else "no_billing_method")
     amount = _next(session, run, client, setting, method, under_way)
@@ -170,6 +206,7 @@ def _due_to_top_up(now: datetime) -> Select[UUID, UUID]:
                 AutoTopUpSetting.declined_at <= now - PAUSE_AFTER_DECLINE,
             ),
             BillingMethod.stopped_for.is_(None),
+            is_of_current_merchant(),
             ~Account.collection_paused,
             ~Client.collection_paused,
             Client.archived_at.is_(None),

@@ -77,6 +77,7 @@ def void_invoice(
                     invoice.credit_applied,
                     _kept(invoice),
                     taxes_of(session, invoice_id),
+                    invoice.amount_lost,
                 ),
             )
         ],
@@ -134,8 +135,8 @@ def require_voidable(invoice: Invoice, settle: VoidSettlement | None = None) -> 
 
 
 def _kept(invoice: Invoice) -> int:
-    """Money that was received for an invoice and not given back."""
-    return invoice.amount_paid - invoice.amount_refunded
+    """Money that was received for an invoice, and neither given back nor lost in a dispute."""
+    return invoice.amount_paid - invoice.amount_refunded - invoice.amount_lost
 
 
 def _given_back(invoice: Invoice, requested_by: str) -> Iterator[CreditMove]:

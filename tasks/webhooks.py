@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select
+import structlog
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from billing.collection import AttemptState
 from billing.errors import NotFound
@@ -16,16 +17,21 @@ from billing.mails import MailState, state_after
 from gateways.cards import CardReport, CardStatus, RefundReport
 from gateways.mail_events import MailEvent
 from gateways.payment_events import PaymentEvent
-from gateways.stripe_events import event_from
-from models import Mail, PaymentAttempt, Refund, WebhookEvent
+from gateways.stripe_events import DISPUTES_TOLD, event_from
+from models import Mail, Payment, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
 from tasks.attempts import settle_attempt
+from tasks.believed_events import comes_from_where_made
+from tasks.card_events import handle_card_event, is_about_cards
 from tasks.collecting import wake_collection
+from tasks.disputes import handle_money_taken_back
 from tasks.enqueueing import enqueue, enqueue_for_each
 from tasks.kinds import JobKind, Run, job
 from tasks.outcomes import Done, Outcome, Skip
 from tasks.refunds import settle_refund
 from tasks.resolving import resolve_attempt
+
+_log = structlog.get_logger(__name__)
 
 STRIPE, SENDGRID = "stripe", "sendgrid"
 
@@ -40,9 +46,19 @@ _BAD_NEWS = frozenset({MailState.BOUNCED, MailState.SUPPRESSED})
 _NOT_STORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
-def store_payment_event(session: Session, event: PaymentEvent, *, requested_by: str) -> int:
-    """Keep an event of Stripe's, and enqueue its handling; how many are new: one, or none."""
-    row = {"event_id": event.id, "type": event.type, "payload": dict(event.payload)}
+def store_payment_event(
+    session: Session, event: PaymentEvent, *, requested_by: str, merchant_id: UUID | None = None
+) -> int:
+    """Keep an event of Stripe's, and enqueue its handling; how many are new: one, or none.
+
+    ``merchant_id`` is whose own secret has signed it.
+    """
+    row = {
+        "event_id": event.id,
+        "type": event.type,
+        "payload": dict(event.payload),
+        "merchant_id": merchant_id,
+    }
     return _store(session, STRIPE, [row], handle_payment_event, requested_by)
 
 
@@ -99,20 +115,28 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
             return value
 
 
-@job(queue="payments")
+@job(queue="billing")
 def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
-    """Write down what an event says of one of our charges or refunds; the rest is left alone."""
+    """Write down what an event says of a charge, refund, dispute or card of ours; not the rest."""
     event = _lock(session, event_id)
     if event.handled_at is not None:
         return Skip("event_handled", "the event was handled before")
     event.handled_at = run.now
     told = event_from(event.payload)
+    if is_about_cards(told):
+        return handle_card_event(run, session, event, told)
     if told.refund is not None:
-        return _handle_refund(run, session, event, told.refund)
+        return _handle_refund(run, session, event, told, told.refund)
     if told.checkout is not None:
-        return _handle_page(run, session, event, told.checkout.session)
+        return _handle_page(run, session, event, told, told.checkout.session)
+    if told.refunded is not None or told.type in DISPUTES_TOLD:
+        return handle_money_taken_back(run, session, event, told)
+    return _handle_charge(run, session, event, told)
+
+
+def _handle_charge(run: Run, session: Session, event: WebhookEvent, told: PaymentEvent) -> Outcome:
     report = told.report
-    attempt_id = None if report is None else _attempt_told_of(session, report)
+    attempt_id = None if report is None else _attempt_told_of(session, event, told, report)
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"
         return Done({"event": event.event_id, "outcome": event.outcome})
@@ -128,10 +152,12 @@ def handle_payment_event(run: Run, session: Session, event_id: UUID) -> Outcome:
     return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
 
 
-def _handle_page(run: Run, session: Session, event: WebhookEvent, page: str) -> Outcome:
+def _handle_page(
+    run: Run, session: Session, event: WebhookEvent, told: PaymentEvent, page: str
+) -> Outcome:
     """Ask how the page stands: what an event says of it may be old by the time it comes."""
     attempt = session.scalar(select(PaymentAttempt).where(PaymentAttempt.checkout_session == page))
-    if attempt is None:
+    if attempt is None or not comes_from_where_made(session, event, told, attempt):
         event.outcome = "not_ours"
         return Done({"event": event.event_id, "outcome": event.outcome})
     event.account_id, event.outcome = attempt.account_id, "asked"
@@ -150,22 +176,28 @@ def _ask_after(session: Session, run: Run, attempt: PaymentAttempt) -> None:
     )
 
 
-def _attempt_told_of(session: Session, report: CardReport) -> UUID | None:
-    """The attempt that a report is about: its answer may not have been written down yet."""
+def _attempt_told_of(
+    session: Session, event: WebhookEvent, told: PaymentEvent, report: CardReport
+) -> UUID | None:
+    """The attempt that an event is about: its answer may not have been written down yet.
+
+    None that was made elsewhere: whoever has a Stripe account can write anything into its metadata.
+    """
     known = PaymentAttempt.payment_intent == report.payment_intent
-    try:
-        named = UUID(report.metadata.get("attempt", ""))
-    except ValueError:
-        return session.scalar(select(PaymentAttempt.id).where(known))
-    return session.scalar(
-        select(PaymentAttempt.id).where(or_(known, PaymentAttempt.id == named)).limit(1)
+    attempt = session.scalar(
+        select(PaymentAttempt)
+        .where(_is_meant(known, PaymentAttempt.id, report.metadata.get("attempt")))
+        .limit(1)
     )
+    if attempt is None or not comes_from_where_made(session, event, told, attempt):
+        return None
+    return attempt.id
 
 
 def _handle_refund(
-    run: Run, session: Session, event: WebhookEvent, report: RefundReport
+    run: Run, session: Session, event: WebhookEvent, told: PaymentEvent, report: RefundReport
 ) -> Outcome:
-    refund_id = _refund_told_of(session, report)
+    refund_id = _refund_told_of(session, event, told, report)
     if refund_id is None:
         event.outcome = "not_ours"
         return Done({"event": event.event_id, "outcome": event.outcome})
@@ -177,14 +209,47 @@ def _handle_refund(
     return Done({"event": event.event_id, "refund": str(refund.id), "outcome": event.outcome})
 
 
-def _refund_told_of(session: Session, report: RefundReport) -> UUID | None:
-    """The refund that a report is about: its answer may not have been written down yet."""
+def _refund_told_of(
+    session: Session, event: WebhookEvent, told: PaymentEvent, report: RefundReport
+) -> UUID | None:
+    """The refund that an event is about, made where it comes from, and of what it says."""
     known = Refund.stripe_refund == report.refund
+    refund = session.scalar(
+        select(Refund).where(_is_meant(known, Refund.id, report.metadata.get("refund"))).limit(1)
+    )
+    attempt = None if refund is None else _attempt_refunded(session, refund)
+    if refund is None or attempt is None:
+        return None
+    if not comes_from_where_made(session, event, told, attempt):
+        return None
+    if (report.amount, report.currency) != (refund.amount, refund.currency):
+        _log.error(
+            "refund of another amount than asked for",
+            refund=str(refund.id),
+            stripe_refund=report.refund,
+            amount=report.amount,
+            asked=refund.amount,
+        )
+        return None
+    return refund.id
+
+
+def _attempt_refunded(session: Session, refund: Refund) -> PaymentAttempt | None:
+    return session.scalar(
+        select(PaymentAttempt)
+        .join(Payment, Payment.attempt_id == PaymentAttempt.id)
+        .where(Payment.id == refund.payment_id)
+    )
+
+
+def _is_meant(
+    known: ColumnElement[bool], ours: InstrumentedAttribute[UUID], named: str | None
+) -> ColumnElement[bool]:
+    """Whether a row is known by Stripe's id, or named by ours in metadata."""
     try:
-        named = UUID(report.metadata.get("refund", ""))
+        return or_(known, ours == UUID(named or ""))
     except ValueError:
-        return session.scalar(select(Refund.id).where(known))
-    return session.scalar(select(Refund.id).where(or_(known, Refund.id == named)).limit(1))
+        return known
 
 
 @job(queue="mail")

@@ -21,6 +21,7 @@ from gateways.cards import (
     ChargeRefused,
     RefundReport,
 )
+from gateways.merchants import Merchant
 from gateways.sandbox.stripe.application import DATABASE
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -28,6 +29,7 @@ from gateways.stripe_events import event_from
 from models import (
     Account,
     AutoTopUpSetting,
+    BackupMethod,
     BillingMethod,
     Client,
     CreditBalance,
@@ -37,8 +39,12 @@ from models import (
     Payment,
     PaymentAttempt,
 )
-from tasks.auto_top_ups import wake_top_ups
-from tasks.billing_methods import remove_billing_method, set_billing_method
+from tasks.billing_methods import (
+    remove_backup_method,
+    remove_billing_method,
+    set_backup_method,
+    set_billing_method,
+)
 from tasks.calls import Gateways
 from tasks.clients import change_client
 from tasks.drafting import draft_invoice
@@ -46,7 +52,7 @@ from tasks.due_collections import collect_due
 from tasks.enqueueing import enqueue
 from tasks.finalizing import finalize_invoice
 from tasks.kinds import JobKind, Run
-from tasks.top_ups import top_up_due
+from tasks.top_ups import top_up_due, wake_top_ups
 from tasks.webhooks import store_payment_event
 from tests.jobs import rescue
 from tests.worlds import NOW, a_charge, a_client, audited, charges, invoices_of, perform, work
@@ -90,11 +96,11 @@ class WatchedCards:
     def look_up(self, order: CardCharge) -> CardReport | None:
         return self._cards.look_up(order)
 
-    def retrieve(self, payment_intent: str) -> CardReport:
-        return self._cards.retrieve(payment_intent)
+    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport:
+        return self._cards.retrieve(payment_intent, merchant)
 
-    def cancel(self, payment_intent: str) -> CardReport:
-        return self._cards.cancel(payment_intent)
+    def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:
+        return self._cards.cancel(payment_intent, merchant)
 
     def refund(self, order: CardRefund) -> RefundReport:
         if self._before:
@@ -107,13 +113,17 @@ class WatchedCards:
     def look_up_refund(self, order: CardRefund) -> RefundReport | None:
         return self._cards.look_up_refund(order)
 
-    def retrieve_refund(self, refund: str) -> RefundReport:
-        return self._cards.retrieve_refund(refund)
+    def retrieve_refund(self, refund: str, merchant: Merchant) -> RefundReport:
+        return self._cards.retrieve_refund(refund, merchant)
 
 
 def watched(vendors: Gateways, **when: Callable[[], None]) -> Gateways:
     """The same vendors with ``before`` or ``after`` done at every charge."""
-    return Gateways(cards=WatchedCards(vendors.cards, **when))
+    return Gateways(
+        cards=WatchedCards(vendors.cards, **when),
+        checkout=vendors.checkout,
+        saved_cards=vendors.saved_cards,
+    )
 
 
 def die() -> None:
@@ -161,9 +171,46 @@ def put_on(engine: Engine, client: Client, holder: Cardholder, *, now: datetime 
         )
 
 
-def give_unknown_card(engine: Engine, client: Client, *, now: datetime = NOW) -> None:
+def give_backup(
+    engine: Engine,
+    stripe: StripeSandbox,
+    client: Client,
+    card: str = "pm_card_mastercard",
+    *,
+    now: datetime = NOW,
+) -> Cardholder:
+    """Give a client a second card of that kind, to be used after hard declines, committed."""
+    holder = make_cardholder(stripe.url, payment_method=card)
+    with Session(engine) as session, session.begin():
+        set_backup_method(
+            session,
+            client.account_id,
+            client.id,
+            stripe_customer=holder.customer,
+            payment_method=holder.payment_method,
+            now=now,
+            requested_by="test",
+        )
+        account = session.get_one(Account, client.account_id)
+        change_client(session, account, client.id, {"use_backup_card": True}, now=now)
+    return holder
+
+
+def name_unknown_card(engine: Engine, client: Client, *, now: datetime = NOW) -> None:
     """Put a client on a card that Stripe has never heard of."""
     put_on(engine, client, Cardholder("cus_nobody", "pm_nothing"), now=now)
+
+
+def give_unknown_card(engine: Engine, client: Client, *, now: datetime = NOW) -> None:
+    """The same, but nobody looks it up before it is charged."""
+    name_unknown_card(engine, client, now=now)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE jobs SET state = 'cancelled', finished_at = now(), unique_key = NULL"
+                " WHERE kind = 'refresh_card' AND finished_at IS NULL"
+            )
+        )
 
 
 def give_money(stripe: StripeSandbox) -> None:
@@ -175,16 +222,25 @@ def give_money(stripe: StripeSandbox) -> None:
         )
 
 
+def take_backup(engine: Engine, client: Client) -> None:
+    """Take a client's second card away, committed."""
+    with Session(engine) as session, session.begin():
+        remove_backup_method(session, client.account_id, client.id, requested_by="test")
+
+
 def take_card(engine: Engine, client: Client) -> None:
     """Take a client off its card, committed."""
     with Session(engine) as session, session.begin():
-        remove_billing_method(session, client.account_id, client.id)
+        remove_billing_method(session, client.account_id, client.id, now=NOW, requested_by="test")
 
 
 def pay_waiting_intents(stripe: StripeSandbox) -> None:
     """The clients authenticate what waits for them, at Stripe: only its events tell of it."""
     with _as_clients(stripe) as client:
         for intent in _waiting(stripe):
+            if intent["last_payment_error"]["code"] == "card_declined":
+                # Nobody is asked to authenticate that.
+                continue
             method = intent["last_payment_error"]["payment_method"]["id"]
             client.v1.payment_intents.confirm(intent["id"], {"payment_method": method})
             stripe.control.authenticate(intent["id"])
@@ -380,6 +436,12 @@ def card_of(engine: Engine, client: Client) -> BillingMethod | None:
     """The card that a client is on."""
     with Session(engine) as session:
         return session.get(BillingMethod, client.id)
+
+
+def backup_of(engine: Engine, client: Client) -> BackupMethod | None:
+    """The card behind that which a client is on."""
+    with Session(engine) as session:
+        return session.get(BackupMethod, client.id)
 
 
 def set_top_up(

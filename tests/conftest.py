@@ -19,10 +19,12 @@ from gateways.sandbox.redis import EmbeddedRedis
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sealing import Seal
 from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
 from gateways.stripe_checkout import StripeCheckout
+from gateways.stripe_records import StripeRecords
 from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.typst_documents import TypstDocuments
 from models import Account
@@ -175,13 +177,14 @@ def sendgrid_control(sendgrid_sandbox: SendGridSandbox) -> Iterator[SendGridCont
 def vendors(stripe_sandbox: StripeSandbox, sendgrid_sandbox: SendGridSandbox) -> Iterator[Gateways]:
     """The real adapters, on the test's own Stripe and SendGrid."""
     with (
-        StripeApi(STRIPE_KEY, base_url=stripe_sandbox.url) as stripe,
+        StripeApi(STRIPE_KEY, base_url=stripe_sandbox.url, seal=Seal(SECRET_KEY)) as stripe,
         SendGridMail(SENDGRID_KEY, host=sendgrid_sandbox.url) as mail,
     ):
         yield Gateways(
             cards=StripeCards(stripe),
             checkout=StripeCheckout(stripe),
             saved_cards=StripeSavedCards(stripe),
+            payment_records=StripeRecords(stripe),
             links=Links("http://duecourse.example", SECRET_KEY),
             mail=mail,
             mail_sender=MAIL_FROM,

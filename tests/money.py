@@ -81,11 +81,11 @@ _MUST_BE_EMPTY = {
          WHERE CASE status WHEN 'void' THEN credit_applied ELSE 0 END <> COALESCE(entries.amount, 0)
     """,
     "a void left what was paid with the client, once": """
-        SELECT number, amount_paid, entries.amount FROM invoices
+        SELECT number, amount_paid, amount_lost, entries.amount FROM invoices
           LEFT JOIN (SELECT invoice_id, sum(amount) AS amount FROM credit_entries
                       WHERE kind = 'settled' GROUP BY invoice_id) AS entries
             ON entries.invoice_id = invoices.id
-         WHERE CASE status WHEN 'void' THEN amount_paid - amount_refunded ELSE 0 END
+         WHERE CASE status WHEN 'void' THEN amount_paid - amount_refunded - amount_lost ELSE 0 END
                <> COALESCE(entries.amount, 0)
     """,
     "an invoice's payments are what it was paid": """

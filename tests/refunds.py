@@ -10,8 +10,8 @@ from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, Client, CreditNote, Job, Payment, Refund
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
-from tasks.invoice_credits import credit_invoice
-from tasks.payment_refunds import refund_payment
+from tasks.invoice_credits import credit_invoice, credit_invoice_to_card
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tests.cards import a_client_with, an_open_invoice, do, payments
 from tests.worlds import audited
 
@@ -43,16 +43,20 @@ def credit(
     engine: Engine, vendors: Gateways, account: Account, invoice_id: UUID, **asked: Any
 ) -> Job:
     """How the job that credits an invoice ended, with all that follows."""
-    asked.setdefault("to", "credit")
-    return do(engine, vendors, credit_invoice, account, invoice_id=invoice_id, **asked)
+    to = asked.pop("to", "credit")
+    if to == "card":
+        return do(engine, vendors, credit_invoice_to_card, account, invoice_id=invoice_id, **asked)
+    return do(engine, vendors, credit_invoice, account, invoice_id=invoice_id, to=to, **asked)
 
 
 def refund(
     engine: Engine, vendors: Gateways, account: Account, payment: Payment, **asked: Any
 ) -> Job:
     """How the job that refunds a payment ended, with all that follows."""
-    asked.setdefault("to", "card")
-    return do(engine, vendors, refund_payment, account, payment_id=payment.id, **asked)
+    to = asked.pop("to", "card")
+    if to == "card":
+        return do(engine, vendors, refund_payment_to_card, account, payment_id=payment.id, **asked)
+    return do(engine, vendors, refund_payment, account, payment_id=payment.id, to=to, **asked)
 
 
 def notes_of(engine: Engine) -> list[CreditNote]:

@@ -32,6 +32,9 @@ GOOD = {"DATABASE_URL": "postgresql://u:secret@host/name", "REDIS_URL": "redis:/
         ("STRIPE_SECRET_KEY", "pk_live_secret", "must begin with sk_ or rk_"),
         ("STRIPE_SECRET_KEY", "sk_live_secret\n", "must be one word: no spaces or line breaks"),
         ("STRIPE_WEBHOOK_SECRET", "secret", "must begin with whsec_"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_one,secret", "must begin with whsec_"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_secret,", "must begin with whsec_"),
+        ("DUECOURSE_STRIPE_RATE", "0", "must be above 0"),
         ("STRIPE_API_BASE", "api.secret.com", "must look like https://host or http://host:8000"),
         ("SENDGRID_API_KEY", "secret", "must begin with SG."),
         ("SENDGRID_API_BASE", "ftp://secret", "must look like https://host or http://host:8000"),
@@ -49,6 +52,14 @@ def test_a_wrong_setting_is_named_with_what_it_must_be_and_without_its_value(
     told = problems_of(refused.value)
     assert told.startswith(f"{name}: {complaint}")
     assert "secret" not in told
+
+
+def test_there_may_be_several_webhook_secrets() -> None:
+    settings = Settings.model_validate({**GOOD, "STRIPE_WEBHOOK_SECRET": "whsec_one,whsec_two"})
+
+    assert settings.stripe_webhook_secret is not None
+    assert settings.stripe_webhook_secret.get_secret_value() == "whsec_one,whsec_two"
+    assert settings.stripe_rate == 25
 
 
 def test_a_process_without_its_settings_ends_with_one_line(

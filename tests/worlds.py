@@ -24,6 +24,7 @@ from tasks.kinds import JobKind, Run
 from tasks.leases import LeaseKeeper
 from tasks.running import Runner
 from tasks.tax_rates import create_tax_rate
+from tasks.top_ups import start_asked_for
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
@@ -155,7 +156,9 @@ def perform(
     owner = None if account is None else account.id
     run = Run(job_id=uuid4(), account_id=owner, attempt=1, now=now, requested_by="test")
     with Session(engine, expire_on_commit=False) as session, session.begin():
-        return kind.body(run, session, **arguments)
+        step = kind.body(run, session, **arguments)
+        start_asked_for(session)
+        return step
 
 
 def bill(engine: Engine, account: Account, *, now: datetime, **options: Any) -> BillingRun:

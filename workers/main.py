@@ -4,6 +4,7 @@ import argparse
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -16,6 +17,7 @@ from tasks.calls import Gateways
 from tasks.catalogue import KINDS
 from tasks.leases import LeaseKeeper
 from tasks.running import Runner
+from workers.breaker import Answers, Breaker
 from workers.broker import build_broker
 from workers.logs import configure_logging
 from workers.presence import Presence
@@ -47,19 +49,24 @@ def main() -> None:
         parser.error("--threads: must be at least 1")
 
     settings = settings_or_exit()
-    with open_vendors(settings, queues, connections=options.threads) as gateways:
-        healthy = _serve(settings, queues, options.threads, gateways)
+    answers = Answers()
+    with open_vendors(
+        settings, queues, connections=options.threads, stripe_heard=answers.heard
+    ) as gateways:
+        healthy = _serve(settings, queues, options.threads, gateways, answers)
     if not healthy:
         raise SystemExit(1)
 
 
-def _serve(settings: Settings, queues: set[str], threads: int, gateways: Gateways) -> bool:
+def _serve(
+    settings: Settings, queues: set[str], threads: int, gateways: Gateways, answers: Answers
+) -> bool:
     """Work until told to stop; whether that, and no dead thread, was the end."""
     configure_logging(settings.log_level, process="worker")
     stopping = stop_on_signals()
-    # A connection for every thread, one for the leases, one for the heartbeat.
+    # A connection for every thread, one for the leases, one for the heartbeat, one for the breaker.
     engine = connect(
-        settings.database_url, process="worker", connections=threads + 2, pre_ping=False
+        settings.database_url, process="worker", connections=threads + 3, pre_ping=False
     )
     lease = timedelta(seconds=settings.lease_seconds)
     leases = LeaseKeeper(
@@ -82,11 +89,17 @@ def _serve(settings: Settings, queues: set[str], threads: int, gateways: Gateway
         busy_threads=lambda: leases.held,
     )
     worker = Worker(broker, queues=queues, worker_threads=threads, worker_timeout=IDLE_POLL_MS)
+    probe = gateways.is_stripe_reachable
+    breakers = [] if probe is None else [Breaker(engine, answers, probe)]
     leases.start()
     presence.start()
     worker.start()
+    for breaker in breakers:
+        breaker.start()
     _log.info("worker started", queues=sorted(queues), threads=threads)
-    healthy = _watch(worker, leases, stopping)
+    healthy = _watch(worker, [leases, *breakers], stopping)
+    for breaker in breakers:
+        breaker.stop()
     worker.stop(timeout=int(settings.drain_seconds * 1000))
     leases.stop()
     presence.stop()
@@ -95,10 +108,14 @@ def _serve(settings: Settings, queues: set[str], threads: int, gateways: Gateway
     return healthy
 
 
-def _watch(worker: Worker, leases: LeaseKeeper, stopping: threading.Event) -> bool:
+def _watch(worker: Worker, helpers: Sequence[threading.Thread], stopping: threading.Event) -> bool:
     """Wait for the end. False when a thread died: the process looks alive but does no work."""
     while not stopping.wait(WATCH_EVERY_SECONDS):
-        threads: list[threading.Thread] = [leases, *worker.workers, *worker.consumers.values()]
+        threads: list[threading.Thread] = [
+            *helpers,
+            *worker.workers,
+            *worker.consumers.values(),
+        ]
         dead = [thread.name for thread in threads if not thread.is_alive()]
         if dead:
             _log.critical("threads died, ending the process", threads=dead)

@@ -14,6 +14,7 @@ from api.app import create_app
 from api.webhooks import EventReaders
 from gateways.sandbox.sendgrid.signing import SigningKey
 from gateways.sandbox.stripe.server import StripeSandbox
+from gateways.sealing import Seal
 from gateways.sendgrid_events import SendGridEvents
 from gateways.stripe_events import StripeEvents
 from models import Account, ApiKey, Scope
@@ -38,7 +39,7 @@ def event_readers(directory: Path) -> EventReaders:
 @pytest.fixture
 def app(engine: Engine, event_readers: EventReaders) -> FastAPI:
     links = Links("http://testserver", SECRET_KEY)
-    return create_app(engine, event_readers=event_readers, links=links)
+    return create_app(engine, event_readers=event_readers, links=links, seal=Seal(SECRET_KEY))
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def test_a_new_account_charges_and_tells_its_clients_by_itself(api: TestClient) 
         "receipt": True,
         "payment_failed": True,
         "authentication_needed": True,
+        "card_expiring": True,
     }
 
 
@@ -51,7 +52,8 @@ def test_mails_are_switched_one_by_one_and_set_back_by_null(api: TestClient) -> 
         return shown
 
     on = dict.fromkeys(
-        ("invoice_ready", "receipt", "payment_failed", "authentication_needed"), True
+        ("invoice_ready", "receipt", "payment_failed", "authentication_needed", "card_expiring"),
+        True,
     )
     assert switch(receipt=False) == {**on, "receipt": False}
     assert switch(payment_failed=False) == {**on, "receipt": False, "payment_failed": False}
@@ -87,7 +89,7 @@ def test_collection_and_its_schedule_are_the_accounts_to_choose(api: TestClient)
         ({"dunning": {"days": [3], "last": "open"}}, "dunning.last"),
         ({"notifications": None}, "notifications"),
         ({"notifications": {"receipt": 0}}, "notifications.receipt"),
-        ({"notifications": {"card_expiring": True}}, "notifications.card_expiring"),
+        ({"notifications": {"newsletter": True}}, "notifications.newsletter"),
     ],
 )
 def test_a_wrong_word_about_collection_or_mails_is_named(

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
 from api.answers import canonical, wait_seconds
+from tests.waiting import wait_for
 from tests.worlds import work
 
 
@@ -61,17 +62,17 @@ def test_a_caller_who_has_waited_long_enough_gets_the_accepted_job(
 def test_a_caller_who_has_waited_long_enough_sees_how_far_the_job_is(
     engine: Engine, api: TestClient, draft: dict[str, Any]
 ) -> None:
-    def start() -> None:
-        time.sleep(0.3)
+    def start() -> bool:
         with engine.begin() as connection:
-            connection.execute(
+            started = connection.execute(
                 text(
                     "UPDATE jobs SET state = 'running', attempt = 1, "
                     "lease_token = gen_random_uuid() WHERE state = 'ready'"
                 )
             )
+            return started.rowcount == 1
 
-    thread = threading.Thread(target=start)
+    thread = threading.Thread(target=wait_for, args=[start])
     thread.start()
     answer = api.post(f"/v1/invoices/{draft['id']}/finalize", headers={"Prefer": "wait=1"})
     thread.join()

@@ -66,6 +66,16 @@ def test_one_with_a_draft_cannot_be_archived(api: TestClient, draft: dict[str, A
     problem(api.patch(url, json={"archived": "yes"}), 422, "invalid", "archived")
 
 
+def test_a_locked_charge_of_one_is_not_amended(
+    api: TestClient, charge: dict[str, Any], invoice: dict[str, Any]
+) -> None:
+    archive(api, {"id": invoice["client"]})
+    url = f"/v1/charges/{charge['id']}"
+
+    problem(api.patch(url, json={"amount": 1}), 409, "client_archived")
+    problem(api.delete(url), 409, "client_archived")
+
+
 def test_its_invoices_are_still_there(api: TestClient, invoice: dict[str, Any]) -> None:
     archive(api, {"id": invoice["client"]})
 

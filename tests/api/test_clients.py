@@ -10,7 +10,7 @@ FIELDS = {
     "id", "name", "email", "external_ref", "currency", "time_zone", "billing_cycle", "anchor_day",
     "billing_starts_on", "legal_name", "address", "tax_ids", "tax_rates", "tax_exempt", "net_days",
     "auto_collect", "review_hours", "paused", "notifications", "billing_method", "archived",
-    "auto_top_up", "created_at",
+    "auto_top_up", "created_at", "backup_method", "use_backup_card",
 }  # fmt: skip
 TOP_UP = {"threshold": 5_000, "target": 20_000, "currency": "usd"}
 
@@ -37,7 +37,9 @@ def test_a_client_is_created_with_the_fields_that_were_sent(api: TestClient) -> 
             "receipt": False,
             "payment_failed": True,
             "authentication_needed": None,
+            "card_expiring": False,
         },
+        "use_backup_card": True,
     }
 
     answer = api.post("/v1/clients", json=new)
@@ -160,9 +162,14 @@ def test_a_clients_own_switches_are_set_one_by_one_and_left_to_the_account_again
     api: TestClient, ada: dict[str, Any]
 ) -> None:
     url = f"/v1/clients/{ada['id']}"
-    unset = dict.fromkeys(
-        ("invoice_ready", "receipt", "payment_failed", "authentication_needed"), None
+    kinds = (
+        "invoice_ready",
+        "receipt",
+        "payment_failed",
+        "authentication_needed",
+        "card_expiring",
     )
+    unset: dict[str, bool | None] = dict.fromkeys(kinds)
 
     def switch(**switches: bool | None) -> dict[str, bool | None]:
         shown: dict[str, bool | None] = api.patch(url, json={"notifications": switches}).json()[

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
 from tests.api.calls import an_invoice, deposit, done, problem
+from tests.api.conftest import Finish, PutCard
 
 TODAY = datetime.now(UTC).date()
 SOON, LATER = ((TODAY + timedelta(days=days)).isoformat() for days in (10, 90))
@@ -128,11 +129,36 @@ def test_what_was_paid_in_and_is_not_used_is_paid_out(
     assert entry["refund"] == job["result"]["refund"]
 
 
+def test_what_was_paid_in_by_card_is_sent_back_to_it(
+    engine: Engine, api: TestClient, finish: Finish, put_card: PutCard, ada: dict[str, Any]
+) -> None:
+    put_card(ada["id"])
+    credit = f"/v1/clients/{ada['id']}/credit"
+    paid_in = {"amount": 500, "currency": "usd", "source": "card"}
+    finish(api.post(f"{credit}/deposits", json=paid_in))
+    deposit(engine, api, ada["id"], 500)
+    out = {"amount": 400, "currency": "usd", "to": "card", "reason": "Has left"}
+
+    refusal = api.post(f"{credit}/refunds", json={**out, "amount": 501})
+    problem(refusal, 422, "amount_exceeds_paid", "amount")
+    problem(api.post(f"{credit}/refunds", json={**out, "amount": 1001}), 409, "insufficient_credit")
+    job = finish(api.post(f"{credit}/refunds", json=out))
+
+    assert (job["kind"], job["queue"]) == ("refund_credit_to_card", "payments")
+    assert (job["state"], job["result"]["state"]) == ("succeeded", "succeeded")
+    shown = api.get(credit).json()
+    assert [one["balance"] for one in shown["balances"]] == [600]
+    assert (shown["entries"][0]["kind"], shown["entries"][0]["amount"]) == ("paid_out", -400)
+    payment = api.get(f"/v1/payments?client={ada['id']}").json()["data"][-1]
+    assert payment["amount_refunded"] == 400
+    [told] = payment["refunds"]
+    assert (told["id"], told["invoice"], told["to"]) == (job["result"]["refund"], None, "card")
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
         ({"amount": 0}, "amount"),
-        ({"to": "card"}, "to"),
         ({"to": "credit"}, "to"),
         ({"reason": ""}, "reason"),
         ({"reference": ""}, "reference"),

@@ -17,11 +17,12 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
     deposit(engine, api, invoice["client"], 300)
     note = {"amount": 1, "to": "credit"}
     accepted = api.post(f"/v1/invoices/{invoice['id']}/credit-notes", json=note)
-    work(engine, queues=("payments",))
+    work(engine, queues=("billing",))
     noted = api.get(accepted.headers["Location"]).json()
     card = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
     api.put(f"/v1/clients/{invoice['client']}/billing-method", json=card)
     job = done(engine, api, api.post("/v1/billing-runs", json={}))
+    api.post("/v1/reconciliations")
     rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
         "rate": api.post("/v1/tax-rates", json=rate).json()["id"],
@@ -31,6 +32,7 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         "run": job["subject"]["id"],
         "payment": api.get("/v1/payments").json()["data"][0]["id"],
         "note": noted["result"]["credit_note"],
+        "reconciliation": api.get("/v1/reconciliations").json()["data"][0]["id"],
         "job": job["id"],
         "key": api.get("/v1/api-keys").json()["data"][0]["id"],
     }
@@ -60,9 +62,12 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         ("GET", "/v1/credit-notes/{note}/pdf", "credit_note_not_found"),
         ("POST", "/v1/invoices/{invoice}/credit-notes", "invoice_not_found"),
         ("DELETE", "/v1/clients/{client}/billing-method", "client_not_found"),
+        ("DELETE", "/v1/clients/{client}/backup-method", "client_not_found"),
+        ("POST", "/v1/clients/{client}/portal-link", "client_not_found"),
         ("GET", "/v1/clients/{client}/credit", "client_not_found"),
         ("POST", "/v1/clients/{client}/credit/apply", "client_not_found"),
         ("GET", "/v1/billing-runs/{run}", "billing_run_not_found"),
+        ("GET", "/v1/reconciliations/{reconciliation}", "reconciliation_not_found"),
         ("GET", "/v1/jobs/{job}", "job_not_found"),
         ("POST", "/v1/jobs/{job}/retry", "job_not_found"),
         ("POST", "/v1/jobs/{job}/cancel", "job_not_found"),

@@ -129,3 +129,19 @@ def test_a_card_that_paid_nothing_gets_nothing_back(
     problem(
         api.post(f"/v1/payments/{payment['id']}/refund", json={"to": "card"}), 422, "invalid", "to"
     )
+
+
+@pytest.mark.parametrize(
+    ("to", "queue"), [("card", "payments"), ("credit", "billing"), ("outside", "billing")]
+)
+def test_only_what_goes_to_the_card_waits_for_a_worker_of_payments(
+    api: TestClient, finish: Finish, paid: dict[str, Any], to: str, queue: str
+) -> None:
+    for url in (
+        f"/v1/payments/{paid['id']}/refund",
+        f"/v1/invoices/{paid['invoice']}/credit-notes",
+    ):
+        accepted = api.post(url, json={"amount": 100, "to": to})
+
+        assert accepted.json()["queue"] == queue
+        assert finish(accepted)["state"] == "succeeded"

@@ -361,15 +361,14 @@ def test_a_line_of_which_amounts_left_nothing_takes_no_note() -> None:
     [
         ("draft", "invoice_not_finalized"),
         ("void", "invoice_not_open"),
-        ("uncollectible", "invoice_not_open"),
     ],
 )
-def test_only_open_and_paid_invoices_are_credited(status: str, code: str) -> None:
+def test_only_what_was_finalized_and_is_not_void_is_credited(status: str, code: str) -> None:
     with pytest.raises(RuleViolation) as refused:
         require_creditable(InvoiceStatus(status))
 
     assert refused.value.code == code
-    assert {*InvoiceStatus} - CREDITABLE == {"draft", "void", "uncollectible"}
+    assert {*InvoiceStatus} - CREDITABLE == {"draft", "void"}
     for creditable in CREDITABLE:
         require_creditable(creditable)
 

@@ -79,6 +79,7 @@ def test_every_mail_is_on_in_a_new_account() -> None:
         "receipt": True,
         "payment_failed": True,
         "authentication_needed": True,
+        "card_expiring": True,
     }
     assert DEFAULTS.keys() == {*MailKind}
 

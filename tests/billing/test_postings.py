@@ -21,6 +21,8 @@ from billing.postings import (
     postings_for_failed_refund,
     postings_for_finalizing,
     postings_for_granting,
+    postings_for_losing_dispute,
+    postings_for_opening_dispute,
     postings_for_paying_out_credit,
     postings_for_payment,
     postings_for_refund,
@@ -90,7 +92,17 @@ def voids(draw: st.DrawFn) -> tuple[Posting, ...]:
     total = draw(SOME)
     credit_applied = draw(st.integers(-(10**18), total))
     paid = draw(st.integers(0, total - credit_applied))
-    return postings_for_voiding(total, credit_applied, paid, draw(TAXES))
+    lost = draw(st.integers(0, paid))
+    return postings_for_voiding(total, credit_applied, paid - lost, draw(TAXES), lost)
+
+
+@st.composite
+def losses(draw: st.DrawFn) -> tuple[Posting, ...]:
+    """An invoice is due again, or its money lost; the rest is the client's."""
+    settled, taken_back = draw(SOME), draw(st.integers(0, 10**18))
+    rule = draw(st.sampled_from(["reopened", "written_off"]))
+    parts = {"reopened": 0, "written_off": 0, rule: settled}
+    return postings_for_losing_dispute(**parts, taken_back=taken_back)
 
 
 def received(event: LedgerEvent) -> st.SearchStrategy[tuple[Posting, ...]]:
@@ -115,6 +127,9 @@ POSTED: dict[LedgerEvent, st.SearchStrategy[tuple[Posting, ...]]] = {
     LedgerEvent.REFUND_FAILED: SOME.map(postings_for_failed_refund),
     LedgerEvent.WRITE_OFF: SOME.map(postings_for_writing_off),
     LedgerEvent.RECOVERY: SOME.map(postings_for_writing_off).map(reversed_postings),
+    LedgerEvent.DISPUTE_OPENED: SOME.map(postings_for_opening_dispute),
+    LedgerEvent.DISPUTE_WON: SOME.map(postings_for_opening_dispute).map(reversed_postings),
+    LedgerEvent.DISPUTE_LOST: losses(),
 }
 
 
@@ -143,6 +158,7 @@ def test_the_table_has_every_event_and_knows_every_function() -> None:
         *(postings_for_payment, postings_for_adjusting, postings_for_granting),
         *(postings_for_paying_out_credit, postings_for_credit_note, postings_for_refund),
         *(postings_for_failed_refund, postings_for_writing_off),
+        *(postings_for_opening_dispute, postings_for_losing_dispute),
     }
 
 
@@ -320,6 +336,15 @@ def test_a_credit_note_gives_neither_more_nor_less_than_it_takes(
         (postings_for_failed_refund(500), {"stripe": 500, "credit": -500}),
         (postings_for_writing_off(500), {"bad_debt": 500, "receivable": -500}),
         (reversed_postings(postings_for_writing_off(500)), {"bad_debt": -500, "receivable": 500}),
+        (postings_for_opening_dispute(500), {"disputed": 500, "stripe": -500}),
+        (
+            postings_for_losing_dispute(reopened=300, written_off=0, taken_back=200),
+            {"receivable": 300, "credit": 200, "disputed": -500},
+        ),
+        (
+            postings_for_losing_dispute(reopened=0, written_off=500, taken_back=0),
+            {"dispute_loss": 500, "disputed": -500},
+        ),
     ],
 )
 def test_what_is_given_taken_back_or_given_up_has_two_sides(

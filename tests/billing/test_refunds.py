@@ -1,7 +1,14 @@
 import pytest
 
 from billing.errors import RuleViolation
-from billing.refunds import REFUND_TRANSITIONS, UNSETTLED_REFUNDS, RefundState, settle_refund
+from billing.invoice_states import InvoiceStatus
+from billing.refunds import (
+    REFUND_TRANSITIONS,
+    UNSETTLED_REFUNDS,
+    RefundState,
+    require_debt_may_be_back,
+    settle_refund,
+)
 
 PENDING, PROCESSING, UNKNOWN, SUCCEEDED, FAILED = RefundState
 
@@ -46,3 +53,11 @@ def test_older_news_is_refused() -> None:
     for older in (PENDING, UNKNOWN):
         with pytest.raises(RuleViolation):
             settle_refund(PROCESSING, older)
+
+
+def test_only_a_debt_that_was_given_up_is_never_opened_again() -> None:
+    for status in (InvoiceStatus.OPEN, InvoiceStatus.PAID):
+        require_debt_may_be_back(status)
+    with pytest.raises(RuleViolation, match="refund with a credit note") as refusal:
+        require_debt_may_be_back(InvoiceStatus.UNCOLLECTIBLE)
+    assert refusal.value.code == "invoice_not_open"

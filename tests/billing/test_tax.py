@@ -14,10 +14,12 @@ from billing.errors import InvalidInput
 from billing.tax import (
     InvoiceTaxes,
     RateTotal,
+    TaxableGroup,
     TaxableLine,
     TaxedLine,
     TaxRate,
     rates_on,
+    tax_groups,
     tax_invoice,
 )
 
@@ -226,6 +228,31 @@ def test_the_order_of_lines_changes_no_total(
     assert {total.rate: total.tax for total in one.rates} == {
         total.rate: total.tax for total in other.rates
     }
+
+
+@given(lines=INVOICES, data=st.data())
+def test_lines_may_come_in_groups_of_any_size_and_order(
+    lines: list[TaxableLine], data: st.DataObject
+) -> None:
+    groups: dict[tuple[tuple[TaxRate, ...], int], list[int]] = {}
+    for position, line in enumerate(lines):
+        number = data.draw(st.integers(0, 2))
+        groups.setdefault((line.rates, number), []).append(position)
+    in_any_order = data.draw(st.permutations(list(groups.items())))
+
+    taxed = tax_groups(
+        [
+            TaxableGroup([lines[one].amount for one in positions], positions, rates)
+            for (rates, _), positions in in_any_order
+        ]
+    )
+
+    expected = tax_invoice(lines)
+    assert (taxed.subtotal, taxed.rates) == (expected.subtotal, expected.rates)
+    for (_, positions), group in zip(in_any_order, taxed.groups, strict=True):
+        for place, position in enumerate(positions):
+            taxes = {one: shares[place] for one, shares in group.taxes.items()}
+            assert TaxedLine(group.nets[place], taxes) == expected.lines[position]
 
 
 @given(st.integers(0, 99), st.integers(1, 40), st.sampled_from([VAT_20, VAT_5, IN_20, CITY]))

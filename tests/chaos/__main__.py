@@ -51,6 +51,9 @@ def main() -> None:
             progress.console.print(_line(report, time.monotonic() - began))
             if report.settled_seconds > GOAL_SETTLED_SECONDS:
                 progress.console.print(f"  last was {report.last}", highlight=False)
+            if report.never_done:
+                never_done = ", ".join(report.never_done)
+                progress.console.print(f"  never done: {never_done}", highlight=False)
             for violation in report.violations:
                 progress.console.print(f"  [red]{violation}", highlight=False)
             progress.advance(task)

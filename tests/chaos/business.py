@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -12,15 +13,16 @@ from sqlalchemy.orm import Session
 
 from billing.cycles import BillingCycle
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
-from models import ApiKey, Client, Scope
+from models import Account, ApiKey, Client, Scope
 from models.database import database_now
-from tasks.accounts import create_account
+from tasks.accounts import change_account, create_account
 from tasks.billing_methods import set_billing_method
 from tasks.billing_runs import request_run
 from tasks.charges import NewCharge, record_charges
 from tasks.clients import NewClient, create_clients
 from tasks.crediting import deposit_credit
 from tasks.enqueueing import enqueue
+from tasks.tax_rates import create_tax_rate
 from tests.chaos.marks import create_table
 from tests.chaos.patience import patiently
 
@@ -40,6 +42,19 @@ CARDS = (
 )
 """What clients pay with, each as often as it stands here."""
 
+REVIEW_HOURS: Sequence[int | Literal["person"]] = (*(0,) * 5, 1, "person")
+"""How long clients' drafts are looked at, each as often as it stands here."""
+
+TOP_UPS = (*(None,) * 5, {"threshold": 400, "target": 2_000, "currency": "usd"})
+"""What clients' credit is kept above, each as often as it stands here."""
+
+TAXES: Sequence[Sequence[tuple[str, bool, int]]] = (
+    (),
+    (("20", False, 0), ("5.5", False, 1)),
+    (("19", True, 0), ("1.25", False, 0)),
+)
+"""The rates of each account: percents, whether prices contain them, from which month on."""
+
 
 @dataclass
 class Business:
@@ -53,6 +68,8 @@ class Business:
         cancelled: Jobs that must never start.
         recorded: Descriptions of charges that were asked for over HTTP, one each.
         deposited: Notes of deposits that were, one each.
+        amended: What locked charges are to come to, with their amendments, in minor units.
+        closed: Through which day an account's books are closed, and since when.
     """
 
     engine: Engine
@@ -65,6 +82,8 @@ class Business:
     cancelled: list[UUID] = field(default_factory=list)
     recorded: list[str] = field(default_factory=list)
     deposited: list[str] = field(default_factory=list)
+    amended: dict[UUID, int] = field(default_factory=dict)
+    closed: dict[UUID, tuple[date, datetime]] = field(default_factory=dict)
 
     def open(self, clients: int, stripe_url: str) -> None:
         """Make accounts and clients with cards, and charges of the last months for each."""
@@ -78,6 +97,7 @@ class Business:
             for number, holders in enumerate(of_accounts):
                 account = create_account(session, f"Account {number}")
                 self.accounts.append(account.id)
+                _regulate(session, account, TAXES[number])
                 key, self.keys[account.id] = ApiKey.issue(account.id, set(Scope))
                 session.add(key)
                 new = [_client(n) for n in range(clients // ACCOUNTS)]
@@ -140,17 +160,38 @@ def a_charge(client_id: UUID, day: date) -> NewCharge:
     )
 
 
+def _regulate(session: Session, account: Account, taxes: Sequence[tuple[str, bool, int]]) -> None:
+    """Have the account's clients bear taxes, and its voids make notes if they do."""
+    rates = [
+        create_tax_rate(
+            session,
+            account.id,
+            name=f"Tax {percent}",
+            percent=Decimal(percent),
+            inclusive=is_inclusive,
+            valid_from=_first_day(month),
+        ).id
+        for percent, is_inclusive, month in taxes
+    ]
+    changes = {"tax_rates": rates, "void_makes_credit_note": bool(rates)}
+    change_account(session, account.id, changes, now=database_now(session))
+
+
 def _client(number: int) -> NewClient:
     return NewClient(
         name=f"Client {number}",
         email=f"client{number}@example.com",
         billing_cycle=CYCLES[number % len(CYCLES)],
-        billing_starts_on=_first_day(),
+        # One whose oldest boundary is long ago has all of its invoices dated when they are finalized.
+        billing_starts_on=_first_day(number % 2),
+        review_hours=REVIEW_HOURS[number % len(REVIEW_HOURS)],
+        auto_top_up=TOP_UPS[number % len(TOP_UPS)],
+        tax_exempt=number % 9 == 8,
     )
 
 
-def _first_day() -> date:
-    """Of the first month that is billed."""
+def _first_day(month: int = 0) -> date:
+    """Of the first month that is billed, or one that comes after."""
     today = datetime.now(UTC).date()
-    index = today.year * 12 + today.month - 1 - MONTHS
+    index = today.year * 12 + today.month - 1 - MONTHS + month
     return date(index // 12, index % 12 + 1, 1)

@@ -2,17 +2,46 @@
 
 import random
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from uuid import UUID
 
 import httpx2
+from sqlalchemy import text
 
+from models.database import database_now
 from tests.chaos.business import Business
+from tests.chaos.patience import patiently
 
 KEEP_TRYING_SECONDS = 120.0
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.3
+
+REFUSED = 409
+"""There is nothing to bill, or what would change may not, by now."""
+
+_LOCKED = """
+SELECT charges.account_id, charges.id FROM charges JOIN invoices ON invoices.id = invoice_id
+ WHERE status IN ('open', 'paid', 'uncollectible') AND amends IS NULL ORDER BY charges.id
+"""
+
+
+Answered = Callable[[httpx2.Response], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked of whom, and what an answer with success means."""
+
+    account_id: UUID
+    method: str
+    path: str
+    body: dict[str, Any]
+    answered: Answered
 
 
 class Caller:
@@ -24,53 +53,129 @@ class Caller:
         self._rng = rng
         self._broken = broken
         self._numbers = count(1)
+        self._answered: Counter[str] = Counter()
+        self._requests = (
+            self._a_charge,
+            self._a_deposit,
+            self._a_draft,
+            self._an_amendment,
+            self._closed_books,
+        )
         self.repeated = 0
 
     def ask(self) -> None:
         """Ask one thing; some again, though answered, as after an answer that got lost."""
-        account_id, client = self._rng.choice(self._business.clients)
         key = f"call-{next(self._numbers)}"
-        path, body = self._something(str(client), key)
-        secret = self._business.keys[account_id]
-        answer = self._insist(path, body, key, secret)
+        request = self._something(key)
+        answer = self._insist(request, key)
         # A refusal is not kept: by the second time, the first one's reason may be gone.
-        if answer.is_success and self._rng.random() < 0.2:
-            again = self._insist(path, body, key, secret)
+        if answer.is_success and request.method == "POST" and self._rng.random() < 0.2:
+            again = self._insist(request, key)
             if (again.status_code, again.content) != (answer.status_code, answer.content):
-                self._broken.append(f"{path} under {key} was answered in two ways")
-        self._take(path, key, answer)
+                self._broken.append(f"{request.path} under {key} was answered in two ways")
+        if answer.is_success:
+            request.answered(answer)
+        elif answer.status_code != REFUSED:
+            self._broken.append(f"{request.path} was answered {answer.status_code}: {answer.text}")
 
-    def _something(self, client: str, key: str) -> tuple[str, dict[str, Any]]:
-        match self._rng.randrange(3):
-            case 0:
-                return "/v1/charges", {"client": client, "description": key, "unit_price": "7.30"}
-            case 1:
-                deposit = {"amount": 700, "currency": "usd", "source": "outside", "note": key}
-                return f"/v1/clients/{client}/credit/deposits", deposit
-            case _:
-                return "/v1/invoices", {"client": client}
+    def _something(self, key: str) -> _Request:
+        """A request that can be made; half of the time, of a kind that was answered least."""
+        kinds = list(self._requests)
+        self._rng.shuffle(kinds)
+        if self._rng.random() < 0.5:
+            kinds.sort(key=lambda kind: self._answered[kind.__name__])
+        for kind in kinds:
+            request = kind(key)
+            if request is not None:
+                self._answered[kind.__name__] += 1
+                return request
+        raise LookupError("there is nothing to ask for")
 
-    def _take(self, path: str, key: str, answer: httpx2.Response) -> None:
-        match answer.status_code:
-            case 201:
-                self._business.recorded.append(key)
-            case 202:
-                self._business.accepted.append(UUID(answer.json()["id"]))
-                if path.endswith("deposits"):
-                    self._business.deposited.append(key)
-            case 409 if path == "/v1/invoices":  # Nothing to bill.
-                pass
-            case status:
-                self._broken.append(f"{path} was answered {status}: {answer.text}")
+    def _a_charge(self, key: str) -> _Request:
+        account_id, client = self._rng.choice(self._business.clients)
+        return _Request(
+            account_id,
+            "POST",
+            "/v1/charges",
+            {"client": str(client), "description": key, "unit_price": "7.30"},
+            lambda _: self._business.recorded.append(key),
+        )
 
-    def _insist(self, path: str, body: dict[str, Any], key: str, secret: str) -> httpx2.Response:
+    def _a_deposit(self, key: str) -> _Request:
+        account_id, client = self._rng.choice(self._business.clients)
+
+        def answered(answer: httpx2.Response) -> None:
+            self._accept(answer)
+            self._business.deposited.append(key)
+
+        return _Request(
+            account_id,
+            "POST",
+            f"/v1/clients/{client}/credit/deposits",
+            {"amount": 700, "currency": "usd", "source": "outside", "note": key},
+            answered,
+        )
+
+    def _a_draft(self, _key: str) -> _Request:
+        account_id, client = self._rng.choice(self._business.clients)
+        body = {"client": str(client)}
+        return _Request(account_id, "POST", "/v1/invoices", body, self._accept)
+
+    def _an_amendment(self, _key: str) -> _Request | None:
+        """A new price for a charge that is locked, or the one that it was invoiced for."""
+        locked = patiently(
+            self._business.engine, lambda session: session.execute(text(_LOCKED)).all()
+        )
+        if not locked:
+            return None
+        account_id, charge_id = self._rng.choice(locked)
+        cents = self._rng.choice((610, 730, 980))
+        # Refused after an answer that got lost, it may have been changed, or not.
+        self._business.amended.pop(charge_id, None)
+
+        def answered(_answer: httpx2.Response) -> None:
+            self._business.amended[charge_id] = cents
+
+        return _Request(
+            account_id,
+            "PATCH",
+            f"/v1/charges/{charge_id}",
+            {"unit_price": f"{cents / 100:.2f}"},
+            answered,
+        )
+
+    def _closed_books(self, _key: str) -> _Request | None:
+        """The books of an account that has open ones, closed through a day that is over."""
+        account_ids = [one for one in self._business.accounts if one not in self._business.closed]
+        if not account_ids:
+            return None
+        account_id = self._rng.choice(account_ids)
+        through = datetime.now(UTC).date() - timedelta(days=self._rng.randrange(1, 25))
+
+        def answered(_answer: httpx2.Response) -> None:
+            now = patiently(self._business.engine, database_now)
+            self._business.closed[account_id] = (through, now)
+
+        body = {"books_closed_through": through.isoformat()}
+        return _Request(account_id, "PATCH", "/v1/account", body, answered)
+
+    def _accept(self, answer: httpx2.Response) -> None:
+        self._business.accepted.append(UUID(answer.json()["id"]))
+
+    def _insist(self, request: _Request, key: str) -> httpx2.Response:
         """Ask until somebody answers who could know."""
-        headers = {"Authorization": f"Bearer {secret}", "Idempotency-Key": key}
+        headers = {"Authorization": f"Bearer {self._business.keys[request.account_id]}"}
+        if request.method == "POST":
+            headers["Idempotency-Key"] = key
         deadline = time.monotonic() + KEEP_TRYING_SECONDS
         while True:
             try:
-                answer = httpx2.post(
-                    self._url + path, json=body, headers=headers, timeout=ANSWER_SECONDS
+                answer = httpx2.request(
+                    request.method,
+                    self._url + request.path,
+                    json=request.body,
+                    headers=headers,
+                    timeout=ANSWER_SECONDS,
                 )
             except httpx2.TransportError:
                 if time.monotonic() > deadline:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from uuid import UUID
 
 from sqlalchemy import Engine, select, text
@@ -9,10 +10,16 @@ from sqlalchemy.orm import Session
 
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.stripe.control import StripeSandboxControl
+from gateways.sandbox.stripe.errors import JsonObject
 from models import Job
 from tasks.audits import audit
 from tests.chaos.business import Business
-from tests.chaos.events import taken_events, untold_events
+from tests.chaos.events import (
+    taken_events,
+    taken_mail_events,
+    untold_events,
+    untold_mail_events,
+)
 from tests.chaos.marks import wrong_marks
 
 _UNFINISHED = """
@@ -27,9 +34,13 @@ _FINALIZED_TWICE = """
 SELECT invoice_id FROM ledger_entries WHERE event = 'finalize' GROUP BY invoice_id
 HAVING count(*) > 1
 """
+# A draft may wait for a person for ever.
 _PERIODS = """
-SELECT id, state, error FROM billing_periods
+SELECT id, state, error FROM billing_periods AS periods
  WHERE ends_at < now() AND state NOT IN ('billed', 'empty', 'skipped')
+   AND NOT (state = 'drafted' AND EXISTS (
+       SELECT FROM invoices WHERE period_id = periods.id AND status = 'draft'
+                              AND review_ends_at IS NULL))
 """
 _LEFT_BEHIND = """
 SELECT charges.id FROM charges JOIN billing_periods AS periods USING (client_id)
@@ -54,9 +65,11 @@ _MAILED_TWICE = """
 SELECT kind, subject_key, recipient FROM mails WHERE id::text = ANY(:sent)
  GROUP BY kind, subject_key, recipient, sending HAVING count(*) > 1
 """
-_RECORDED = "SELECT description FROM charges WHERE description LIKE 'call-%'"
+_RECORDED = """
+SELECT description FROM charges WHERE description LIKE 'call-%' AND copy_of IS NULL
+"""
 _DEPOSITED = "SELECT note FROM credit_entries WHERE note LIKE 'call-%'"
-_EVENTS = "SELECT event_id, handled_at FROM webhook_events WHERE provider = 'stripe'"
+_EVENTS = "SELECT event_id, handled_at FROM webhook_events"
 _PAID_TOO_MUCH = """
 SELECT invoice_id, amount, applied FROM payments
  WHERE source = 'card' AND applied < amount AND invoice_id IS NOT NULL
@@ -69,7 +82,25 @@ SELECT 'refund', id FROM refunds WHERE state IN ('pending', 'processing', 'unkno
 """
 # One that the bank gave back had succeeded before: at Stripe it has failed, as it has here.
 _REFUNDS = """
-SELECT id, amount FROM refunds WHERE destination = 'card' AND state = 'succeeded'
+SELECT refunds.id, refunds.amount, refunds.currency, stripe_refund, payment_intent
+  FROM refunds
+  LEFT JOIN payments ON payments.id = payment_id
+  LEFT JOIN payment_attempts AS attempts ON attempts.id = attempt_id
+ WHERE destination = 'card' AND refunds.state = 'succeeded'
+"""
+# What an amendment bills is void with its invoice: what the charge is to come to is, too.
+_AMENDED = """
+WITH billed AS (
+    SELECT charges.id, COALESCE(amends, charges.id) AS charge_id, amount,
+           COALESCE(status = 'void', false) AS is_void
+      FROM charges LEFT JOIN invoices ON invoices.id = invoice_id
+     WHERE COALESCE(amends, charges.id) = ANY(:ids ::uuid[])
+)
+SELECT charge_id, sum(amount) AS amount FROM billed GROUP BY charge_id HAVING NOT bool_or(is_void)
+"""
+_POSTED_INTO_CLOSED = """
+SELECT id, effective_on FROM ledger_entries
+ WHERE account_id = :account AND posted_at > :since AND effective_on <= :through
 """
 
 
@@ -83,7 +114,8 @@ def violations(
             *wrong_marks(session),
             *_of_schedules(session),
             *_of_requests(session, business),
-            *_of_events(session, stripe),
+            *_of_amendments(session, business),
+            *_of_events(session, stripe, sendgrid),
             *_of_money(session, stripe),
             *_of_refunds(session, stripe),
             *_of_mails(session, sendgrid),
@@ -127,12 +159,23 @@ def _of_requests(session: Session, business: Business) -> Iterator[str]:
             yield f"the {what} {key} was made and never answered"
 
 
-def _of_events(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
-    """What we told Stripe that we took is stored, and handled."""
+def _of_amendments(session: Session, business: Business) -> Iterator[str]:
+    """What was asked for last is what a charge comes to, with all that amends it."""
+    ids = {"ids": list(business.amended)}
+    for row in session.execute(text(_AMENDED), ids):
+        wanted = business.amended[row.charge_id]
+        if row.amount != wanted:
+            yield f"charge {row.charge_id} was to come to {wanted} and comes to {row.amount}"
+
+
+def _of_events(
+    session: Session, stripe: StripeSandboxControl, sendgrid: SendGridControl
+) -> Iterator[str]:
+    """What we told Stripe and SendGrid that we took is stored, and handled."""
     handled = {row.event_id: row.handled_at for row in session.execute(text(_EVENTS))}
-    for event in untold_events(stripe):
+    for event in chain(untold_events(stripe), untold_mail_events(sendgrid)):
         yield f"event {event} could not be told"
-    for event in taken_events(stripe):
+    for event in chain(taken_events(stripe), taken_mail_events(sendgrid)):
         if event not in handled:
             yield f"event {event} was taken and is gone"
         elif handled[event] is None:
@@ -162,19 +205,32 @@ def _of_money(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
 
 
 def _of_refunds(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
+    """Every refund to a card is one of Stripe's, item by item, and each of those is one of ours."""
     given_back: Counter[UUID] = Counter()
-    amounts: dict[UUID, int] = {}
+    items: dict[UUID, JsonObject] = {}
     for one in stripe.objects("refund"):
         if one["status"] == "succeeded":
             refund = UUID(one["metadata"]["refund"])
             given_back[refund] += 1
-            amounts[refund] = one["amount"]
-    recorded = {row.id: row.amount for row in session.execute(text(_REFUNDS))}
+            items[refund] = one
+    recorded = {row.id: row for row in session.execute(text(_REFUNDS))}
     for refund, times in given_back.items():
         if times > 1:
             yield f"refund {refund} was given back {times} times"
-        if recorded.get(refund) != amounts[refund]:
-            yield f"refund {refund} gave back {amounts[refund]}, recorded {recorded.get(refund)}"
+        ours, item = recorded.get(refund), items[refund]
+        amount = None if ours is None else ours.amount
+        if amount != item["amount"]:
+            yield f"refund {refund} gave back {item['amount']}, recorded {amount}"
+        if ours is None:
+            continue
+        for what, here, there in (
+            ("is", ours.stripe_refund, item["id"]),
+            # That its payment is gone is told of the attempt.
+            ("is of", ours.payment_intent or item["payment_intent"], item["payment_intent"]),
+            ("is in", ours.currency, item["currency"]),
+        ):
+            if here != there:
+                yield f"refund {refund} {what} {here} here and {there} at Stripe"
     for refund in recorded.keys() - given_back.keys():
         yield f"refund {refund} is recorded as given back and never was"
 
@@ -208,6 +264,10 @@ def _of_books(session: Session, business: Business) -> Iterator[str]:
         yield f"charge {charge} was left behind by its period's invoice"
     for row in session.execute(text(_PERIODS)):
         yield f"period {row.id} is {row.state} ({row.error})"
+    for account_id, (through, since) in business.closed.items():
+        closed = {"account": account_id, "through": through, "since": since}
+        for row in session.execute(text(_POSTED_INTO_CLOSED), closed):
+            yield f"entry {row.id} counts for {row.effective_on}, in books that were closed"
     for account_id in business.accounts:
         for difference in audit(session, account_id):
             yield f"audit: {difference.rule}: {difference.subject} {difference.found}"

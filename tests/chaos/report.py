@@ -18,6 +18,7 @@ class Report:
             job that could be started: not while PostgreSQL or Redis was away, or its queue paused.
         settled_seconds: From the end of the last fault to the end of all work.
         last: The job that ended last, and its runs.
+        never_done: What the product can do and was not asked for with success, in words.
         violations: Promises that were broken, in words.
     """
 
@@ -34,6 +35,7 @@ class Report:
     restarted_seconds: list[float] = field(default_factory=list)
     settled_seconds: float = 0.0
     last: str = ""
+    never_done: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     @property

@@ -20,6 +20,7 @@ from tests.chaos.faults.target import Target
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import violations
 from tests.chaos.load import Load
+from tests.chaos.reached import never_reached
 from tests.chaos.report import Report
 from tests.chaos.servers import Servers
 from tests.chaos.settling import FINISH_WITHIN_SECONDS, settle
@@ -87,10 +88,19 @@ def run(
         servers.stripe.clear_faults()
         servers.sendgrid.clear_faults()
         say("waiting for the end")
-        settle(engine, servers.stripe, report, target.after, target.lasting, within=within)
+        settle(
+            engine,
+            servers.stripe,
+            servers.sendgrid,
+            report,
+            after=target.after,
+            lasting=target.lasting,
+            within=within,
+        )
         say("checking")
         report.violations += violations(engine, business, servers.stripe, servers.sendgrid)
         _count_up(report, servers, engine)
+        report.never_done = [*staff.never_done(), *never_reached(engine)]
         report.restarts, report.repeated = fleet.restarts, caller.repeated
         report.fenced = sum(log.read_bytes().count(FENCED) for log in (folder / "logs").iterdir())
         if report.violations:

@@ -13,6 +13,7 @@ from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.server import StripeSandbox
 from tests.chaos.redis_proxy import RedisProxy
+from tests.processes import SECRET_KEY
 
 
 class Servers:
@@ -51,6 +52,7 @@ class Servers:
             self.environment = {
                 "DATABASE_URL": self.postgres.url,
                 "REDIS_URL": self.redis.url.replace(f":{port}/", f":{self.proxy.port}/"),
+                "SECRET_KEY": SECRET_KEY,
                 "STRIPE_SECRET_KEY": "sk_test_chaos",
                 "STRIPE_API_BASE": stripe.url,
                 "SENDGRID_API_KEY": "SG.chaos",

@@ -6,10 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
+from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from models import job_ledger
 from models.job_ledger import DeadJobs
+from tasks.operating import run_schedule
 from tests.chaos.events import all_told
 from tests.chaos.report import Report
 
@@ -29,7 +32,10 @@ _UNDER_WAY = f"""
 SELECT ({_BUSY}) + (SELECT count(*) {_ASKED_FOR} WHERE state = 'processing')
 """
 # A charge or refund without an answer is asked after a minute later, a mail's event awaited for half an
-# hour: here that time has passed at once.
+# hour, a draft reviewed for an hour: here that time has passed at once.
+_LATER_REVIEWS = """
+UPDATE invoices SET review_ends_at = now() WHERE review_ends_at > now() AND status = 'draft'
+"""
 _LATER_MAILS = """
 UPDATE jobs SET run_at = now() WHERE kind = 'send_mail' AND state = 'scheduled'
 """
@@ -57,10 +63,11 @@ _DEAD = "SELECT count(*) FROM jobs WHERE state = 'dead'"
 def settle(
     engine: Engine,
     stripe: StripeSandboxControl,
+    sendgrid: SendGridControl,
     report: Report,
+    *,
     after: Sequence[Callable[[], None]],
     lasting: Sequence[float],
-    *,
     within: float = FINISH_WITHIN_SECONDS,
 ) -> None:
     """Wait until all accepted work has ended, replay what is dead, and let days pass.
@@ -83,6 +90,10 @@ def settle(
     if not ended:
         return
     _replay(engine, report, within)
+    if _do(engine, _LATER_REVIEWS):
+        with Session(engine) as session, session.begin():
+            run_schedule(session, "finalize-due-reviews", "chaos")
+        _until_idle(engine, within)
     if _do(engine, _LATER_MAILS):
         _until_idle(engine, within)
     if _do(engine, _LATER_CHARGES) + _do(engine, _LATER_REFUNDS):
@@ -93,8 +104,8 @@ def settle(
     def nothing_moves() -> bool:
         return _count(engine, _UNDER_WAY) == 0
 
-    # A debit that settles has its client's next one made, and each makes events.
-    _until(lambda: nothing_moves() and all_told(stripe) and nothing_moves(), within)
+    # A debit that settles has its client's next one made, and each makes events; so does a mail.
+    _until(lambda: nothing_moves() and all_told(stripe, sendgrid) and nothing_moves(), within)
 
 
 def _replay(engine: Engine, report: Report, within: float) -> None:

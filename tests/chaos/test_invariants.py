@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from gateways.sandbox.sendgrid.client import SendGridControl, SentMail
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
+from gateways.sandbox.sendgrid.store import Delivery
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.errors import JsonObject
 from gateways.sandbox.stripe.server import StripeSandbox
@@ -74,9 +75,19 @@ class _SendGrid(SendGridControl):
     def __init__(self, taken: list[SentMail]) -> None:
         super().__init__("http://nowhere.example")
         self.taken = taken
+        self.told: list[Delivery] = []
 
     def mails(self, *, message_id: str | None = None, **custom_args: str) -> list[SentMail]:
         return self.taken
+
+    def deliveries(self) -> list[Delivery]:
+        return self.told
+
+    def tell(self, event: str, *, status: int | None) -> None:
+        """Tell an event; the receiver answers so, or does not."""
+        events = [{"sg_event_id": event}]
+        number = len(self.told) + 1
+        self.told.append(Delivery(number, 0.0, events, 1, status, None, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,9 @@ def world(true_world: _World) -> Iterator[_World]:
     with true_world.connection.begin() as transaction:
         yield replace(
             true_world,
-            business=replace(true_world.business, rolled_back=[], cancelled=[]),
+            business=replace(
+                true_world.business, rolled_back=[], cancelled=[], amended={}, closed={}
+            ),
             stripe=deepcopy(true_world.stripe),
             sendgrid=_SendGrid(list(true_world.sendgrid.taken)),
         )
@@ -200,6 +213,8 @@ def _names(connection: Connection, stripe: _Stripe, sendgrid: _SendGrid) -> dict
             "attempt": "payment_attempts",
             "refund": "refunds",
             "charge": "charges WHERE description = 'call-1'",
+            "billed": "charges WHERE invoice_id IS NOT NULL",
+            "finalizing": "ledger_entries WHERE event = 'finalize'",
             "period": "billing_periods WHERE state = 'billed'",
             "bill": "jobs WHERE kind = 'bill_due_periods'",
             "fired": "jobs WHERE kind = 'prune'",
@@ -210,8 +225,15 @@ def _names(connection: Connection, stripe: _Stripe, sendgrid: _SendGrid) -> dict
     about = text("SELECT kind, subject_key FROM mails WHERE id = :mail")
     kind, subject = connection.execute(about, {"mail": mail}).one()
     fire_at = connection.execute(text("SELECT fire_at FROM schedule_fires")).scalar_one()
+    issued_on = connection.execute(text("SELECT issued_on FROM invoices")).scalar_one()
     connection.rollback()
-    told = {"event": stripe.told[0]["event"], "fire_at": str(fire_at)}
+    told = {
+        "event": stripe.told[0]["event"],
+        "fire_at": str(fire_at),
+        "stripe_refund": stripe.refunds[0]["id"],
+        "issued_on": str(issued_on),
+        "intent": stripe.refunds[0]["payment_intent"],
+    }
     return rows | told | {"mail": mail, "kind": kind, "subject": subject}
 
 
@@ -237,6 +259,25 @@ def _say_of_stripe(**changes: object) -> _Harm:
 def _say_of_the_refund(**changes: object) -> _Harm:
     """Stripe says something else of its only refund."""
     return lambda world: world.stripe.refunds[0].update(changes)
+
+
+def _amend(cents: int) -> _Harm:
+    """What the charge on the invoice is to come to."""
+    return lambda world: world.business.amended.update({world.id_of("billed"): cents})
+
+
+def _both(*harms: _Harm) -> _Harm:
+    def harm(world: _World) -> None:
+        for one in harms:
+            one(world)
+
+    return harm
+
+
+def _close_books(world: _World) -> None:
+    since = world.connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    [account] = world.business.accounts
+    world.business.closed[account] = (since.date(), since)
 
 
 def _cancel(world: _World) -> None:
@@ -265,6 +306,17 @@ SELECT account_id, client_id, charged_on, {description}, quantity, amount, curre
 _DEPOSIT = """
 INSERT INTO credit_entries (client_id, currency, kind, amount, note, requested_by)
 SELECT client_id, currency, kind, amount, {note}, 'test' FROM credit_entries WHERE note = 'call-2'
+"""
+_DRAFTED = "UPDATE billing_periods SET state = 'drafted' WHERE id = :period"
+_DRAFT = """
+INSERT INTO invoices (account_id, client_id, period_id, currency, subtotal, total, review_ends_at)
+SELECT account_id, client_id, period_id, 'eur', 0, 0, {review_ends_at} FROM invoices
+"""
+_CORRECT = """
+INSERT INTO charges (account_id, client_id, charged_on, description, quantity, amount, currency,
+                     metadata, amends, invoice_id)
+SELECT account_id, client_id, charged_on, 'Less', 1, -300, currency, metadata, id, {invoice}
+  FROM charges WHERE id = :billed
 """
 _LEAVE = "INSERT INTO chaos_marks VALUES (:marked, {mark})"
 
@@ -322,6 +374,14 @@ REQUESTS: dict[str, _Harm] = {
     "event {event} was taken and not handled": _sql(
         "UPDATE webhook_events SET handled_at = NULL WHERE event_id = :event"
     ),
+    "event sg_lost was taken and is gone": lambda world: world.sendgrid.tell("sg_lost", status=204),
+    "event sg_waiting could not be told": lambda world: world.sendgrid.tell(
+        "sg_waiting", status=None
+    ),
+    "charge {billed} was to come to 700 and comes to 1000": _amend(700),
+    "charge {billed} was to come to 1000 and comes to 700": _both(
+        _amend(1_000), _sql(_CORRECT.format(invoice="NULL"))
+    ),
 }
 
 MONEY: dict[str, _Harm] = {
@@ -347,6 +407,13 @@ MONEY: dict[str, _Harm] = {
     "refund {refund} gave back 200, recorded 300": _say_of_the_refund(amount=200),
     "refund {refund} gave back 300, recorded None": _sql("DELETE FROM refunds"),
     "refund {refund} is recorded as given back and never was": _say_of_the_refund(status="failed"),
+    "refund {refund} is {stripe_refund} here and re_other at Stripe": _say_of_the_refund(
+        id="re_other"
+    ),
+    "refund {refund} is of {intent} here and pi_other at Stripe": _say_of_the_refund(
+        payment_intent="pi_other"
+    ),
+    "refund {refund} is in usd here and eur at Stripe": _say_of_the_refund(currency="eur"),
 }
 
 MAILS: dict[str, _Harm] = {
@@ -384,6 +451,14 @@ BOOKS: dict[str, _Harm] = {
     "period {period} is open (None)": _sql(
         "UPDATE billing_periods SET state = 'open' WHERE id = :period"
     ),
+    "period {period} is drafted (None)": _sql(_DRAFT.format(review_ends_at="now()"), _DRAFTED),
+    "entry {finalizing} counts for {issued_on}, in books that were closed": _both(
+        _close_books,
+        _sql(
+            "UPDATE ledger_entries SET posted_at = clock_timestamp() + interval '1 second'"
+            " WHERE event = 'finalize'"
+        ),
+    ),
     ("audit: numbers_are_gapless: invoice began with 1, next is 9, 1 are given, from 1 to 1"): _sql(
         "UPDATE number_series SET next_number = 9 WHERE document = 'invoice'"
     ),
@@ -402,6 +477,18 @@ KEPT: dict[str, _Harm] = {
     "a card was declined": lambda world: world.stripe.intents.append(
         {"status": "requires_payment_method"}
     ),
+    "a charge comes to what was asked for": _both(
+        _amend(700), _sql(_CORRECT.format(invoice="NULL"))
+    ),
+    "a charge was amended, and the amendment is void": _both(
+        _amend(700),
+        _sql(
+            _CORRECT.format(invoice=":invoice"),
+            "UPDATE invoices SET (status, voided_at) = ('void', now())",
+        ),
+    ),
+    "books were closed after what was posted": _close_books,
+    "a draft waits for a person": _sql(_DRAFT.format(review_ends_at="NULL"), _DRAFTED),
     "nobody knows what became of a mail": _sql(
         "UPDATE mails SET state = 'unknown' WHERE id = :mail"
     ),
@@ -437,8 +524,17 @@ def test_what_may_be_so_is_not_told(world: _World, what: str) -> None:
 
 
 def test_all_is_told_once_no_event_waits(world: _World) -> None:
-    assert all_told(world.stripe)
+    assert all_told(world.stripe, world.sendgrid)
 
     world.stripe.told.append({"event": "evt_waiting", "state": "pending"})
 
-    assert not all_told(world.stripe)
+    assert not all_told(world.stripe, world.sendgrid)
+
+
+def test_all_is_told_once_no_event_of_a_mail_waits(world: _World) -> None:
+    world.sendgrid.tell("sg_taken", status=204)
+    assert all_told(world.stripe, world.sendgrid)
+
+    world.sendgrid.tell("sg_waiting", status=503)
+
+    assert not all_told(world.stripe, world.sendgrid)

@@ -34,7 +34,9 @@ from gateways.cards import (
     CardsUnavailable,
     ChargeOutcomeUnknown,
     ChargeRefused,
+    TooManyRequests,
 )
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.stripe.behaviours import TEST_PAYMENT_METHODS, Failure
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
 from gateways.sandbox.stripe.control import StripeSandboxControl
@@ -203,7 +205,7 @@ def test_a_declined_card_is_a_report_with_its_code(
     assert report.amount_received == 0
     assert report.metadata == order.metadata
     assert decline_class(report.decline_code) is decline_class(failure.decline_code, failure.code)
-    assert cards.retrieve(report.payment_intent) == report
+    assert cards.retrieve(report.payment_intent, DEPLOYMENT) == report
     assert len(control.requests(idempotency_key=order.idempotency_key)) == 1
 
 
@@ -226,10 +228,10 @@ def test_a_payment_that_waits_for_its_holder_needs_action_also_after_a_failed_tr
     cards: CardGateway, sandbox: StripeSandbox, control: StripeSandboxControl
 ) -> None:
     waiting = _waiting_for_its_holder(sandbox)
-    report = cards.retrieve(waiting)
+    report = cards.retrieve(waiting, DEPLOYMENT)
     assert (report.status, report.decline_code) == (CardStatus.NEEDS_ACTION, None)
     control.authenticate(waiting, successful=False)
-    report = cards.retrieve(waiting)
+    report = cards.retrieve(waiting, DEPLOYMENT)
     assert report.status is CardStatus.NEEDS_ACTION
     assert report.decline_code == "payment_intent_authentication_failure"
 
@@ -242,7 +244,7 @@ def test_a_bank_debit_is_processing_until_it_settles(
     report = cards.charge(order)
     assert (report.status, report.amount_received) == (CardStatus.PROCESSING, 0)
     control.settle(report.payment_intent, outcome)
-    settled = cards.retrieve(report.payment_intent)
+    settled = cards.retrieve(report.payment_intent, DEPLOYMENT)
     if outcome == "succeeded":
         assert (settled.status, settled.amount_received) == (CardStatus.SUCCEEDED, 12_34)
     else:
@@ -614,13 +616,13 @@ def test_a_strange_answer_leaves_the_outcome_unknown(order: CardCharge, answer: 
 @pytest.mark.parametrize("kind", ["no JSON", "nothing", "no intent", "error without members"])
 def test_a_strange_answer_to_a_question_is_no_answer(order: CardCharge, kind: str) -> None:
     for ask in (CardGateway.look_up, CardGateway.retrieve, CardGateway.cancel):
-        argument: Any = order if ask is CardGateway.look_up else "pi_1"
+        arguments: Any = [order] if ask is CardGateway.look_up else ["pi_1", DEPLOYMENT]
         with (
             server_that_answers(STRANGE[kind]) as url,
             cards_at_stripe(SECRET, base_url=url) as cards,
             pytest.raises(CardsUnavailable),
         ):
-            getattr(cards, ask.__name__)(argument)
+            getattr(cards, ask.__name__)(*arguments)
 
 
 def test_a_decline_of_no_payment_is_a_refusal(order: CardCharge) -> None:
@@ -720,26 +722,26 @@ def test_a_question_that_fails_can_be_asked_again(
     cards: CardGateway, control: StripeSandboxControl, order: CardCharge, kind: FaultKind
 ) -> None:
     report = cards.charge(order)
-    for ask, argument in (
+    for ask, *arguments in (
         (CardGateway.look_up, order),
-        (CardGateway.retrieve, report.payment_intent),
-        (CardGateway.cancel, report.payment_intent),
+        (CardGateway.retrieve, report.payment_intent, DEPLOYMENT),
+        (CardGateway.cancel, report.payment_intent, DEPLOYMENT),
     ):
         control.add_fault(kind, method=None, path=f"{INTENTS}*", times=None)
         with pytest.raises(CardsUnavailable):
-            getattr(cards, ask.__name__)(argument)
+            getattr(cards, ask.__name__)(*arguments)
         control.clear_faults()
-        assert getattr(cards, ask.__name__)(argument) == report
+        assert getattr(cards, ask.__name__)(*arguments) == report
 
 
 def test_a_payment_that_is_not_there_cannot_be_asked_about(cards: CardGateway) -> None:
     with pytest.raises(CardsUnavailable, match="404 No such payment_intent"):
-        cards.retrieve("pi_nothing")
+        cards.retrieve("pi_nothing", DEPLOYMENT)
 
 
 def test_a_payment_that_is_not_there_is_surely_not_cancelled(cards: CardGateway) -> None:
     with pytest.raises(ChargeRefused, match="404 No such payment_intent") as refused:
-        cards.cancel("pi_nothing")
+        cards.cancel("pi_nothing", DEPLOYMENT)
     assert refused.value.code == "resource_missing"
 
 
@@ -776,16 +778,16 @@ def test_cancelling_says_how_the_payment_stands_after(
 ) -> None:
     order = charge_of(make_cardholder(sandbox.url, payment_method=payment_method))
     payment = cards.charge(order).payment_intent
-    report = cards.cancel(payment)
+    report = cards.cancel(payment, DEPLOYMENT)
     assert (report.payment_intent, report.status) == (payment, after)
     assert (report.decline_code, report.message) == (None, None)
-    assert cards.cancel(payment) == report
+    assert cards.cancel(payment, DEPLOYMENT) == report
 
 
 def test_a_payment_that_waits_for_its_holder_can_be_cancelled(
     cards: CardGateway, sandbox: StripeSandbox
 ) -> None:
-    assert cards.cancel(_waiting_for_its_holder(sandbox)).status is CardStatus.CANCELED
+    assert cards.cancel(_waiting_for_its_holder(sandbox), DEPLOYMENT).status is CardStatus.CANCELED
 
 
 def test_a_cancelling_whose_answer_is_lost_is_done_once(
@@ -793,7 +795,7 @@ def test_a_cancelling_whose_answer_is_lost_is_done_once(
 ) -> None:
     payment = _waiting_for_its_holder(sandbox)
     control.add_fault("lost_answer", path=f"{INTENTS}/*")
-    assert cards.cancel(payment).status is CardStatus.CANCELED
+    assert cards.cancel(payment, DEPLOYMENT).status is CardStatus.CANCELED
 
 
 def test_many_threads_charge_at_once_and_each_learns_of_its_own(
@@ -846,7 +848,7 @@ def test_one_thread_s_doubt_is_not_another_s(
 
     with ThreadPoolExecutor(4) as threads:
         kinds = list(threads.map(fails_with, [lost, limited] * 10))
-    assert kinds == [ChargeOutcomeUnknown, CardsUnavailable] * 10
+    assert kinds == [ChargeOutcomeUnknown, TooManyRequests] * 10
 
 
 def test_a_restarted_server_is_reached_again_without_a_failure(
@@ -905,8 +907,8 @@ def test_the_requests_agree_with_stripe_s_description(
     before = len(control.requests())
     report = cards.charge(order)
     cards.look_up(order)
-    cards.retrieve(report.payment_intent)
-    cards.cancel(report.payment_intent)
+    cards.retrieve(report.payment_intent, DEPLOYMENT)
+    cards.cancel(report.payment_intent, DEPLOYMENT)
     sent = {}
     for request in control.requests()[before:]:
         place = request.path.replace(report.payment_intent, "{intent}")

@@ -135,7 +135,7 @@ def test_events_of_charges_report_what_the_gateway_reported(
                 sent_since=datetime.now(UTC),
             )
             reports.append(cards.charge(order))
-        reports.append(cards.cancel(reports[2].payment_intent))
+        reports.append(cards.cancel(reports[2].payment_intent, DEPLOYMENT))
         waiting = client_of(sandbox.url).v1.payment_intents.create(
             {
                 "amount": 500,
@@ -145,9 +145,9 @@ def test_events_of_charges_report_what_the_gateway_reported(
                 "return_url": "https://pay.example",
             }
         )
-        reports.append(cards.retrieve(waiting.id))
+        reports.append(cards.retrieve(waiting.id, DEPLOYMENT))
         control.settle(reports[3].payment_intent)
-        reports.append(cards.retrieve(reports[3].payment_intent))
+        reports.append(cards.retrieve(reports[3].payment_intent, DEPLOYMENT))
     made = control.events()
     deadline = monotonic() + LIMIT_SECONDS
     while len(receiver.taken) < len(made):
@@ -307,7 +307,7 @@ def test_amounts_are_in_our_minor_units() -> None:
     [
         event("payment_intent.created", status="requires_confirmation"),
         event("charge.succeeded"),
-        event("charge.dispute.created", status="needs_response"),
+        event("charge.updated"),
         event("payment_intent.payment_failed", status="requires_payment_method"),
         event("payment_intent.succeeded", status="a new one"),
         event(currency="isk", amount_received=5),
@@ -450,3 +450,20 @@ def test_it_agrees_with_the_sdk_s_own_reading(events: StripeEvents) -> None:
     theirs = stripe.Webhook.construct_event(BODY, headers["Stripe-Signature"], SECRET)
     ours = events.read(BODY, headers, now=now)
     assert ours.payload == theirs.to_dict()
+
+
+def test_any_of_several_secrets_will_do(events: StripeEvents) -> None:
+    now = datetime.now(UTC)
+    both = StripeEvents("whsec_of_connected_ones", SECRET)
+    for secret in ("whsec_of_connected_ones", SECRET):
+        headers = {"Stripe-Signature": signature(BODY, secret, int(now.timestamp()))}
+        assert both.read(BODY, headers, now=now).id == "evt_1"
+    headers = {"Stripe-Signature": signature(BODY, "whsec_nobodys", int(now.timestamp()))}
+    for reader in (both, events):
+        with pytest.raises(UntrustedEvents):
+            reader.read(BODY, headers, now=now)
+
+
+def test_an_event_of_a_connected_account_names_it() -> None:
+    assert event_from({**event(), "account": "acct_ada"}).stripe_account == "acct_ada"
+    assert event_from(event()).stripe_account is None

@@ -22,6 +22,7 @@ from gateways.cards import (
     RefundReport,
     RefundStatus,
 )
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.stripe.cardholders import make_cardholder
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.errors import JsonObject
@@ -125,10 +126,14 @@ def test_a_refund_that_succeeds_says_so_and_names_us(
 
     [refund] = made(control, order)
     assert report == RefundReport(
-        refund=refund["id"], status=RefundStatus.SUCCEEDED, metadata=order.metadata
+        refund=refund["id"],
+        status=RefundStatus.SUCCEEDED,
+        metadata=order.metadata,
+        amount=500,
+        currency="usd",
     )
     assert (refund["amount"], refund["metadata"]) == (500, order.metadata)
-    assert cards.retrieve_refund(report.refund) == cards.look_up_refund(order) == report
+    assert cards.retrieve_refund(report.refund, DEPLOYMENT) == cards.look_up_refund(order) == report
 
 
 def test_the_same_key_gives_back_once(
@@ -159,7 +164,7 @@ def test_one_that_takes_its_time_is_processing_until_it_ends(
 
     control.settle_refund(report.refund, "failed")
 
-    assert cards.retrieve_refund(report.refund) == replace(
+    assert cards.retrieve_refund(report.refund, DEPLOYMENT) == replace(
         report, status=RefundStatus.FAILED, message="expired_or_canceled_card"
     )
 
@@ -246,7 +251,7 @@ def test_a_question_that_fails_can_be_asked_again(
     with pytest.raises(CardsUnavailable):
         cards.look_up_refund(order)
     with pytest.raises(CardsUnavailable):
-        cards.retrieve_refund(report.refund)
+        cards.retrieve_refund(report.refund, DEPLOYMENT)
 
 
 def test_a_state_that_nobody_knows_is_no_answer() -> None:
@@ -292,7 +297,7 @@ def test_the_requests_agree_with_stripe_s_description(
     before = len(control.requests())
     report = cards.refund(order)
     cards.look_up_refund(order)
-    cards.retrieve_refund(report.refund)
+    cards.retrieve_refund(report.refund, DEPLOYMENT)
     sent = set()
     for request in control.requests()[before:]:
         place = request.path.replace(report.refund, "{refund}")

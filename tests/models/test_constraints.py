@@ -30,6 +30,7 @@ BROKEN = [
     ("ck_accounts_review_hours", "UPDATE accounts SET review_hours = -1"),
     ("ck_accounts_review_hours", "UPDATE accounts SET review_hours = 2161"),
     ("ck_accounts_invoice_date", "UPDATE accounts SET invoice_date = 'tomorrow'"),
+    ("ck_accounts_dispute_lost", "UPDATE accounts SET dispute_lost = 'ignore'"),
     ("ck_accounts_number_reset", "UPDATE accounts SET number_reset = 'daily'"),
     ("ck_clients_billing_cycle", "UPDATE clients SET billing_cycle = 'hourly'"),
     ("ck_clients_anchor_day", "UPDATE clients SET anchor_day = 0"),

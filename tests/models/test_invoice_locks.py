@@ -61,7 +61,7 @@ MOVING = {
     *("status", "credit_applied", "amount_paid", "amount_due", "paid_at", "voided_at"),
     *("auto_collect", "next_attempt_at", "attempt_count", "failures", "reissued_at"),
     *("amount_credited", "amount_refunded", "amount_written_off", "written_off_at"),
-    *("review_ends_at", "superseded"),
+    *("review_ends_at", "superseded", "amount_lost"),
 }
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from billing.card_amounts import from_stripe
 from models import CreditNote, Refund
 from tasks.charging import charge_invoice
-from tasks.payment_refunds import refund_payment
+from tasks.payment_refunds import refund_payment_to_card
 from tests.stories.conftest import JUNE, Till
 from tests.worlds import audited
 
@@ -20,14 +20,14 @@ def test_half_of_a_payment_goes_back_for_good_and_the_rest_is_paid_again(till: T
     assert till.invoice(client).status == "paid"
 
     # Half of the work was not done: it is credited, and the invoice stays settled.
-    till.ask(refund_payment, payment_id=payment.id, amount=500, to="card", reason="not done")
+    till.ask(refund_payment_to_card, payment_id=payment.id, amount=500, reason="not done")
     till.work(JUNE)
     invoice = till.invoice(client)
     assert (invoice.status, invoice.amount_credited, invoice.amount_refunded) == ("paid", 500, 500)
 
     # The wrong card had paid the rest. Stripe's answer gets lost on the way.
     till.stripe.add_fault("lost_answer", times=None, path="/v1/refunds")
-    till.ask(refund_payment, payment_id=payment.id, to="card", credit_note=False)
+    till.ask(refund_payment_to_card, payment_id=payment.id, credit_note=False)
     till.work(JUNE)
     assert till.invoice(client).status == "paid"
     till.stripe.clear_faults()

@@ -35,6 +35,8 @@ def test_an_account_is_in_utc_and_dollars_with_two_weeks_to_pay(account: Account
         ("auto_collect", 1),
         ("dunning_final", None),
         ("dunning_final", "paid"),
+        ("dispute_lost", None),
+        ("dispute_lost", "ignore"),
         ("dunning_days", None),
         ("dunning_days", "35"),
         ("dunning_days", [0]),

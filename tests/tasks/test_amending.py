@@ -9,17 +9,23 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
+from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, Charge, Client, Invoice
 from tasks.accounts import create_account
 from tasks.amending import change_charge, remove_charge
+from tasks.calls import Gateways
 from tasks.drafting import delete_draft, draft_invoice
 from tasks.finalizing import finalize_invoice
 from tasks.invoice_credits import credit_invoice
+from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
+from tasks.payment_refunds import refund_payment
 from tasks.reissuing import reissue_invoice
 from tasks.voiding import void_invoice
-from tests.money import assert_no_money_is_lost, invoice_of
-from tests.worlds import NOW, a_charge, a_client, charges, invoices_of, perform
+from tests.cards import sweep
+from tests.money import assert_no_money_is_lost, invoice_of, payments_of
+from tests.refunds import a_card_payment, assert_stripe_agrees, refund, refund_states
+from tests.worlds import NOW, a_charge, a_client, change, charges, invoices_of, perform
 
 MAY = date(2026, 5, 12)
 
@@ -456,6 +462,78 @@ def test_notes_of_amounts_and_amendments_together_take_back_what_was_billed_at_m
     edit(engine, account, charge, amount=900)
     credit_note(engine, account, invoice_id, amount=300)
     assert_no_money_is_lost(engine, account)
+
+
+def test_a_refunds_note_and_amendments_together_take_back_what_was_billed_at_most(
+    engine: Engine, account: Account, ada: Client
+) -> None:
+    [charge] = charges(engine, ada, [(MAY, "10.00")])
+    invoice_id = bill_all(engine, account, ada, charge)
+    perform(engine, mark_invoice_paid, account, invoice_id=invoice_id)
+    [payment] = payments_of(engine, ada)
+    edit(engine, account, charge, amount=400)
+    asked: dict[str, Any] = {"payment_id": payment.id, "to": "outside"}
+
+    for too_much in (None, 401):
+        with pytest.raises(InvalidInput, match="at most 400: amendments") as refused:
+            perform(engine, refund_payment, account, **asked, amount=too_much)
+        assert refused.value.code == "amount_exceeds_invoice"
+    perform(engine, refund_payment, account, **asked, amount=300)
+    # Without a note the debt is there again: nothing is taken back of what was billed.
+    perform(engine, refund_payment, account, **asked, amount=700, credit_note=False)
+
+    assert refusal(engine, account, charge, amount=299) == "line_already_credited"
+    assert_no_money_is_lost(engine, account)
+
+
+def test_nothing_is_amended_while_a_refund_that_makes_a_note_is_out(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    with Session(engine) as session:
+        charge = session.scalars(
+            select(Charge.id).where(Charge.invoice_id == payment.invoice_id)
+        ).one()
+    stripe_sandbox.control.add_fault("lost_answer", times=None, path="/v1/refunds")
+    refund(engine, vendors, account, payment, amount=400, credit_note=False)
+    assert edit(engine, account, charge, amount=900) is not None
+    stripe_sandbox.control.clear_faults()
+    sweep(engine, vendors, now=NOW + timedelta(minutes=1))
+    stripe_sandbox.control.add_fault("lost_answer", times=None, path="/v1/refunds")
+    refund(engine, vendors, account, payment, amount=500)
+    assert refund_states(engine) == ["succeeded", "unknown"]
+
+    assert refusal(engine, account, charge, amount=100) == "refund_in_flight"
+    with pytest.raises(RuleViolation, match="wait until it is settled"):
+        remove(engine, account, charge)
+    stripe_sandbox.control.clear_faults()
+    sweep(engine, vendors, now=NOW + timedelta(minutes=2))
+
+    assert refusal(engine, account, charge, amount=499) == "line_already_credited"
+    assert edit(engine, account, charge, amount=500) is not None
+    assert_stripe_agrees(engine, account, stripe_sandbox)
+
+
+def test_an_archived_clients_charge_gets_no_new_amendment(
+    engine: Engine, account: Account, ada: Client, locked: UUID
+) -> None:
+    change(engine, ada, archived=True)
+
+    assert refusal(engine, account, locked, quantity=Decimal(80)) == "client_archived"
+    with pytest.raises(RuleViolation) as refused:
+        remove(engine, account, locked)
+    assert refused.value.code == "client_archived"
+    # As it was billed, it stays.
+    assert edit(engine, account, locked, quantity=Decimal(40)) is None
+    assert amendments_of(engine, locked) == []
+
+    change(engine, ada, archived=False)
+    pending = edit(engine, account, locked, quantity=Decimal(80))
+    change(engine, ada, archived=True)
+    # One that is there already can be changed and taken back.
+    assert edit(engine, account, locked, quantity=Decimal(60)) == pending
+    assert edit(engine, account, locked, quantity=Decimal(40)) is None
+    assert amendments_of(engine, locked) == []
 
 
 def test_the_line_of_an_amended_charge_is_not_credited_whole(

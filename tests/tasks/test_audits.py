@@ -12,6 +12,7 @@ from billing.credit import CreditEntryKind
 from billing.postings import LedgerEvent
 from gateways.cards import CardReport, CardStatus, ChargeRefused, RefundReport, RefundStatus
 from gateways.checkout import CheckoutReport, CheckoutStatus
+from gateways.disputes import DisputeReport, DisputeStatus
 from gateways.mail import Accepted
 from models import (
     Account,
@@ -22,6 +23,7 @@ from models import (
     Job,
     LedgerEntry,
     Mail,
+    Payment,
     Refund,
     job_ledger,
 )
@@ -36,6 +38,7 @@ from tasks.card_deposits import deposit_by_card
 from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
 from tasks.crediting import adjust_credit, apply_invoice_credit, deposit_credit
+from tasks.disputes import settle_dispute
 from tasks.drafting import draft_invoice
 from tasks.enqueueing import enqueue
 from tasks.expiring import expire_client_credit
@@ -46,8 +49,8 @@ from tasks.leases import LeaseKeeper
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
 from tasks.pay_pages import open_pay_page
-from tasks.paying_out import refund_credit
-from tasks.payment_refunds import refund_payment
+from tasks.paying_out import refund_credit, refund_credit_to_card
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.refunds import settle_refund
 from tasks.running import Runner
 from tasks.sending import send_mail
@@ -55,7 +58,7 @@ from tasks.top_ups import top_up_client
 from tasks.voiding import void_invoice
 from tasks.writing_off import write_off_invoice
 from tests.jobs import LEASE, change_job, dispatch, job_of, states
-from tests.money import payments_of
+from tests.money import payments_of, with_a_card
 from tests.worlds import (
     NOW,
     a_charge,
@@ -108,7 +111,59 @@ def books(engine: Engine, account: Account) -> None:
     charge_for_credit(engine, account, with_card)
     send_mails(engine, account)
     grant_and_pay_out(engine, account)
+    be_disputed(engine, account)
     open_a_page(engine, account)
+
+
+def be_disputed(engine: Engine, account: Account) -> None:
+    """One dispute is open, one won; of the lost, one is owed again and one is no longer."""
+    client = a_client(engine, account, name="dan")
+    with Session(engine) as session, session.begin():
+        set_billing_method(
+            session,
+            account.id,
+            client.id,
+            stripe_customer=f"cus_{client.id}",
+            payment_method="pm_1",
+            now=NOW,
+            requested_by="test",
+        )
+    deposited: dict[str, Any] = {"client_id": client.id, "amount": 450, "currency": "eur"}
+    step = perform(engine, deposit_by_card, account, **deposited, apply=False)
+    answer(engine, step, told(CardStatus.SUCCEEDED, 450))
+    for price, dispute in (
+        ("21.00", DisputeStatus.NEEDS_RESPONSE),
+        ("22.00", DisputeStatus.WON),
+        ("23.00", DisputeStatus.LOST),
+        ("24.00", DisputeStatus.WARNING_CLOSED),
+        ("25.00", DisputeStatus.LOST),
+    ):
+        invoice = an_invoice(engine, account, client, price)
+        if invoice.amount_due:
+            step = perform(engine, charge_invoice, account, invoice_id=invoice.id)
+            answer(engine, step, told(CardStatus.SUCCEEDED, invoice.amount_due))
+        rule = "write_off" if price == "25.00" else "reopen"
+        dispute_payment(engine, account, payments_of(engine, client)[-1], dispute, rule=rule)
+    first = payments_of(engine, client)[0]
+    dispute_payment(engine, account, first, DisputeStatus.LOST, rule="reopen")
+
+
+def dispute_payment(
+    engine: Engine, account: Account, payment: Payment, status: DisputeStatus, *, rule: str
+) -> None:
+    with Session(engine) as session, session.begin():
+        session.get_one(Account, account.id).dispute_lost = rule
+        report = DisputeReport(
+            dispute=f"du_{uuid4()}",
+            payment_intent=None,
+            amount=payment.amount,
+            currency=payment.currency,
+            status=status,
+            reason="fraudulent",
+            evidence_due_at=None,
+            created_at=NOW,
+        )
+        settle_dispute(session, payment, report, told_at=NOW, now=NOW, requested_by="stripe")
 
 
 def move_credit_and_money(engine: Engine, account: Account, client: Client) -> None:
@@ -184,7 +239,21 @@ def grant_and_pay_out(engine: Engine, account: Account) -> None:
     perform(engine, deposit_credit, account, **of_client, amount=500)
     perform(engine, grant_credit, account, **of_client, amount=200)
     perform(engine, refund_credit, account, **of_client, amount=120)
+    pay_out_to_a_card(engine, account)
     perform(engine, expire_client_credit, account, client_id=client.id, now=NOW + timedelta(days=1))
+
+
+def pay_out_to_a_card(engine: Engine, account: Account) -> None:
+    """Of what was paid in by card some went back, and some was refused."""
+    client = a_client(engine, account, name="dee")
+    with_a_card(engine, account, client)
+    of_client: dict[str, Any] = {"client_id": client.id, "currency": "eur"}
+    step = perform(engine, deposit_by_card, account, **of_client, amount=900)
+    answer(engine, step, told(CardStatus.SUCCEEDED, 900))
+    refused = ChargeRefused("charge_disputed", "It is disputed.")
+    for amount, told_of_it in ((110, gone_back()), (130, refused)):
+        step = perform(engine, refund_credit_to_card, account, **of_client, amount=amount)
+        answer(engine, step, told_of_it)
 
 
 def open_a_page(engine: Engine, account: Account) -> None:
@@ -241,11 +310,10 @@ def give_back(engine: Engine, account: Account) -> None:
     ):
         step = perform(
             engine,
-            refund_payment,
+            refund_payment_to_card,
             account,
             payment_id=paid_by_card.id,
             amount=amount,
-            to="card",
             credit_note=amount != 700,
         )
         if told_of_it is not None:
@@ -675,6 +743,15 @@ BREACHES = [
         ["UPDATE refunds SET amount = amount + 1 WHERE payment_id IS NULL"],
     ),
     (
+        "credit_paid_out_equals_its_refunds",
+        [
+            (
+                "UPDATE refunds SET amount = amount + 1"
+                " WHERE invoice_id IS NULL AND destination = 'card' AND state = 'succeeded'"
+            )
+        ],
+    ),
+    (
         "amounts_paid_equal_their_payments",
         [
             (
@@ -823,6 +900,15 @@ BREACHES = [
         ],
     ),
     (
+        "a_clients_second_card_is_another_one",
+        [
+            (
+                "INSERT INTO backup_methods (client_id, account_id, stripe_customer, payment_method)"
+                " SELECT client_id, account_id, 'cus_2', payment_method FROM billing_methods"
+            )
+        ],
+    ),
+    (
         "amounts_credited_equal_their_notes",
         [
             (
@@ -897,6 +983,58 @@ BREACHES = [
     (
         "refunds_stay_within_their_payments",
         [f"UPDATE refunds SET invoice_id = {OPEN} WHERE state = 'pending'"],
+    ),
+    (
+        "refunds_stay_within_their_payments",
+        [
+            (
+                "UPDATE refunds SET payment_id = (SELECT id FROM payments WHERE source = 'card'"
+                " AND payments.client_id <> refunds.client_id LIMIT 1)"
+                " WHERE invoice_id IS NULL AND destination = 'card' AND state = 'failed'"
+            )
+        ],
+    ),
+    (
+        "amounts_refunded_equal_what_went_back",
+        [f"UPDATE disputes SET invoice_id = {OPEN} WHERE amount = 2300"],
+    ),
+    (
+        "amounts_lost_equal_their_disputes",
+        ["UPDATE invoices SET amount_lost = amount_lost - 1 WHERE amount_lost > 0"],
+    ),
+    (
+        "disputes_are_posted_as_they_stand",
+        ["UPDATE disputes SET state = 'closed', opened_at = NULL WHERE state = 'won'"],
+    ),
+    (
+        "disputed_money_is_that_of_open_disputes",
+        ["UPDATE disputes SET amount = amount + 1 WHERE state = 'open'"],
+    ),
+    (
+        "disputed_money_is_that_of_open_disputes",
+        [
+            (
+                "UPDATE ledger_postings SET ledger_account = 'disputed'"
+                " WHERE ledger_account = 'adjustment'"
+            )
+        ],
+    ),
+    (
+        "what_disputes_take_back_is_credit",
+        ["UPDATE credit_entries SET dispute_id = NULL WHERE kind = 'dispute'"],
+    ),
+    (
+        "disputed_cards_are_not_tried",
+        ["UPDATE billing_methods SET stopped_for = NULL WHERE stopped_for = 'disputed'"],
+    ),
+    (
+        "refunds_stay_within_their_payments",
+        [
+            (
+                "UPDATE disputes SET payment_id = (SELECT id FROM payments WHERE applied = 0 LIMIT 1)"
+                " WHERE amount = 2300"
+            )
+        ],
     ),
     *(
         ("refunds_are_answered_in_time", [f"UPDATE refunds SET {change}"])

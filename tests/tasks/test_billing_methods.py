@@ -354,12 +354,12 @@ def test_only_the_accounts_own_clients_have_a_card(engine: Engine, account: Acco
             )
         assert refused.value.code == "client_not_found"
         with Session(engine) as session, pytest.raises(NotFound):
-            remove_billing_method(session, owner, whose.id)
+            remove_billing_method(session, owner, whose.id, now=NOW, requested_by="test")
     assert card_of(engine, client) is None
 
 
 def test_a_card_that_is_not_there_cannot_be_taken_away(engine: Engine, account: Account) -> None:
     client = a_client(engine, account)
     with Session(engine) as session, pytest.raises(NotFound) as refused:
-        remove_billing_method(session, account.id, client.id)
+        remove_billing_method(session, account.id, client.id, now=NOW, requested_by="test")
     assert refused.value.code == "billing_method_not_found"

@@ -3,7 +3,6 @@
 from collections.abc import MutableMapping
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine
@@ -12,22 +11,20 @@ from sqlalchemy.orm import Session
 from billing.credit import CreditEntryKind
 from billing.errors import RuleViolation
 from billing.outside_payments import OutsideMethod
-from billing.postings import LedgerAccount, LedgerEvent, postings_for_paying_out_credit
+from billing.postings import LedgerEvent
 from gateways.cards import CardRefund
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.stripe_events import event_from
-from models import Account, Client, Invoice, Job, Payment, PaymentSource, Refund
+from models import Account, Client, Invoice, Job, Payment, PaymentSource
 from tasks.calls import Call, Gateways
-from tasks.card_refunds import refund_to_card, resolve_refund
+from tasks.card_refunds import resolve_refund
 from tasks.charging import charge_invoice
-from tasks.credit_balances import CreditMove, move_credit
 from tasks.crediting import apply_invoice_credit
-from tasks.invoice_credits import credit_invoice
-from tasks.kinds import JobKind, Run
+from tasks.invoice_credits import credit_invoice, credit_invoice_to_card
+from tasks.kinds import JobKind
 from tasks.marking_paid import mark_invoice_paid
-from tasks.payment_refunds import refund_payment
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.payments import Received, receive
-from tasks.posting import Entry, post
 from tasks.voiding import void_invoice
 from tasks.webhooks import handle_payment_event, store_payment_event
 from tests.cards import (
@@ -47,7 +44,7 @@ from tests.cards import (
     sweep,
     watched,
 )
-from tests.money import booked, deposit, invoice_of, moves
+from tests.money import booked, deposit, invoice_of
 from tests.refunds import (
     a_card_payment,
     a_payment_by_card,
@@ -259,11 +256,11 @@ def test_a_worker_that_dies_around_the_call_is_followed_by_one_that_goes_on(
     how: str,
 ) -> None:
     asked: dict[str, tuple[JobKind, dict[str, Any]]] = {
-        "refund": (refund_payment, {"payment_id": payment.id}),
-        "note": (credit_invoice, {"invoice_id": payment.invoice_id, "amount": 1000}),
+        "refund": (refund_payment_to_card, {"payment_id": payment.id}),
+        "note": (credit_invoice_to_card, {"invoice_id": payment.invoice_id, "amount": 1000}),
     }
     kind, about = asked[how]
-    job_id = ask(engine, kind, account, to="card", **about)
+    job_id = ask(engine, kind, account, **about)
     with pytest.raises(Killed):
         work(engine, now=NOW, gateways=watched(vendors, **{when: die}), queues=QUEUES)
     assert refund_states(engine) == ["pending"]
@@ -287,7 +284,7 @@ def test_the_sweep_asks_for_a_refund_whose_job_is_gone(
     stripe_sandbox: StripeSandbox,
     payment: Payment,
 ) -> None:
-    step = perform(engine, refund_payment, account, payment_id=payment.id, to="card")
+    step = perform(engine, refund_payment_to_card, account, payment_id=payment.id)
     assert isinstance(step, Call)
 
     sweep(engine, vendors, now=NOW + MINUTE)
@@ -477,7 +474,7 @@ def test_an_event_may_come_before_the_answer_is_written_down(
     stripe_sandbox: StripeSandbox,
     payment: Payment,
 ) -> None:
-    ask(engine, refund_payment, account, payment_id=payment.id, to="card")
+    ask(engine, refund_payment_to_card, account, payment_id=payment.id)
     events: list[str | None] = []
 
     def tell() -> None:
@@ -500,11 +497,10 @@ def test_money_that_comes_while_a_note_is_out_shrinks_the_note(
     assert of_invoice(engine, payment) == ("open", 0, 400, 400)
     step = perform(
         engine,
-        credit_invoice,
+        credit_invoice_to_card,
         account,
         invoice_id=payment.invoice_id,
         amount=700,
-        to="card",
     )
     assert isinstance(step, Call)
     # Stripe's word of an earlier charge is taken whenever it comes.
@@ -533,79 +529,6 @@ def test_money_that_comes_while_a_note_is_out_shrinks_the_note(
     assert (note.amount, note.lowers_due, note.returned) == (400, 100, 300)
     assert of_invoice(engine, payment) == ("paid", 400, 700, 0)
     assert_stripe_agrees(engine, account, stripe_sandbox)
-
-
-def test_unused_credit_goes_to_a_card_or_is_credit_again(
-    engine: Engine,
-    account: Account,
-    vendors: Gateways,
-    stripe_sandbox: StripeSandbox,
-    payment: Payment,
-) -> None:
-    with Session(engine) as session:
-        client = session.get_one(Client, payment.client_id)
-    deposit(engine, account, client, 1500)
-
-    # More than the card was ever charged is refused.
-    assert pay_out(engine, vendors, account, payment, 1200).state == "failed"
-    assert credit_of(engine, client) == 1500
-    assert pay_out(engine, vendors, account, payment, 900).state == "succeeded"
-
-    assert credit_of(engine, client) == 600
-    assert moves(engine, client) == [
-        ("deposit", 1500),
-        ("paid_out", -1200),
-        ("paid_out", -900),
-        ("refund_failed", 1200),
-    ]
-    assert of_invoice(engine, payment) == ("paid", 0, 0, 0)
-    # What its card can still be sent is less by that, and the rest may go elsewhere.
-    assert refund(engine, vendors, account, payment, amount=101).reason == "amount_exceeds_paid"
-    refund(engine, vendors, account, payment, amount=101, to="outside")
-    refund(engine, vendors, account, payment, amount=100)
-    assert sent_back(stripe_sandbox) == [900, 100]
-    assert_stripe_agrees(engine, account, stripe_sandbox)
-
-
-def pay_out(
-    engine: Engine, vendors: Gateways, account: Account, payment: Payment, amount: int
-) -> Refund:
-    """Unused credit, taken off its balance and sent to the card of a payment."""
-    run = Run(job_id=uuid4(), account_id=account.id, attempt=1, now=NOW, requested_by="test")
-    refund = Refund(
-        account_id=account.id,
-        client_id=payment.client_id,
-        payment_id=payment.id,
-        currency="usd",
-        amount=amount,
-        destination="card",
-        makes_note=False,
-        state="pending",
-        job_id=run.job_id,
-        requested_by="test",
-    )
-    about: dict[str, Any] = {
-        "account_id": account.id,
-        "client_id": payment.client_id,
-        "currency": "usd",
-    }
-    with Session(engine, expire_on_commit=False) as session, session.begin():
-        call = refund_to_card(session, run, refund)
-        paid_out = CreditMove(
-            **about,
-            kind=CreditEntryKind.PAID_OUT,
-            amount=-amount,
-            refund_id=refund.id,
-            requested_by="test",
-        )
-        move_credit(session, [paid_out])
-        postings = postings_for_paying_out_credit(LedgerAccount.STRIPE, amount)
-        entry = Entry(**about, effective_on=TODAY, refund_id=refund.id, postings=postings)
-        post(session, LedgerEvent.CREDIT_REFUND, [entry])
-    answer = call.ask(vendors)
-    with Session(engine, expire_on_commit=False) as session, session.begin():
-        call.record(session, answer)
-    return refunds_of(engine)[-1]
 
 
 def test_what_is_settled_is_not_asked_after(

@@ -21,6 +21,7 @@ from tasks.invoice_credits import credit_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.paying_out import refund_credit
 from tasks.voiding import void_invoice
+from tasks.writing_off import write_off_invoice
 from tests.cards import (
     AUTHENTICATED,
     a_client_with,
@@ -190,7 +191,9 @@ def test_what_credit_paid_returns_to_credit_only(
     assert_no_money_is_lost(engine, account)
 
 
-def test_only_what_is_open_or_paid_is_credited(engine: Engine, account: Account) -> None:
+def test_only_what_was_finalized_and_is_not_void_is_credited(
+    engine: Engine, account: Account
+) -> None:
     client = a_client(engine, account)
     draft = a_draft(engine, account, client)
     void = an_invoice(engine, account, client)
@@ -201,6 +204,80 @@ def test_only_what_is_open_or_paid_is_credited(engine: Engine, account: Account)
     assert refused(engine, account, void.id, amount=1) == "invoice_not_open"
     assert refused(engine, account, negative.id, amount=1) == "nothing_to_credit"
     assert refused(engine, account, client.id, amount=1) == "invoice_not_found"
+
+
+def given_up(engine: Engine, account: Account, client: Client, paid: int = 0) -> Invoice:
+    """One of 10.00 that was written off after so much of it was paid outside."""
+    invoice = an_invoice(engine, account, client)
+    if paid:
+        pay(engine, account, invoice, paid)
+    perform(engine, write_off_invoice, account, invoice_id=invoice.id)
+    return invoice_of(engine, invoice.id)
+
+
+def test_a_note_of_an_uncollectible_invoice_takes_of_what_was_given_up(
+    engine: Engine, account: Account, vendors: Gateways
+) -> None:
+    client = a_client(engine, account)
+    invoice = given_up(engine, account, client, paid=400)
+    later = NOW + timedelta(days=3)
+
+    credit(engine, vendors, account, invoice.id, amount=250, now=later)
+
+    now = invoice_of(engine, invoice.id)
+    assert credited(engine, invoice.id) == ("uncollectible", 250, 0, 0)
+    assert (now.amount_written_off, now.outstanding, now.paid_at) == (350, 350, None)
+    [note] = notes_of(engine)
+    assert (note.lowers_due, note.returned) == (250, 0)
+    day = later.date()
+    assert booked(engine, "recovery") == [(day, {"receivable": 250, "bad_debt": -250})]
+    assert booked(engine, "credit_note") == [(day, {"revenue": 250, "receivable": -250})]
+    assert_no_money_is_lost(engine, account)
+
+    # All the rest, and the client has no debt; what was paid comes back as credit.
+    credit(engine, vendors, account, invoice.id, amount=750, now=later)
+    now = invoice_of(engine, invoice.id)
+    assert credited(engine, invoice.id) == ("paid", 1000, 400, 0)
+    assert (now.amount_written_off, now.paid_at) == (0, later)
+    assert balances(engine, client) == {"usd": 400}
+    assert refused(engine, account, invoice.id, amount=1) == "nothing_to_credit"
+    assert_no_money_is_lost(engine, account)
+
+
+def test_the_credit_that_a_note_of_an_uncollectible_invoice_returns_pays_others_and_not_it(
+    engine: Engine, account: Account, vendors: Gateways
+) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 300)
+    invoice = given_up(engine, account, client, paid=200)
+    other = an_invoice(engine, account, client, "1.00")
+
+    # 500 were given up, and 200 came from outside.
+    assert refused(engine, account, invoice.id, amount=701, to="outside") == "amount_exceeds_paid"
+    credit(engine, vendors, account, invoice.id, amount=650, to="outside")
+    credit(engine, vendors, account, invoice.id, amount=350)
+
+    assert credited(engine, invoice.id) == ("paid", 1000, 500, 0)
+    assert invoice_of(engine, other.id).status == "paid"
+    assert balances(engine, client) == {"usd": 250}
+    assert_no_money_is_lost(engine, account)
+
+
+def test_a_note_goes_from_an_uncollectible_invoice_to_the_card_that_paid_a_part_of_it(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    assert payment.invoice_id is not None
+    refund(engine, vendors, account, payment, amount=400, credit_note=False)
+    perform(engine, write_off_invoice, account, invoice_id=payment.invoice_id)
+    assert credited(engine, payment.invoice_id) == ("uncollectible", 0, 400, 0)
+
+    credit(engine, vendors, account, payment.invoice_id, amount=700, to="card")
+
+    assert credited(engine, payment.invoice_id) == ("paid", 700, 700, 0)
+    assert sent_back(stripe_sandbox) == [400, 300]
+    assert booked(engine, "recovery") == [(TODAY, {"receivable": 400, "bad_debt": -400})]
+    assert_stripe_agrees(engine, account, stripe_sandbox)
 
 
 def taxed(engine: Engine, account: Account, client: Client) -> tuple[Invoice, list[UUID], UUID]:

@@ -12,10 +12,14 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, RuleViolation
+from gateways.cards import CardReport, CardStatus
+from gateways.disputes import DisputeReport, DisputeStatus
 from models import Account, Client, CreditGrant, Payment
 from tasks.accounts import create_account
+from tasks.calls import Call
 from tasks.charging import charge_invoice
 from tasks.crediting import apply_client_credit, apply_invoice_credit
+from tasks.disputes import settle_dispute
 from tasks.expiring import expire_client_credit
 from tasks.invoice_credits import credit_invoice
 from tasks.marking_paid import mark_invoice_paid
@@ -34,10 +38,13 @@ from tests.money import (
     paid_how,
     with_a_card,
 )
-from tests.worlds import NOW, a_client, audited, change
+from tests.worlds import NOW, a_client, audited, change, perform
 
 CARD_MINIMUM = 50
 """Stripe's, in cents, of both currencies here."""
+
+MOST_SWIPES = 5
+"""How often one invoice is charged: its card may not be tried much more often in a month."""
 
 
 @dataclass(eq=False)
@@ -69,16 +76,21 @@ class Owed:
     written_off: int = 0
     credited: int = 0
     refunded: int = 0
-    # What each payment paid of it and was not given back, the newest first.
+    lost: int = 0
+    # What each payment paid of it and was neither given back nor lost, the newest first.
     payments: list[int] = field(default_factory=list)
 
     @property
-    def kept(self) -> int:
+    def settled(self) -> int:
         return self.credit + self.paid - self.refunded
 
     @property
+    def kept(self) -> int:
+        return self.settled - self.lost
+
+    @property
     def due(self) -> int:
-        return self.total - self.kept - self.credited if self.status == "open" else 0
+        return self.total - self.settled - self.credited if self.status == "open" else 0
 
     @property
     def outstanding(self) -> int:
@@ -95,6 +107,20 @@ class Owed:
             self.status = "paid"
 
 
+@dataclass(frozen=True)
+class Swiped:
+    """What a card paid of an invoice; ``place`` counts its payments from the oldest."""
+
+    id: UUID
+    owed: Owed
+    place: int
+    amount: int
+
+    @property
+    def index(self) -> int:
+        return len(self.owed.payments) - 1 - self.place
+
+
 @dataclass
 class Book:
     """One client's money as the rules have it."""
@@ -102,6 +128,7 @@ class Book:
     balance: dict[str, int] = field(default_factory=lambda: {"usd": 0, "eur": 0})
     invoices: list[Owed] = field(default_factory=list)
     grants: list[Given] = field(default_factory=list)
+    by_card: list[Swiped] = field(default_factory=list)
 
     def use(
         self,
@@ -137,6 +164,11 @@ class Book:
                 amount -= taken
                 if by is not None and taken:
                     by.uses[one] = by.uses.get(one, 0) + taken
+
+    def take_back(self, currency: str, amount: int) -> None:
+        """What the bank takes was paid in; grants only cover what is owed after."""
+        self.balance[currency] -= amount
+        self.add(currency, 0)
 
     def promotional(self, currency: str) -> int:
         return sum(one.remaining for one in self.grants if one.currency == currency)
@@ -311,7 +343,7 @@ class Void(OnOne):
         book.use(one.currency)
 
     def _is_voidable(self, one: Owed) -> bool:
-        return one.paid == one.refunded and not one.credited
+        return one.paid - one.refunded - one.lost == 0 and not one.credited
 
 
 class MarkPaid(OnOne):
@@ -368,20 +400,21 @@ class GiveBack(OnOne):
     def give_by_note(self, world: World, one: Owed, amount: int) -> None:
         """What a note returns to credit, counted as refunded already: money first."""
         if self.to == "credit" and amount:
-            money = max(one.paid - (one.refunded - amount), 0)
+            money = max(one.paid - (one.refunded - amount) - one.lost, 0)
             world.book.give_back(one, amount, world.today, granted=max(amount - money, 0))
             world.book.use(one.currency)
 
 
 @dataclass(frozen=True)
 class Credit(GiveBack):
-    """A credit note, which lowers what is due before it gives anything back."""
+    """A credit note, which lowers what is due or given up before it gives anything back."""
 
     def give_back(self, world: World, book: Book, one: Owed) -> None:
         some = {"invoice_id": one.id, "amount": self.amount, "to": self.to, "now": world.now}
-        returned = self.amount - min(self.amount, one.due)
+        lowered = min(self.amount, one.outstanding)
+        returned = self.amount - lowered
         if (
-            one.status not in {"open", "paid"}
+            one.status not in {"open", "paid", "uncollectible"}
             or self.amount > one.total - one.credited
             or (self.to == "outside" and returned > sum(one.payments))
         ):
@@ -389,6 +422,8 @@ class Credit(GiveBack):
                 done(world.engine, credit_invoice, world.account, **some)
             return
         done(world.engine, credit_invoice, world.account, **some)
+        if one.status == "uncollectible":
+            one.written_off -= lowered
         one.credited += self.amount
         one.refunded += returned
         if self.to == "outside":
@@ -417,7 +452,8 @@ class RefundIt(GiveBack):
             "credit_note": self.with_note,
             "now": world.now,
         }
-        if one.status not in {"open", "paid"} or self.amount > min(one.payments[0], one.kept):
+        may_be = {"open", "paid", *(["uncollectible"] if self.with_note else [])}
+        if one.status not in may_be or self.amount > min(one.payments[0], one.kept):
             with pytest.raises((InvalidInput, RuleViolation)):
                 done(world.engine, refund_payment, world.account, **some)
             return
@@ -433,6 +469,95 @@ class RefundIt(GiveBack):
             if self.to == "credit":
                 book.add(one.currency, self.amount)
                 book.use(one.currency, but=one)
+
+
+@dataclass(frozen=True)
+class DisputeIt(OnOne):
+    """What a card paid, for this if it must, is disputed, in part or more, and won or lost."""
+
+    outcome: DisputeStatus
+    rule: str
+
+    def act(self, world: World, book: Book, one: Owed) -> None:
+        swiped = [other for other in book.by_card if other.owed is one]
+        if one.due >= CARD_MINIMUM and len(swiped) < MOST_SWIPES:
+            self.swipe(world, one)
+        if not book.by_card:
+            return
+        disputed = book.by_card[-1 - self.which % len(book.by_card)]
+        amount = min(self.amount, disputed.amount) if self.which % 3 else disputed.amount
+        name = f"du_{uuid4()}"
+        self.tell(world, disputed, name, amount, DisputeStatus.NEEDS_RESPONSE)
+        if disputed.owed.status in {"open", "paid"}:
+            some = {"payment_id": disputed.id, "to": "outside", "now": world.now}
+            with pytest.raises(RuleViolation, match="disputed"):
+                done(world.engine, refund_payment, world.account, **some)
+        self.tell(world, disputed, name, amount, self.outcome)
+        if self.outcome == DisputeStatus.LOST:
+            self.lose(book, disputed.owed, disputed.index, amount)
+
+    def swipe(self, world: World, one: Owed) -> None:
+        due = one.due
+        step = perform(
+            world.engine, charge_invoice, world.account, invoice_id=one.id, now=world.now
+        )
+        assert isinstance(step, Call)
+        came = CardReport(
+            payment_intent=f"pi_{uuid4()}",
+            status=CardStatus.SUCCEEDED,
+            amount_received=due,
+            currency=one.currency,
+        )
+        with Session(world.engine) as session, session.begin():
+            step.record(session, came)
+            session.flush()
+            newest = session.scalars(
+                select(Payment.id).where(Payment.invoice_id == one.id).order_by(Payment.id.desc())
+            ).first()
+        assert newest is not None
+        one.paid += due
+        one.payments.insert(0, due)
+        one.close()
+        world.book.by_card.append(Swiped(newest, one, len(one.payments) - 1, due))
+
+    def tell(
+        self, world: World, disputed: Swiped, name: str, amount: int, status: DisputeStatus
+    ) -> None:
+        report = DisputeReport(
+            dispute=name,
+            payment_intent=None,
+            amount=amount,
+            currency=disputed.owed.currency,
+            status=status,
+            reason="fraudulent",
+            evidence_due_at=None,
+            created_at=world.now,
+        )
+        with Session(world.engine) as session, session.begin():
+            session.get_one(Account, world.account.id).dispute_lost = self.rule
+            settle_dispute(
+                session,
+                session.get_one(Payment, disputed.id),
+                report,
+                told_at=world.now,
+                now=world.now,
+                requested_by="test",
+            )
+
+    def lose(self, book: Book, one: Owed, index: int, amount: int) -> None:
+        settled = 0
+        if one.status != "void":
+            settled = max(min(amount, one.payments[index], one.kept), 0)
+            one.payments[index] -= settled
+        if self.rule == "write_off":
+            one.lost += settled
+        elif settled:
+            one.refunded += settled
+            if one.status == "uncollectible":
+                one.written_off += settled
+            else:
+                one.status = "open"
+        book.take_back(one.currency, amount - settled)
 
 
 @dataclass(frozen=True)
@@ -549,6 +674,7 @@ DAYS = st.integers(0, 3)
 TO = st.sampled_from(["credit", "outside"])
 LASTS = st.sampled_from([1, 2, 2, 4, None])
 WHICH = st.integers(0, 20)
+DECIDED = st.sampled_from([DisputeStatus.WON, DisputeStatus.LOST, DisputeStatus.LOST])
 KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (6, st.builds(Bill, CURRENCIES, BILLED, DAYS)),
     (1, st.builds(Bill, CURRENCIES, st.sampled_from([0, -20, -400]), DAYS)),
@@ -559,9 +685,10 @@ KINDS: list[tuple[int, st.SearchStrategy[Step]]] = [
     (2, st.builds(ApplyToOne, WHICH, AMOUNTS)),
     (5, st.builds(Void, WHICH, AMOUNTS)),
     (2, st.builds(MarkPaid, WHICH, AMOUNTS)),
-    (1, st.builds(WriteOff, WHICH, AMOUNTS)),
+    (2, st.builds(WriteOff, WHICH, AMOUNTS)),
     (3, st.builds(Credit, WHICH, AMOUNTS, TO)),
     (5, st.builds(RefundIt, WHICH, AMOUNTS, TO, st.booleans())),
+    (5, st.builds(DisputeIt, WHICH, AMOUNTS, DECIDED, st.sampled_from(["reopen", "write_off"]))),
     (2, st.builds(Carry, CURRENCIES)),
     (6, st.builds(Grant, CURRENCIES, AMOUNTS, LASTS, st.booleans())),
     (2, st.builds(PayOut, CURRENCIES, AMOUNTS)),
@@ -595,7 +722,7 @@ def test_no_money_is_lost_and_every_amount_is_what_the_rules_say(
         assert paid_how(engine, client) == [
             (one.status, one.credit, one.paid, one.due) for one in book.invoices
         ]
-        if not isinstance(step, Carry | Void):
+        if not isinstance(step, Carry | Void | DisputeIt):
             # Nothing else takes a balance below zero, or further below.
             assert all(after[code] >= min(before[code], 0) for code in after)
     sweep(world)

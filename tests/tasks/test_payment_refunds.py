@@ -12,6 +12,7 @@ from tasks.charging import charge_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
 from tasks.voiding import void_invoice
+from tasks.writing_off import write_off_invoice
 from tests.cards import a_client_with, an_open_invoice, do, sweep
 from tests.money import (
     an_invoice,
@@ -221,6 +222,23 @@ def test_a_payment_of_a_void_invoice_is_not_refunded(engine: Engine, account: Ac
     assert refused(engine, account, payment, to="outside") == "invoice_not_open"
     payment.id = uuid4()
     assert refused(engine, account, payment, to="outside") == "payment_not_found"
+
+
+def test_a_payment_of_an_uncollectible_invoice_goes_back_with_a_note_alone(
+    engine: Engine, account: Account, vendors: Gateways
+) -> None:
+    payment = an_outside_payment(engine, account, amount=400)
+    assert payment.invoice_id is not None
+    perform(engine, write_off_invoice, account, invoice_id=payment.invoice_id)
+
+    for to in ("outside", "credit"):
+        assert refused(engine, account, payment, to=to, credit_note=False) == "invoice_not_open"
+    refund(engine, vendors, account, payment, amount=300, to="outside")
+
+    # The note returned what was paid, so as much is still given up as before.
+    assert of_invoice(engine, payment.invoice_id) == ("uncollectible", 300, 300, 0)
+    assert invoice_of(engine, payment.invoice_id).amount_written_off == 600
+    assert_no_money_is_lost(engine, account)
 
 
 @pytest.mark.parametrize("settle", [None, "credit"])

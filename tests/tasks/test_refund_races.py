@@ -14,8 +14,9 @@ from tasks.charging import charge_invoice
 from tasks.invoice_credits import credit_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
-from tasks.payment_refunds import refund_payment
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.voiding import void_invoice
+from tasks.writing_off import write_off_invoice
 from tests.cards import a_client_with, charged, sweep
 from tests.money import (
     an_invoice,
@@ -67,10 +68,9 @@ def test_two_refunds_at_once_send_one_to_the_card(
         ask = partial(
             perform,
             engine,
-            refund_payment,
+            refund_payment_to_card,
             account,
             payment_id=payment.id,
-            to="card",
             credit_note=credit_note,
         )
         assert codes(together(ask, ask)) == ["call", "refund_in_flight"]
@@ -167,6 +167,34 @@ def test_a_note_and_a_payment_at_once_leave_what_was_paid_too_much_as_credit(
     assert_no_money_is_lost(engine, account)
 
 
+def test_a_note_and_a_payment_at_once_of_what_was_given_up_take_no_more_than_that(
+    engine: Engine, account: Account
+) -> None:
+    for _ in range(ROUNDS):
+        # Another one each time: what a note left as credit would pay the next invoice.
+        invoice = an_invoice(engine, account, a_client(engine, account))
+        perform(engine, write_off_invoice, account, invoice_id=invoice.id)
+        of_invoice: dict[str, Any] = {"invoice_id": invoice.id, "amount": 700}
+
+        outcomes = together(
+            partial(perform, engine, credit_invoice, account, **of_invoice, to="credit"),
+            partial(perform, engine, mark_invoice_paid, account, **of_invoice),
+        )
+
+        one = invoice_of(engine, invoice.id)
+        if codes(outcomes) == ["amount_exceeds_due", "done"]:
+            # The note came first: what is left of the debt is less than was to be paid.
+            assert (one.status, one.amount_written_off, one.amount_paid) == (
+                "uncollectible",
+                300,
+                0,
+            )
+        else:
+            assert codes(outcomes) == ["done", "done"]
+            assert (one.status, one.amount_credited, one.amount_refunded) == ("paid", 700, 400)
+        assert_no_money_is_lost(engine, account)
+
+
 def test_a_note_and_a_charge_at_once_never_charge_what_was_credited(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
@@ -214,7 +242,7 @@ def test_of_a_void_and_a_refund_at_once_one_is_refused(
                 invoice_id=payment.invoice_id,
                 settle="credit",
             ),
-            partial(perform, engine, refund_payment, account, payment_id=payment.id, to="card"),
+            partial(perform, engine, refund_payment_to_card, account, payment_id=payment.id),
         )
         lost = refunded if isinstance(void, Done) else void
         assert codes([lost])[0] in {"invoice_not_open", "refund_in_flight"}
@@ -230,7 +258,7 @@ def test_a_refund_and_its_own_answer_by_event_and_by_question_are_booked_once(
     client = a_client_with(engine, account, stripe_sandbox)
     for _ in range(ROUNDS):
         payment = a_payment_by_card(engine, account, vendors, client)
-        step = perform(engine, refund_payment, account, payment_id=payment.id, to="card")
+        step = perform(engine, refund_payment_to_card, account, payment_id=payment.id)
         assert isinstance(step, Call)
         together(
             partial(sweep, engine, vendors, now=LATER),

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from billing.unknown_outcomes import KEY_TRUSTED_FOR
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account
 from tasks.calls import Gateways
@@ -415,7 +416,7 @@ def test_a_charge_cancelled_by_hand_at_stripe_is_not_tried_again_by_itself(
     invoice_id = an_open_invoice(engine, account, client)
     sweep(engine, vendors)
     [intent] = stripe_sandbox.control.payment_intents()
-    vendors.cards.cancel(intent["id"])
+    vendors.cards.cancel(intent["id"], DEPLOYMENT)
 
     for day in (1, 2, 3):
         sweep(engine, vendors, now=NOW + day * DAY)

@@ -14,6 +14,8 @@ from billing.cycles import Period
 from models import Account, Client, CreditGrant, Invoice
 from tasks.accounts import create_account
 from tasks.crediting import apply_client_credit
+from tasks.expiring import expire_client_credit
+from tasks.granting import grant_credit
 from tasks.marking_paid import mark_invoice_paid
 from tasks.statements import ClientStatement, client_statement
 from tasks.voiding import void_invoice
@@ -22,12 +24,13 @@ from tests.money import (
     adjust,
     an_invoice,
     balances,
+    booked,
     deposit,
     losses,
     owe,
     with_a_card,
 )
-from tests.worlds import NOW, a_client, counted, invoices_of, perform
+from tests.worlds import NOW, a_client, audited, counted, invoices_of, perform
 
 TODAY = NOW.date()
 EVER = Period(date(1999, 1, 1), date(2999, 1, 1))
@@ -113,6 +116,36 @@ def test_what_is_given_back_or_given_up_is_told_by_its_own_kind(
     ]
     assert (told.statement.closing_balance, told.statement.credit) == (150, 50)
     assert open_at_the_end(told) == [("INV-000001", 200)]
+
+
+def test_a_grant_ends_on_the_day_that_the_books_say(engine: Engine, account: Account) -> None:
+    client = a_client(engine, account)
+    invoice = an_invoice(engine, account, client, "5.00")
+    ends_on = date(2026, 6, 20)
+    of_client: dict[str, Any] = {"client_id": client.id, "currency": "usd"}
+    granted: dict[str, Any] = {**of_client, "amount": 1_000, "expires_on": ends_on}
+    perform(engine, grant_credit, account, **granted, apply=False)
+    perform(engine, apply_client_credit, account, **of_client, amount=400)
+    # Written down weeks after its date; and what the void gives back ends as it comes back.
+    late, later = (NOW + timedelta(days=days) for days in (40, 70))
+    perform(engine, expire_client_credit, account, client_id=client.id, now=late)
+    with Session(engine) as session, session.begin():
+        owner = session.get_one(Account, account.id)
+        owner.books_closed_through, owner.books_closed_at = date(2026, 8, 20), later
+    perform(engine, void_invoice, account, invoice_id=invoice.id, now=later)
+
+    told = stated(engine, client, Period(date(2026, 6, 2), date(2026, 11, 1)))
+
+    expired = [
+        (line.movement.dated_on, line.movement.amount)
+        for line in told.statement.lines
+        if line.movement.reference == "expired"
+    ]
+    assert expired == [(ends_on, 600), (date(2026, 8, 21), 400)]
+    assert [(day, sides["credit"]) for day, sides in booked(engine, "expiry")] == expired
+    assert stated(engine, client).statement.closing_balance == 0
+    assert losses(engine) == {}
+    assert audited(engine, account, now=later) == []
 
 
 def test_currencies_and_clients_have_their_own(engine: Engine, account: Account) -> None:

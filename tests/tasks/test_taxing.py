@@ -469,7 +469,7 @@ def test_an_account_without_rates_is_asked_for_them_and_no_more(
 
     explained = text(f"EXPLAIN (ANALYZE, COSTS off, TIMING off) {_PARTS.text}")
     with engine.connect() as connection:
-        plan = connection.scalars(explained, {"ids": [draft.id], "by_line": False}).all()
+        plan = connection.scalars(explained, {"ids": [draft.id]}).all()
     [of_charges] = [line for line in plan if " on charges" in line]
     assert "never executed" in of_charges
 

@@ -1,11 +1,13 @@
 """Credit that two spend, fill or set at the same moment: the card is charged once."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from billing.errors import RuleViolation
@@ -17,7 +19,8 @@ from tasks.crediting import adjust_credit
 from tasks.finalizing import finalize_invoice
 from tasks.kinds import JobKind
 from tasks.outcomes import Done
-from tasks.top_ups import top_up_client, top_up_due
+from tasks.top_ups import start_top_ups, top_up_client, top_up_due
+from tasks.voiding import void_invoice
 from tests.cards import (
     QUEUES,
     a_client_with,
@@ -28,8 +31,17 @@ from tests.cards import (
     jobs_of,
     set_top_up,
 )
-from tests.money import a_draft, adjust, assert_no_money_is_lost, deposit, invoice_of
-from tests.worlds import NOW, change, perform, together, work
+from tests.jobs import wait_until_blocked
+from tests.money import (
+    a_draft,
+    adjust,
+    an_invoice,
+    assert_no_money_is_lost,
+    deposit,
+    grant,
+    invoice_of,
+)
+from tests.worlds import NOW, a_client, change, perform, together, work
 
 ROUNDS = 6
 FULL = 20_000
@@ -189,3 +201,41 @@ def test_of_two_deposits_at_once_one_is_refused_or_both_are_made_one_after_the_o
         made += len(done)
     assert credit_of(engine, ada) == FULL + 500 * made
     assert_books_agree(engine, account, stripe_sandbox, charges=[500] * made)
+
+
+def test_a_void_takes_its_notes_number_before_it_asks_for_a_top_up(
+    engine: Engine, account: Account
+) -> None:
+    with Session(engine) as session, session.begin():
+        session.get_one(Account, account.id).void_makes_credit_note = True
+    client = a_client(engine, account)
+    first, invoice = (an_invoice(engine, account, client) for _ in range(2))
+    perform(engine, void_invoice, account, invoice_id=first.id)
+    grant(engine, account, client, 400, NOW.date() + timedelta(days=1))
+    set_top_up(engine, client)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+    # What the grant gets back expires again at once, so the balance is below the threshold.
+    void = partial(
+        perform,
+        engine,
+        void_invoice,
+        account,
+        invoice_id=invoice.id,
+        now=NOW + timedelta(days=2),
+    )
+
+    with ThreadPoolExecutor(1) as threads:
+        with engine.begin() as numbering:
+            numbering.execute(
+                text("SELECT FROM number_series WHERE document = 'credit_note' FOR UPDATE")
+            )
+            waiting = threads.submit(void)
+            wait_until_blocked(engine)
+            # Whoever holds the series may ask for the same job: it must not wait for the void.
+            numbering.execute(text("SET LOCAL lock_timeout = '2s'"))
+            start_top_ups(Session(numbering), [(account.id, client.id)], "test")
+        assert isinstance(waiting.result(timeout=30), Done)
+
+    assert len(jobs_of(engine, top_up_client)) == 1
+    assert_no_money_is_lost(engine, account)

@@ -1,19 +1,22 @@
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.stripe.server import StripeSandbox
-from models import Account, BillingMethod, Client
-from tasks.auto_top_ups import checked_auto_top_up, wake_top_ups
+from models import Account, BillingMethod, Client, Job
+from tasks.auto_top_ups import checked_auto_top_up
 from tasks.calls import Gateways
 from tasks.card_deposits import deposit_by_card
 from tasks.crediting import adjust_credit
-from tasks.top_ups import top_up_client
+from tasks.kinds import Run
+from tasks.top_ups import start_asked_for, top_up_client, wake_top_ups
 from tests.cards import (
     AUTHENTICATED,
     BANK,
@@ -491,7 +494,7 @@ def test_one_that_was_cancelled_at_stripe_is_not_tried_again_by_itself(
     [attempt] = attempts_of(engine)
     assert attempt.payment_intent is not None
 
-    vendors.cards.cancel(attempt.payment_intent)
+    vendors.cards.cancel(attempt.payment_intent, DEPLOYMENT)
     tell_all(engine, stripe_sandbox)
     worked(engine, vendors)
 
@@ -540,6 +543,26 @@ def test_the_credit_of_a_whole_page_is_looked_at_in_one_statement(
 
     assert len(statements) == 2
     assert len(jobs_of(engine, top_up_client)) == 4
+
+
+def test_who_spends_asks_once_and_the_job_comes_last(engine: Engine, account: Account) -> None:
+    client = a_client(engine, account)
+    deposit(engine, account, client, 900)
+    set_top_up(engine, client, threshold=800, target=900)
+    less: dict[str, Any] = {"client_id": client.id, "amount": -100, "currency": "usd", "note": "x"}
+    run = Run(job_id=uuid4(), account_id=account.id, attempt=1, now=NOW, requested_by="staff")
+
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        for _ in range(2):
+            adjust_credit.body(run, session, **less)
+        assert session.scalars(select(Job).where(Job.kind == top_up_client.name)).all() == []
+        with counted(engine) as statements:
+            start_asked_for(session)
+            start_asked_for(session)
+
+    assert len(statements) == 2
+    [job] = jobs_of(engine, top_up_client)
+    assert job.requested_by == "staff"
 
 
 @pytest.mark.parametrize(

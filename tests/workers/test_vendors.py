@@ -2,6 +2,7 @@ import pytest
 
 from gateways.cards import CardsUnavailable
 from gateways.mail import Accepted, Mail, Mailbox
+from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.sendgrid.client import SendGridControl
 from settings import Settings
 from tasks.calls import GatewayMissing
@@ -58,7 +59,7 @@ def test_cards_are_asked_where_the_settings_say() -> None:
         open_vendors(nowhere, {"payments", "ops"}, connections=1) as gateways,
         pytest.raises(CardsUnavailable),
     ):
-        gateways.cards.retrieve("pi_1")
+        gateways.cards.retrieve("pi_1", DEPLOYMENT)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from gateways.sandbox.stripe.settings import Settings
 from gateways.sandbox.stripe.store import SavedAnswer, Store
 
 TEST_KEY = "Bearer sk_test_"
+# Such a key is not the platform's but of the account that it names: sk_test_acct_ada_1.
+_KEY_OF_ACCOUNT = re.compile(r"Bearer sk_test_(acct_[A-Za-z0-9]+)")
 MAX_KEY = 255
 
 
@@ -40,6 +43,12 @@ class Incoming:
     idempotency_key: str | None
     account: str | None
     origin: str = ""
+
+    @property
+    def of(self) -> str:
+        """The account that is asked: the one that is named, else the key's."""
+        key = _KEY_OF_ACCOUNT.match(self.authorization or "")
+        return self.account or (PLATFORM if key is None else key[1])
 
 
 @dataclass(slots=True)
@@ -112,7 +121,7 @@ class Answers:
                 "path": incoming.path,
                 "parameters": dict(incoming.flat),
                 "idempotency_key": incoming.idempotency_key,
-                "account": incoming.account or PLATFORM,
+                "account": incoming.of,
             }
         )
         answer = await self._answer(incoming, request_id, at)
@@ -139,7 +148,7 @@ class Answers:
             request = _Request(
                 id=request_id,
                 at=at,
-                account=incoming.account or PLATFORM,
+                account=incoming.of,
                 key=incoming.idempotency_key if incoming.method == "POST" else None,
                 digest=_digest(incoming.path, given),
                 operation=operation,

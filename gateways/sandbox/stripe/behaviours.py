@@ -31,6 +31,8 @@ class Behaviour:
         never_settles: A bank debit that stays ``processing`` until it is cancelled or settled by
             hand.
         refund: ``pending`` refunds succeed later; ``failed`` ones succeed, and fail later.
+        dispute: What its payments are as soon as they have succeeded: disputed as fraudulent, or
+            questioned.
     """
 
     type: str = CARD
@@ -40,6 +42,7 @@ class Behaviour:
     needs_authentication: bool = False
     never_settles: bool = False
     refund: Literal["succeeded", "pending", "failed"] = "succeeded"
+    dispute: Literal["fraudulent", "inquiry"] | None = None
 
 
 AUTHENTICATION_REQUIRED = Failure(
@@ -130,6 +133,8 @@ TEST_PAYMENT_METHODS: Mapping[str, Behaviour] = MappingProxyType(
         "pm_card_authenticationRequired": Behaviour(last4="3184", needs_authentication=True),
         "pm_card_pendingRefund": Behaviour(last4="7726", refund="pending"),
         "pm_card_refundFail": Behaviour(last4="5126", refund="failed"),
+        "pm_card_createDispute": Behaviour(last4="0259", dispute="fraudulent"),
+        "pm_card_createDisputeInquiry": Behaviour(last4="1976", dispute="inquiry"),
         "pm_usBankAccount_success": _bank("6789"),
         "pm_usBankAccount_accountClosed": _bank("1113", "account_closed"),
         "pm_usBankAccount_noAccount": _bank("1116", "no_account"),

@@ -16,16 +16,25 @@ class Cardholder:
 
 
 def make_cardholder(
-    sandbox_url: str, *, payment_method: str = "pm_card_visa", name: str = ""
+    sandbox_url: str,
+    *,
+    payment_method: str = "pm_card_visa",
+    name: str = "",
+    stripe_account: str | None = None,
 ) -> Cardholder:
     """A new customer of the sandbox, with one of ``behaviours.TEST_PAYMENT_METHODS`` attached.
+
+    It is one of the sandbox's own, or of ``stripe_account``.
 
     Raises:
         stripe.StripeError: The sandbox is not there, or has no such payment method.
     """
     connections = stripe.RequestsClient(timeout=ANSWER_SECONDS)
     client = stripe.StripeClient(
-        "sk_test_cardholders", base_addresses={"api": sandbox_url}, http_client=connections
+        "sk_test_cardholders",
+        stripe_account=stripe_account,
+        base_addresses={"api": sandbox_url},
+        http_client=connections,
     )
     try:
         customer = client.v1.customers.create({"name": name} if name else {})

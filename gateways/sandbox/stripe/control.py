@@ -20,7 +20,7 @@ class LoggedRequest:
     Attributes:
         at: When, in seconds.
         parameters: The form's or query's names and values, as sent: ``metadata[invoice]``.
-        account: Of the Stripe-Account header, or ``acct_sandbox``.
+        account: Of the Stripe-Account header, else of the key; ``acct_sandbox`` for most.
         status: ``None`` while it is worked on, and when the caller got no answer.
         object_id: What it made or was about.
         fault: What went wrong on purpose.
@@ -121,6 +121,37 @@ class StripeSandboxControl:
         """End a refund; also one that had succeeded can fail. Returns it."""
         return cast(
             "JsonObject", self._act("settle_refund", {"refund": refund, "outcome": outcome})
+        )
+
+    def dispute(
+        self,
+        charge: str,
+        amount: int | None = None,
+        *,
+        reason: str = "fraudulent",
+        inquiry: bool = False,
+    ) -> JsonObject:
+        """Have a payment disputed, or its bank ask about it first; returns the dispute.
+
+        Args:
+            charge: Its id, or its payment intent's.
+            amount: In Stripe's units; all that was not refunded when ``None``.
+            reason: Stripe's word for what the client says.
+            inquiry: Whether the bank only asks.
+        """
+        given = {"charge": charge, "amount": amount, "reason": reason, "inquiry": inquiry}
+        return cast("JsonObject", self._act("dispute", given))
+
+    def escalate_dispute(self, dispute: str) -> JsonObject:
+        """Have an inquiry become a dispute; returns it."""
+        return cast("JsonObject", self._act("escalate_dispute", {"dispute": dispute}))
+
+    def close_dispute(
+        self, dispute: str, outcome: Literal["won", "lost", "warning_closed"]
+    ) -> JsonObject:
+        """Let the bank decide; an inquiry ends as ``warning_closed``. Returns the dispute."""
+        return cast(
+            "JsonObject", self._act("close_dispute", {"dispute": dispute, "outcome": outcome})
         )
 
     def authenticate(self, payment_intent: str, *, successful: bool = True) -> JsonObject:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gateways.sandbox.stripe import objects
+from gateways.sandbox.stripe import disputes, objects
 from gateways.sandbox.stripe.amounts import check_amount, check_currency
 from gateways.sandbox.stripe.behaviours import (
     AUTHENTICATION_FAILED,
@@ -304,6 +304,7 @@ def _succeed(intent: JsonObject, paid: JsonObject, method: JsonObject, books: Bo
     books.record("charge.succeeded", paid)
     books.record("payment_intent.succeeded", intent)
     follow(books, intent)
+    disputes.create_as_behaved(books, paid, behaviour_of(books, method))
 
 
 def _use_up(intent: JsonObject, method: JsonObject, books: Books) -> None:

@@ -22,6 +22,11 @@ def refunds(call: Call, books: Books) -> JsonObject:
     return _page("refund", call, books)
 
 
+def disputes(call: Call, books: Books) -> JsonObject:
+    """Disputes and inquiries, of everything or a charge or an intent."""
+    return _page("dispute", call, books)
+
+
 def customers(call: Call, books: Books) -> JsonObject:
     """Customers, all or of an address."""
     return _page("customer", call, books)

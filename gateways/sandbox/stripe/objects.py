@@ -354,6 +354,83 @@ def refund(books: Books, paid: JsonObject, *, amount: int) -> JsonObject:
     }
 
 
+_NO_EVIDENCE = (
+    "access_activity_log", "billing_address", "cancellation_policy",
+    "cancellation_policy_disclosure", "cancellation_rebuttal", "customer_communication",
+    "customer_email_address", "customer_name", "customer_purchase_ip", "customer_signature",
+    "duplicate_charge_documentation", "duplicate_charge_explanation", "duplicate_charge_id",
+    "product_description", "receipt", "refund_policy", "refund_policy_disclosure",
+    "refund_refusal_explanation", "service_date", "service_documentation", "shipping_address",
+    "shipping_carrier", "shipping_date", "shipping_documentation", "shipping_tracking_number",
+    "uncategorized_file", "uncategorized_text",
+)  # fmt: skip
+DISPUTE_FEE = 1500
+
+
+def dispute(books: Books, paid: JsonObject, *, amount: int, reason: str) -> JsonObject:
+    """A charge that its bank takes back."""
+    kind = paid["payment_method_details"]["type"]
+    shown = paid["payment_method_details"][kind]
+    details = (
+        {
+            "brand": shown["brand"],
+            "case_type": "chargeback",
+            "network": shown["network"],
+            "network_reason_code": "10.4",
+        }
+        if kind == CARD
+        else {}
+    )
+    return {
+        "id": new_id("du"),
+        "object": "dispute",
+        "amount": amount,
+        "balance_transactions": [],
+        "charge": paid["id"],
+        "created": books.created,
+        "currency": paid["currency"],
+        "enhanced_eligibility_types": [],
+        "evidence": {**dict.fromkeys(_NO_EVIDENCE), "enhanced_evidence": {}},
+        "evidence_details": {
+            "due_by": None,
+            "enhanced_eligibility": {},
+            "has_evidence": False,
+            "past_due": False,
+            "submission_count": 0,
+        },
+        "is_charge_refundable": False,
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": paid["payment_intent"],
+        "payment_method_details": {"type": kind, kind: details},
+        "reason": reason,
+        "status": "needs_response",
+    }
+
+
+def balance_transaction(
+    books: Books, dispute: JsonObject, amount: int, *, fee: int = DISPUTE_FEE
+) -> JsonObject:
+    """What a dispute takes from the balance at Stripe, or gives back to it."""
+    return {
+        "id": new_id("txn"),
+        "object": "balance_transaction",
+        "amount": amount,
+        "available_on": books.created,
+        "created": books.created,
+        "currency": dispute["currency"],
+        "description": f"Chargeback {'withdrawal' if amount < 0 else 'reversal'}",
+        "exchange_rate": None,
+        "fee": fee,
+        "fee_details": [],
+        "net": amount - fee,
+        "reporting_category": "dispute" if amount < 0 else "dispute_reversal",
+        "source": dispute["id"],
+        "status": "available",
+        "type": "adjustment",
+    }
+
+
 def updated_metadata(before: JsonObject, given: JsonObject | None) -> JsonObject:
     """Keys are merged, empty values remove theirs, and ``None`` removes all."""
     if given is None:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from gateways.sandbox.stripe import (
     customers,
+    disputes,
     intents,
     listing,
     looking,
@@ -35,6 +36,9 @@ ANSWERING: Mapping[Operation, Answering] = MappingProxyType(
         ("POST", "/v1/refunds"): refunds.create,
         ("GET", "/v1/refunds"): listing.refunds,
         ("GET", "/v1/refunds/{refund}"): refunds.retrieve,
+        ("GET", "/v1/disputes"): listing.disputes,
+        ("GET", "/v1/disputes/{dispute}"): disputes.retrieve,
+        ("POST", "/v1/disputes/{dispute}/close"): disputes.accept,
         ("POST", "/v1/customers"): customers.create,
         ("GET", "/v1/customers"): listing.customers,
         ("GET", "/v1/customers/{customer}"): customers.retrieve,

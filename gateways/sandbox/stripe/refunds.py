@@ -1,6 +1,6 @@
 """Refunds: full or in parts, never more than was charged."""
 
-from gateways.sandbox.stripe import objects
+from gateways.sandbox.stripe import disputes, objects
 from gateways.sandbox.stripe.amounts import money
 from gateways.sandbox.stripe.behaviours import BANK_ACCOUNT
 from gateways.sandbox.stripe.books import Books, Call
@@ -12,6 +12,7 @@ def create(call: Call, books: Books) -> JsonObject:
     """Send back all that is left of a charge, or a part of it."""
     given = call.parameters
     paid = _charge(call, books)
+    disputes.require_refundable(books, paid)
     left = paid["amount"] - paid["amount_refunded"]
     if left == 0:
         raise invalid_request(

@@ -21,7 +21,8 @@ class StripeSandbox(LocalServer):
     """A local Stripe on the loopback interface; ``start`` returns the base URL.
 
     Every key that begins with ``sk_test_`` is good:
-    ``StripeClient("sk_test_local", base_addresses={"api": sandbox.url})``.
+    ``StripeClient("sk_test_local", base_addresses={"api": sandbox.url})``. One that begins with
+    ``sk_test_acct_`` is that account's own: ``sk_test_acct_ada_1`` is of ``acct_ada``.
 
     Args:
         directory: Holds the database and the log; made when missing.

@@ -14,7 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateways.sandbox.stripe import customers, intents, payment_methods, refunds, sessions
+from gateways.sandbox.stripe import (
+    customers,
+    disputes,
+    intents,
+    payment_methods,
+    refunds,
+    sessions,
+)
 from gateways.sandbox.stripe.behaviours import BANK_FAILURES
 from gateways.sandbox.stripe.books import PLATFORM, Books
 from gateways.sandbox.stripe.errors import ApiError, JsonObject
@@ -51,6 +58,9 @@ class Steering:
             "expire_keys": self._expire_keys,
             "settle": self._settle,
             "settle_refund": self._settle_refund,
+            "dispute": self._dispute,
+            "escalate_dispute": self._escalate_dispute,
+            "close_dispute": self._close_dispute,
             "authenticate": self._authenticate,
             "use_session": self._use_session,
             "expire_session": self._expire_session,
@@ -107,6 +117,29 @@ class Steering:
             ),
         )
 
+    def _dispute(self, given: JsonObject) -> JsonObject:
+        return self._changed(
+            given["charge"],
+            lambda books: disputes.create(
+                books,
+                disputes.charge_of(books, given["charge"]),
+                reason=given["reason"],
+                amount=given.get("amount"),
+                is_inquiry=given.get("inquiry") is True,
+            ),
+        )
+
+    def _escalate_dispute(self, given: JsonObject) -> JsonObject:
+        return self._changed(
+            given["dispute"], lambda books: disputes.escalate(books, given["dispute"])
+        )
+
+    def _close_dispute(self, given: JsonObject) -> JsonObject:
+        return self._changed(
+            given["dispute"],
+            lambda books: disputes.end(books, given["dispute"], given["outcome"]),
+        )
+
     def _authenticate(self, given: JsonObject) -> JsonObject:
         return self._changed(
             given["payment_intent"],
@@ -147,7 +180,7 @@ class Steering:
         return {}
 
     def _emit(self, given: JsonObject) -> JsonObject:
-        """An event that the sandbox does not make by itself, such as a dispute's."""
+        """An event that the sandbox does not make by itself, such as a payout's."""
         with self.store.transaction():
             event = self._books(given.get("account", PLATFORM)).record(
                 given["type"], given["object"]

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
@@ -17,7 +17,8 @@ _CHECKS = {
         " AND (checkout_session IS NULL OR checkout_expires_at IS NOT NULL)",
     },
     "mails": {
-        "kind": "kind IN ('invoice_ready', 'receipt', 'payment_failed', 'authentication_needed')",
+        "kind": "kind IN ('invoice_ready', 'receipt', 'payment_failed', 'authentication_needed',"
+        " 'card_expiring')",
     },
 }
 
@@ -44,7 +45,6 @@ END $fn$;
 
 
 def upgrade() -> None:
-    op.add_column("clients", sa.Column("stripe_customer", sa.Text(), nullable=True))
     op.add_column("payment_attempts", sa.Column("checkout_session", sa.Text(), nullable=True))
     op.add_column("payment_attempts", sa.Column("checkout_url", sa.Text(), nullable=True))
     op.add_column(

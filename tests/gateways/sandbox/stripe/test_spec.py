@@ -28,6 +28,8 @@ NOT_DESCRIBED = {
     ("GET", "/v1/setup_intents/{intent}"),
     ("GET", "/v1/checkout/sessions/{session}"),
     ("GET", "/v1/events/{id}"),
+    ("GET", "/v1/disputes/{dispute}"),
+    ("POST", "/v1/disputes/{dispute}/close"),
 }
 # Younger than that excerpt; the SDK knows them.
 YOUNGER: Mapping[Operation, set[str]] = {
@@ -48,6 +50,9 @@ SDK_PARAMETERS: Mapping[Operation, str] = {
     ("POST", "/v1/refunds"): "RefundCreateParams",
     ("GET", "/v1/refunds"): "RefundListParams",
     ("GET", "/v1/refunds/{refund}"): "RefundRetrieveParams",
+    ("GET", "/v1/disputes"): "DisputeListParams",
+    ("GET", "/v1/disputes/{dispute}"): "DisputeRetrieveParams",
+    ("POST", "/v1/disputes/{dispute}/close"): "DisputeCloseParams",
     ("POST", "/v1/customers"): "CustomerCreateParams",
     ("GET", "/v1/customers"): "CustomerListParams",
     ("GET", "/v1/customers/{customer}"): "CustomerRetrieveParams",
@@ -71,6 +76,7 @@ SDK_OBJECTS: Mapping[str, type] = {
     "payment_intent": stripe.PaymentIntent,
     "charge": stripe.Charge,
     "refund": stripe.Refund,
+    "dispute": stripe.Dispute,
     "customer": stripe.Customer,
     "payment_method": stripe.PaymentMethod,
     "setup_intent": stripe.SetupIntent,
@@ -109,6 +115,7 @@ def made(
         client.v1.checkout.sessions.create(order)
         control.pay_session(client.v1.checkout.sessions.create(page(customer)).id)
     control.save_card(client.v1.checkout.sessions.create(setup_page(customer)).id)
+    pay(client, customer, card(client, customer, "pm_card_createDispute"))
     return {kind: control.objects(kind, account=account) for kind in SDK_OBJECTS}
 
 
