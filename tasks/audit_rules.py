@@ -813,18 +813,20 @@ CHECKS = {
                   AND jobs.state NOT IN ('succeeded', 'skipped', 'cancelled', 'dead')
                   AND args ->> 'mail_id' = mails.id::text)
     """,
-    # A run does not tell again of what was paid before its end: that had a receipt. What was reviewed
-    # is told of when it is finalized, without the run. Runs from before
-    # there were mails told nobody: the first mail's id, by time like all ids, tells them apart.
+    # A run does not tell again of what was paid before its end: that had a receipt, also where the
+    # money was given back since. What was reviewed is told of when it is finalized, without the
+    # run. Runs from before there were mails told nobody: the first mail's id, by time like all ids,
+    # tells them apart.
     "runs_tell_of_their_invoices": """
         SELECT id::text, concat(number, ' was billed by run ', run_id, ' and is on none of its mails')
           FROM (SELECT invoices.id, number, run_id, total, status,
-                       COALESCE(by_run OR by_review OR status = 'paid' AND amount_paid > 0, false)
-                       AS is_told,
+                       COALESCE(by_run OR by_review OR status = 'paid' AND amount_paid > 0
+                                OR by_receipt AND amount_refunded > 0, false) AS is_told,
                        bool_or(by_run) OVER (PARTITION BY run_id) AS run_tells
                   FROM invoices JOIN billing_runs AS runs ON runs.id = run_id
                   LEFT JOIN (SELECT invoice_id, bool_or(subject_key LIKE 'run:%') AS by_run,
-                                    bool_or(subject_key LIKE 'review:%') AS by_review
+                                    bool_or(subject_key LIKE 'review:%') AS by_review,
+                                    bool_or(subject_key LIKE 'payment:%') AS by_receipt
                                FROM mails CROSS JOIN unnest(invoice_ids) AS listed (invoice_id)
                               WHERE account_id = :account GROUP BY invoice_id) AS told
                     ON told.invoice_id = invoices.id

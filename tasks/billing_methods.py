@@ -149,8 +149,9 @@ def _put(session: Session, method: CardOfClient, card: _Names, now: datetime) ->
         for name in CARD_FIELDS:
             setattr(method, name, None)
         method.stripe_customer, method.payment_method, method.merchant_id = card
-    method.stopped_for = stop_of(session, method.client_id, method.payment_method)
+    # Before its disputes are looked up, which writes down what is there so far.
     method.created_at = now
+    method.stopped_for = stop_of(session, method.client_id, method.payment_method)
 
 
 def _names(method: CardOfClient) -> _Names:

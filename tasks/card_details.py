@@ -16,6 +16,7 @@ from models import Account, BackupMethod, BillingMethod, Client
 from models.client import clients_for_update
 from tasks.calls import Call, Gateways, Step
 from tasks.card_changes import begin_with_card
+from tasks.disputed_cards import stop_of
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import Run, job
 from tasks.merchants import merchant_of
@@ -118,8 +119,9 @@ def note(run: Run, session: Session, card: Card, told: Told) -> None:
         is_updated and card.stopped_for in MENDED_BY_AN_UPDATE
     )
     if is_mended:
-        card.stopped_for = None
-        if isinstance(card, BillingMethod):
+        # Its disputes stop it all the same.
+        card.stopped_for = stop_of(session, client_id, card.payment_method)
+        if isinstance(card, BillingMethod) and card.stopped_for is None:
             begin_with_card(session, client_id, now=run.now, requested_by=asked_by)
     session.flush()
 

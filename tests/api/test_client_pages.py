@@ -22,7 +22,7 @@ from tests.api.conftest import Finish, PutCard
 from tests.processes import SECRET_KEY
 from tests.worlds import work
 
-HOST = "http://duecourse.example"
+HOST = "http://testserver"
 LINKS = Links(HOST, SECRET_KEY)
 
 

@@ -19,11 +19,11 @@ from tests.worlds import counted
 
 SUMMARY = {
     "id", "client", "number", "status", "collection", "auto_collect", "next_attempt_at",
-    "attempt_count", "disputed", "currency", "subtotal", "tax", "total", "credit_applied",
+    "attempt_count", "disputed", "hosted_url", "currency", "subtotal", "tax", "total", "credit_applied",
     "amount_paid", "amount_credited", "amount_refunded", "amount_written_off", "amount_due",
     "period_start", "period_end", "issued_on", "due_on", "finalized_at", "paid_at", "voided_at",
     "written_off_at", "reissued_at", "created_at", "review_ends_at", "memo", "po_number",
-    "bill_from", "bill_to", "links",
+    "bill_from", "bill_to", "hosted_url", "links",
 }  # fmt: skip
 STORY = {
     "lines", "taxes", "payments", "attempts", "disputes", "credit", "mails", "next", "history",

@@ -17,7 +17,7 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
     deposit(engine, api, invoice["client"], 300)
     note = {"amount": 1, "to": "credit"}
     accepted = api.post(f"/v1/invoices/{invoice['id']}/credit-notes", json=note)
-    work(engine, queues=("payments",))
+    work(engine, queues=("billing",))
     noted = api.get(accepted.headers["Location"]).json()
     card = {"stripe_customer": "cus_1", "payment_method": "pm_1"}
     api.put(f"/v1/clients/{invoice['client']}/billing-method", json=card)
@@ -62,6 +62,8 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         ("GET", "/v1/credit-notes/{note}/pdf", "credit_note_not_found"),
         ("POST", "/v1/invoices/{invoice}/credit-notes", "invoice_not_found"),
         ("DELETE", "/v1/clients/{client}/billing-method", "client_not_found"),
+        ("DELETE", "/v1/clients/{client}/backup-method", "client_not_found"),
+        ("POST", "/v1/clients/{client}/portal-link", "client_not_found"),
         ("GET", "/v1/clients/{client}/credit", "client_not_found"),
         ("POST", "/v1/clients/{client}/credit/apply", "client_not_found"),
         ("GET", "/v1/billing-runs/{run}", "billing_run_not_found"),

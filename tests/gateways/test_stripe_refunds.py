@@ -281,7 +281,8 @@ def test_events_of_refunds_report_how_they_stood() -> None:
     for kind in REFUNDS_TOLD:
         read = event_from(event(kind))
         assert (read.refund, read.report) == (told, None), kind
-    assert event_from(event("charge.refunded", object="charge")).refund is None
+    charge = {"object": "charge", "currency": "usd", "amount_refunded": 300}
+    assert event_from(event("charge.refunded", **charge)).refund is None
     assert event_from(event("refund.updated", status="teleported")).refund is None
     with pytest.raises(MalformedEvents):
         event_from(event("refund.updated", object="charge"))

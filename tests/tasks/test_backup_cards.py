@@ -166,7 +166,7 @@ def test_a_second_card_that_wants_its_owner_takes_the_place_once_it_is_paid(
     an_open_invoice(engine, account, client)
     sweep(engine, vendors)
     assert attempt_states(engine) == ["declined", "needs_action"]
-    assert mails(engine) == ["payment_failed"]
+    assert mails(engine) == ["authentication_needed"]
 
     pay_waiting_intents(stripe_sandbox)
     tell_all(engine, stripe_sandbox)

@@ -26,8 +26,11 @@ from tasks.finalizing import finalize_invoices
 from tasks.marking_paid import mark_invoice_paid
 from tasks.operating import retry_job
 from tasks.outcomes import Done
+from tasks.payment_refunds import refund_payment
 from tasks.run_conclusions import conclude_late_page, conclude_run, run_for_update
 from tasks.voiding import void_invoice
+from tasks.writing_off import write_off_invoice
+from tests.cards import payments
 from tests.mailbox import MAY_1, MAY_5, mails_of, monthly
 from tests.money import deposit, with_a_card
 from tests.worlds import (
@@ -178,6 +181,26 @@ def test_what_was_paid_before_the_runs_end_has_its_receipt_and_is_not_told_again
 
     [mail] = mails_of(engine, client)
     assert (mail.kind, mail.payment_id is not None) == ("receipt", True)
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_a_debt_that_is_back_after_its_run_ended_was_told_of_by_its_receipt(
+    engine: Engine, account: Account, *, gives_up: bool
+) -> None:
+    client = monthly(engine, account, "10.00")
+    other = monthly(engine, account, "10.00")
+    billed_but_not_concluded(engine, account)
+    [invoice] = invoices_of(engine, client)
+    perform(engine, mark_invoice_paid, account, invoice_id=invoice.id)
+    work(engine, now=NOW)
+    assert kinds(engine, other) == ["invoice_ready"]
+    [payment] = payments(engine)
+
+    perform(engine, refund_payment, account, payment_id=payment.id, to="outside", credit_note=False)
+    if gives_up:
+        perform(engine, write_off_invoice, account, invoice_id=invoice.id)
+
+    assert audited(engine, account) == []
 
 
 def told_of(session: Session, client: Client) -> list[Invoice]:

@@ -172,7 +172,9 @@ def test_what_was_due_at_the_runs_end_is_told_even_if_the_card_was_faster(
         "We will charge the card that you have on file with us. There is nothing you need to do.",
     )
     assert receipt.subject == "Receipt: your payment of 6.00 USD to Bluebird Prep"
-    assert receipt.says("Paid on: 1 June 2026", "Method: Card", "There is nothing left to pay")
+    assert receipt.says(
+        "Paid on: 1 June 2026", "Method: Visa ending in 4242", "There is nothing left to pay"
+    )
     assert [*receipt.attached] == ["INV-000001.pdf"]
     assert audited(engine, account) == []
 

@@ -302,7 +302,7 @@ def test_a_client_that_authenticates_is_written_down_and_the_rest_goes_on(
     handle(engine, vendors, waits, told_by(stripe_sandbox, SUCCEEDED))
 
     assert invoice_of(engine, invoice_id).status == "paid"
-    assert mails(engine) == ["payment_failed", "receipt"]
+    assert mails(engine) == ["authentication_needed", "receipt"]
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
 
 
