@@ -100,6 +100,8 @@ class CardReport:
         decline_code: Why it was declined, or needs action after a decline: Stripe's decline code,
             else its error code. As ``billing.declines`` takes it.
         message: The same for people.
+        is_unexplained: Whether ``decline_code`` says nothing and ``retrieve`` may: of a bank debit
+            that was returned, an event tells only that.
     """
 
     payment_intent: str
@@ -109,6 +111,7 @@ class CardReport:
     decline_code: str | None = None
     message: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    is_unexplained: bool = False
 
 
 class RefundStatus(StrEnum):

@@ -9,7 +9,7 @@ import stripe
 from stripe.params import PaymentIntentCreateParams, PaymentIntentListParams
 
 from billing.card_amounts import from_stripe, to_stripe
-from billing.declines import DeclineClass, decline_class
+from billing.declines import DECLINES, DeclineClass, decline_class
 from billing.errors import InvalidInput
 from gateways.cards import (
     CardCharge,
@@ -26,6 +26,9 @@ from gateways.stripe_api import UNREADABLE, StripeApi, asking, details, said, un
 
 LOOK_BACK = timedelta(hours=1)
 PAGE = 100
+
+# Of a bank debit that was returned only its charge says why.
+_WHY = "latest_charge"
 
 _STATUSES = {
     "succeeded": CardStatus.SUCCEEDED,
@@ -79,6 +82,7 @@ class StripeCards:
         """How a charge stands, if there is one; see ``CardGateway``."""
         # Not by searching, which finds a new payment a minute late.
         since: PaymentIntentListParams = {
+            "expand": [f"data.{_WHY}"],
             "created": {"gte": int((order.sent_since - LOOK_BACK).timestamp())},
             "limit": PAGE,
         }
@@ -111,7 +115,7 @@ class StripeCards:
         """How a payment stands; see ``CardGateway``."""
         with asking():
             intents = self._api.at(merchant).payment_intents
-            return _report(intents.retrieve(payment_intent).to_dict())
+            return _report(intents.retrieve(payment_intent, {"expand": [_WHY]}).to_dict())
 
     def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:
         """Give a payment up; see ``CardGateway``."""
@@ -235,15 +239,27 @@ def card_report(intent: Mapping[str, Any]) -> CardReport | None:
         except InvalidInput:
             return None
     is_unpaid = status in {CardStatus.DECLINED, CardStatus.NEEDS_ACTION}
+    code = _code(error, intent.get(_WHY)) if is_unpaid else None
     return CardReport(
         payment_intent=str(intent["id"]),
         status=status,
         amount_received=received,
         currency=currency,
-        decline_code=error.get("decline_code") or error.get("code") if is_unpaid else None,
+        decline_code=code,
         message=error.get("message") if is_unpaid else None,
+        is_unexplained=status is CardStatus.DECLINED
+        and code not in DECLINES
+        and isinstance(intent.get(_WHY), str),
         metadata=dict(intent.get("metadata") or {}),
     )
+
+
+def _code(error: Mapping[str, Any], charge: object) -> str | None:
+    """Why a payment failed: what the error says, else its charge, if that is here and not just named."""
+    code: str | None = error.get("decline_code") or error.get("code")
+    if code in DECLINES or not isinstance(charge, Mapping):
+        return code
+    return charge.get("failure_code") or code
 
 
 def _report(intent: Mapping[str, Any]) -> CardReport:

@@ -140,6 +140,8 @@ def _handle_charge(run: Run, session: Session, event: WebhookEvent, told: Paymen
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"
         return Done({"event": event.event_id, "outcome": event.outcome})
+    if report.is_unexplained and _is_processing(session, attempt_id):
+        return _ask_why(run, session, event, attempt_id)
     # Of most charges the answer came first: no lock is waited for then, and nothing follows.
     attempt = told_before(session, attempt_id, report)
     if attempt is None:
@@ -152,6 +154,19 @@ def _handle_charge(run: Run, session: Session, event: WebhookEvent, told: Paymen
             _ask_after(session, run, attempt)
         wake_collection(session, [attempt.client_id], now=run.now, requested_by=f"job:{run.job_id}")
     event.account_id, event.outcome = attempt.account_id, attempt.state
+    return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
+
+
+def _is_processing(session: Session, attempt_id: UUID) -> bool:
+    state = session.scalar(select(PaymentAttempt.state).where(PaymentAttempt.id == attempt_id))
+    return state == AttemptState.PROCESSING
+
+
+def _ask_why(run: Run, session: Session, event: WebhookEvent, attempt_id: UUID) -> Outcome:
+    """Have Stripe asked why a bank debit came back: that decides what is tried next."""
+    attempt = session.get_one(PaymentAttempt, attempt_id)
+    event.account_id, event.outcome = attempt.account_id, "asked"
+    _ask_after(session, run, attempt)
     return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
 
 

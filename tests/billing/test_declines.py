@@ -1,6 +1,14 @@
+from pathlib import Path
+
 import pytest
 
-from billing.declines import DECLINES, STOPS_AUTOMATIC_TRIES, DeclineClass, decline_class
+from billing.declines import (
+    DECLINES,
+    DECLINES_TABLE,
+    STOPS_AUTOMATIC_TRIES,
+    DeclineClass,
+    decline_class,
+)
 
 # The table "Card decline codes" of https://docs.stripe.com/declines/codes, in its order.
 _TABLE = """
@@ -34,11 +42,44 @@ NEVER_RETRIED_BY_STRIPE = [
 
 def test_every_code_that_stripe_documents_has_a_class() -> None:
     assert len(DOCUMENTED) == 50
-    assert DECLINES.keys() - {*DOCUMENTED} == {
+    of_cards = {row.code for row in DECLINES_TABLE if "card" in row.of.split(", ")}
+    assert of_cards - {*DOCUMENTED} == {
         "highest_risk_level",
         "payment_intent_authentication_failure",
     }
     assert {*DOCUMENTED} <= DECLINES.keys()
+
+
+def test_each_code_has_one_row_with_its_reason_and_its_source() -> None:
+    assert len(DECLINES_TABLE) == len({row.code for row in DECLINES_TABLE}) == len(DECLINES)
+    for row in DECLINES_TABLE:
+        assert row.why
+        assert "|" not in row.why
+        assert row.source.startswith("https://docs.stripe.com/")
+
+
+def test_the_documents_show_the_same_table() -> None:
+    shown = Path(__file__).parents[2] / "docs" / "declines.md"
+    _, table = shown.read_text().split("## The table")
+    cells = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in table.splitlines()
+        if line.startswith("| ")
+    ]
+
+    assert cells == [
+        ("code", "class", "of", "why", "source"),
+        *(
+            (
+                f"`{row.code}`",
+                row.kind,
+                row.of,
+                row.why,
+                f"[{row.source.removeprefix('https://docs.stripe.com/')}]({row.source})",
+            )
+            for row in DECLINES_TABLE
+        ),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +109,14 @@ def test_every_code_that_stripe_documents_has_a_class() -> None:
         ("invalid_account", "needs_new_card"),
         ("currency_not_supported", "needs_new_card"),
         ("pin_try_exceeded", "needs_new_card"),
+        # Of returned bank debits.
+        ("could_not_process", "soft"),
+        ("account_closed", "needs_new_card"),
+        ("no_account", "needs_new_card"),
+        ("bank_ownership_changed", "needs_new_card"),
+        ("payment_intent_mandate_invalid", "needs_new_card"),
+        ("debit_not_authorized", "hard"),
+        ("bank_account_restricted", "hard"),
     ],
 )
 def test_a_decline_says_what_could_make_the_next_try_succeed(code: str, kind: str) -> None:

@@ -47,6 +47,7 @@ from gateways.sandbox.stripe.parameters import OPERATIONS, check
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sandbox.stripe.settings import Settings
 from gateways.stripe_api import StripeApi
+from gateways.stripe_cards import card_report
 from tests.gateways.sandbox.stripe.paying import client_of
 from tests.gateways.sandbox.stripe.test_spec import ABSENT, SPECS
 from tests.stripe import cards_at_stripe
@@ -236,6 +237,39 @@ def test_a_payment_that_waits_for_its_holder_needs_action_also_after_a_failed_tr
     assert report.decline_code == "payment_intent_authentication_failure"
 
 
+def test_a_returned_bank_debit_that_is_told_without_its_charge_is_unexplained() -> None:
+    intent = {
+        "id": "pi_1",
+        "status": "requires_payment_method",
+        "currency": "usd",
+        "latest_charge": "py_1",
+        "last_payment_error": {"code": "payment_intent_payment_attempt_failed"},
+    }
+    charge = {"id": "py_1", "failure_code": "account_closed"}
+
+    told, asked = card_report(intent), card_report({**intent, "latest_charge": charge})
+
+    assert told is not None
+    assert told.is_unexplained
+    assert asked is not None
+    assert (asked.is_unexplained, asked.decline_code) == (False, "account_closed")
+
+
+def test_a_declined_card_explains_itself() -> None:
+    report = card_report(
+        {
+            "id": "pi_1",
+            "status": "requires_payment_method",
+            "currency": "usd",
+            "latest_charge": "ch_1",
+            "last_payment_error": {"code": "card_declined", "decline_code": "lost_card"},
+        }
+    )
+
+    assert report is not None
+    assert (report.is_unexplained, report.decline_code) == (False, "lost_card")
+
+
 @pytest.mark.parametrize("outcome", ["succeeded", "insufficient_funds"])
 def test_a_bank_debit_is_processing_until_it_settles(
     cards: CardGateway, sandbox: StripeSandbox, control: StripeSandboxControl, outcome: str
@@ -249,7 +283,9 @@ def test_a_bank_debit_is_processing_until_it_settles(
         assert (settled.status, settled.amount_received) == (CardStatus.SUCCEEDED, 12_34)
     else:
         assert settled.status is CardStatus.DECLINED
-        assert settled.decline_code == "payment_intent_payment_attempt_failed"
+        # Which only the charge says.
+        assert settled.decline_code == "insufficient_funds"
+        assert not settled.is_unexplained
 
 
 @pytest.mark.parametrize(

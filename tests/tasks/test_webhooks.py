@@ -151,6 +151,38 @@ def test_a_bank_debit_is_settled_by_stripes_signed_word(
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
 
 
+@pytest.mark.parametrize(
+    "returned",
+    [
+        ("insufficient_funds", "soft", True),
+        ("account_closed", "needs_new_card", False),
+        ("no_account", "needs_new_card", False),
+        ("debit_not_authorized", "hard", False),
+    ],
+)
+def test_why_a_bank_debit_came_back_decides_whether_it_is_tried_again(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    returned: tuple[str, str, bool],
+) -> None:
+    code, kind, is_tried_again = returned
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    [intent] = stripe_sandbox.control.payment_intents()
+    stripe_sandbox.control.settle(intent["id"], code)
+
+    handle(engine, vendors, told_by(stripe_sandbox, FAILED))
+
+    [attempt] = attempts_of(engine)
+    assert (attempt.state, attempt.decline_code, attempt.decline_class) == ("declined", code, kind)
+    assert (invoice_of(engine, invoice_id).next_attempt_at is not None) == is_tried_again
+    assert outcomes(engine) == [(FAILED, "asked")]
+    assert mails(engine) == ["payment_failed"]
+
+
 def test_an_event_is_stored_and_handled_once_however_often_it_is_delivered(
     engine: Engine,
     account: Account,
