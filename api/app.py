@@ -37,6 +37,7 @@ from api import (
     portal_links,
     queues,
     reconciliations,
+    recovery,
     refunds,
     schedules,
     statements,
@@ -143,6 +144,7 @@ def create_app(
         books,
         ledger_entries,
         reconciliations,
+        recovery,
         statements,
     ):
         app.include_router(resource.router, dependencies=[Depends(only_declared)])

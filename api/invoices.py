@@ -28,6 +28,7 @@ from api.shapes import Page
 from api.transactions import Transaction
 from billing.collection import AttemptState, Collection, Origin, collection_of
 from billing.declines import DeclineClass
+from billing.dunning import tries_from
 from billing.errors import NotFound, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from billing.postings import LedgerAccount, LedgerEvent
@@ -146,6 +147,12 @@ _EXAMPLE_STORY: dict[str, Any] = {
         "why": "The client's card is charged by itself. The last try was declined "
         "(insufficient_funds).",
     },
+    "retry_schedule": [
+        "2026-06-04T15:00:00Z",
+        "2026-06-09T15:00:00Z",
+        "2026-06-16T15:00:00Z",
+        "2026-06-23T15:00:00Z",
+    ],
     "history": [
         {"at": "2026-06-01T12:00:00Z", "what": "drafted", "detail": "for a billing period"},
         {
@@ -230,7 +237,9 @@ class InvoiceReport(InvoiceSummary):
     """An invoice with all that is known of it, and what it waits for.
 
     A draft's lines are its charges as they are now, with the taxes of now; later ones are frozen.
-    `credit` are the movements of the client's credit because of it.
+    `credit` are the movements of the client's credit because of it. `retry_schedule` is when its
+    card is charged by itself, should each of these tries be declined for now, the next one first;
+    empty where none is planned, or collection is paused.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_EXAMPLE, **_EXAMPLE_STORY}]})
@@ -243,6 +252,7 @@ class InvoiceReport(InvoiceSummary):
     credit: list[EntryReport]
     mails: list[MailReport]
     next: NextReport
+    retry_schedule: list[datetime]
     history: list[HistoryItem]
 
 
@@ -322,8 +332,17 @@ def report_of(session: Session, invoice: Invoice, links: Links | None) -> Invoic
         credit=[EntryReport.of(entry) for entry in story.credit],
         mails=[MailReport.of(mail) for mail in story.mails],
         next=next_of(story),
+        retry_schedule=_retry_schedule(session, invoice, story.collection),
         history=history_of(story),
     )
+
+
+def _retry_schedule(session: Session, invoice: Invoice, collection: Collection) -> list[datetime]:
+    if collection is not Collection.SCHEDULED or invoice.next_attempt_at is None:
+        return []
+    account = session.get_one(Account, invoice.account_id)
+    zone = session.get_one(Client, invoice.client_id).zone(account)
+    return tries_from(invoice.next_attempt_at, invoice.failures, zone, account.dunning_days)
 
 
 def invoice_of(session: Session, caller: Caller, invoice_id: UUID) -> Invoice:

@@ -53,6 +53,19 @@ def next_try(
     return _retry_instant(local_date(failed_at, zone) + timedelta(days=days[failures - 1]), zone)
 
 
+def tries_from(
+    next_at: datetime, failures: int, zone: ZoneInfo, days: Sequence[int] = DEFAULT_RETRY_DAYS
+) -> list[datetime]:
+    """When a card is charged by itself from ``next_at`` on, if each of these tries is declined.
+
+    ``failures`` are the automatic tries that were declined so far. The next one comes first.
+    """
+    tries = [next_at]
+    while (at := next_try(tries[-1], failures + len(tries), zone, days)) is not None:
+        tries.append(at)
+    return tries
+
+
 def _retry_instant(day: date, zone: ZoneInfo) -> datetime:
     """The retry hour of that day: the first of two, or where it is skipped, the gap's end."""
     wanted = datetime.combine(day, time(RETRY_HOUR), tzinfo=zone)

@@ -20,7 +20,12 @@ FOUND_A_PROBLEM, WRONG_USAGE = 1, 2
 # Classes of SQLSTATE that say the server, the login or the database is not to be had.
 _UNREACHABLE = ("08", "28", "3D", "53", "57")
 # What the rules call a value, where the command line calls it otherwise.
-_AS_TYPED = {"as_of": "--as-of", "time_zone": "--time-zone", "currency": "--currency"}
+_AS_TYPED = {
+    "as_of": "--as-of",
+    "time_zone": "--time-zone",
+    "currency": "--currency",
+    "to": "--to",
+}
 _SCHEMA_IS_MISSING = ("42P01", "42703", "42883")
 
 

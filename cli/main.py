@@ -16,6 +16,7 @@ from cli.interrupts import interrupt_on
 from cli.jobs import jobs
 from cli.queues import queues
 from cli.reconcile_command import reconcile
+from cli.recovery import recovery
 from cli.up import up
 
 app = typer.Typer(
@@ -46,7 +47,7 @@ def of_every_command(
     """What may be asked without a command."""
 
 
-for command in (demo, up, migrate, doctor, bill, queues, schedules, audit, reconcile):
+for command in (demo, up, migrate, doctor, bill, queues, schedules, audit, reconcile, recovery):
     app.command()(command)
 app.command("import")(import_file)
 app.add_typer(jobs, name="jobs")

@@ -26,7 +26,8 @@ SUMMARY = {
     "bill_from", "bill_to", "links",
 }  # fmt: skip
 STORY = {
-    "lines", "taxes", "payments", "attempts", "disputes", "credit", "mails", "next", "history",
+    "lines", "taxes", "payments", "attempts", "disputes", "credit", "mails", "next",
+    "retry_schedule", "history",
 }  # fmt: skip
 
 
@@ -260,6 +261,11 @@ def test_every_way_of_not_being_paid_says_what_comes_next_and_why(
     assert (invoice["status"], invoice["collection"]) == ("open", collection)
     assert invoice["next"]["what"] == what
     assert invoice["next"]["why"].endswith(why)
+    # After the first try, those of the account's schedule.
+    assert len(invoice["retry_schedule"]) == (4 if collection == "scheduled" else 0)
+    assert invoice["retry_schedule"][:1] == [
+        at for at in [invoice["next_attempt_at"]] if at is not None
+    ]
     assert invoice["attempt_count"] == len(invoice["attempts"]) == (0 if card is None else 1)
     assert (invoice["next_attempt_at"] is not None) is (collection == "scheduled")
     if collection == "scheduled":

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from billing.dunning import DEFAULT_RETRY_DAYS, MAX_TRIES_IN_30_DAYS, next_try
+from billing.dunning import (
+    DEFAULT_RETRY_DAYS,
+    MAX_TRIES_IN_30_DAYS,
+    next_try,
+    tries_from,
+)
 from billing.errors import InvalidInput
 
 ALL_ZONES = sorted(available_timezones() - {"localtime", "Factory"})
@@ -158,3 +163,14 @@ def test_failures_are_counted_from_one_and_instants_have_a_zone() -> None:
         next_try(NOON, 0, CHICAGO)
     with pytest.raises(ValueError, match="needs a time zone"):
         next_try(NOON.replace(tzinfo=None), 1, CHICAGO)
+
+
+def test_the_schedule_is_all_tries_that_follow_one_another() -> None:
+    assert [at.astimezone(CHICAGO).date() for at in tries_from(NOON, 0, CHICAGO)] == [
+        NOON.date() + timedelta(days=days) for days in accumulate(DEFAULT_RETRY_DAYS, initial=0)
+    ]
+    first = next_try(NOON, 1, CHICAGO)
+    assert first is not None
+    assert tries_from(first, 1, CHICAGO) == tries_from(NOON, 0, CHICAGO)[1:]
+    last = len(DEFAULT_RETRY_DAYS)
+    assert tries_from(NOON, last, CHICAGO) == tries_from(NOON, 0, CHICAGO, []) == [NOON]
