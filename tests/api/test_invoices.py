@@ -19,7 +19,7 @@ from tests.worlds import counted
 
 SUMMARY = {
     "id", "client", "number", "status", "collection", "auto_collect", "next_attempt_at",
-    "attempt_count", "disputed", "currency", "subtotal", "tax", "total", "credit_applied",
+    "attempt_count", "disputed", "hosted_url", "currency", "subtotal", "tax", "total", "credit_applied",
     "amount_paid", "amount_credited", "amount_refunded", "amount_written_off", "amount_due",
     "period_start", "period_end", "issued_on", "due_on", "finalized_at", "paid_at", "voided_at",
     "written_off_at", "reissued_at", "created_at", "review_ends_at", "memo", "po_number",

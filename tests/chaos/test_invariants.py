@@ -23,7 +23,10 @@ from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.errors import JsonObject
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sendgrid_mail import SendGridMail
+from gateways.stripe_api import StripeApi
+from gateways.stripe_cards import StripeCards
 from gateways.stripe_events import event_from
+from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.typst_documents import TypstDocuments
 from models import job_ledger
 from models.database import connect, database_now
@@ -44,7 +47,6 @@ from tests.mailbox import monthly
 from tests.money import deposit
 from tests.processes import SECRET_KEY
 from tests.refunds import refund
-from tests.stripe import cards_at_stripe
 from tests.worlds import a_charge, work
 
 
@@ -177,13 +179,14 @@ def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) ->
         lines = {line.name: line for line in SCHEDULES if line.name == "prune"}
         fire_due(session, lines, now=now + timedelta(hours=1))
     with (
-        cards_at_stripe(STRIPE_KEY, base_url=stripe.url) as cards,
+        StripeApi(STRIPE_KEY, base_url=stripe.url) as api,
         SendGridMail(SENDGRID_KEY, host=sendgrid.url) as mail,
         kinds_of_its_own(),
     ):
         marks.register()
         vendors = Gateways(
-            cards=cards,
+            cards=StripeCards(api),
+            saved_cards=StripeSavedCards(api),
             links=Links("http://duecourse.example", SECRET_KEY),
             mail=mail,
             mail_sender=MAIL_FROM,
