@@ -23,7 +23,7 @@ SUMMARY = {
     "amount_paid", "amount_credited", "amount_refunded", "amount_written_off", "amount_due",
     "period_start", "period_end", "issued_on", "due_on", "finalized_at", "paid_at", "voided_at",
     "written_off_at", "reissued_at", "created_at", "review_ends_at", "memo", "po_number",
-    "bill_from", "bill_to", "hosted_url", "links",
+    "bill_from", "bill_to", "links",
 }  # fmt: skip
 STORY = {
     "lines", "taxes", "payments", "attempts", "disputes", "credit", "mails", "next", "history",
