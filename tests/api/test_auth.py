@@ -6,7 +6,14 @@ from models import Scope
 from tests.api.calls import problem
 from tests.api.conftest import Caller
 
-OPEN = {"/livez", "/readyz", "/metrics", "/webhooks/stripe", "/webhooks/sendgrid"}
+OPEN = {
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/webhooks/stripe",
+    "/webhooks/stripe/{account_id}",
+    "/webhooks/sendgrid",
+}
 NOBODY = "019ae8a3-5c00-7000-8000-000000000001"
 
 

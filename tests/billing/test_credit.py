@@ -73,4 +73,5 @@ def test_the_kinds_of_entries_are_stored_by_these_names() -> None:
         "refund",
         "refund_failed",
         "paid_out",
+        "dispute",
     }

@@ -1,5 +1,6 @@
 # ruff: noqa: S608 - every statement is the test's own.
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -130,7 +131,7 @@ def be_disputed(engine: Engine, account: Account) -> None:
         )
     deposited: dict[str, Any] = {"client_id": client.id, "amount": 450, "currency": "eur"}
     step = perform(engine, deposit_by_card, account, **deposited, apply=False)
-    answer(engine, step, told(CardStatus.SUCCEEDED, 450))
+    answer(engine, step, replace(told(CardStatus.SUCCEEDED, 450), currency="eur"))
     for price, dispute in (
         ("21.00", DisputeStatus.NEEDS_RESPONSE),
         ("22.00", DisputeStatus.WON),
@@ -249,7 +250,7 @@ def pay_out_to_a_card(engine: Engine, account: Account) -> None:
     with_a_card(engine, account, client)
     of_client: dict[str, Any] = {"client_id": client.id, "currency": "eur"}
     step = perform(engine, deposit_by_card, account, **of_client, amount=900)
-    answer(engine, step, told(CardStatus.SUCCEEDED, 900))
+    answer(engine, step, replace(told(CardStatus.SUCCEEDED, 900), currency="eur"))
     refused = ChargeRefused("charge_disputed", "It is disputed.")
     for amount, told_of_it in ((110, gone_back()), (130, refused)):
         step = perform(engine, refund_credit_to_card, account, **of_client, amount=amount)
@@ -258,14 +259,14 @@ def pay_out_to_a_card(engine: Engine, account: Account) -> None:
 
 def open_a_page(engine: Engine, account: Account) -> None:
     """A page on which a client may pay."""
-    invoice = an_invoice(engine, account, a_client(engine, account, name="dee"), "11.00")
+    invoice = an_invoice(engine, account, a_client(engine, account, name="fay"), "11.00")
     asked = perform(engine, open_pay_page, account, invoice_id=invoice.id)
-    asked = answer(engine, asked, "cus_dee")
+    asked = answer(engine, asked, "cus_fay")
     opened = CheckoutReport(
         session=f"cs_{uuid4()}",
         status=CheckoutStatus.OPEN,
         url="https://pay.example/cs_1",
-        customer="cus_dee",
+        customer="cus_fay",
     )
     answer(engine, asked, opened)
 
@@ -371,11 +372,12 @@ def amend(engine: Engine, account: Account, charge: UUID, amount: int) -> None:
 def charge_for_credit(engine: Engine, account: Account, client: Client) -> None:
     """A deposit that came, and a top-up that was declined; the credit is in a currency of its own."""
     some: dict[str, Any] = {"client_id": client.id, "amount": 500, "currency": "eur"}
-    came = told(CardStatus.SUCCEEDED, 500)
+    came = replace(told(CardStatus.SUCCEEDED, 500), currency="eur")
     answer(engine, perform(engine, deposit_by_card, account, **some, apply=False), came)
     setting = {"threshold": 1_000, "target": 2_000, "currency": "eur"}
     change(engine, client, auto_top_up=setting)
-    answer(engine, perform(engine, top_up_client, account, client_id=client.id), declined())
+    refused = replace(declined(), currency="eur")
+    answer(engine, perform(engine, top_up_client, account, client_id=client.id), refused)
 
 
 def send_mails(engine: Engine, account: Account) -> None:

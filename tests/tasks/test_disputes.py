@@ -547,7 +547,7 @@ def test_a_dispute_waits_for_the_payment_that_it_is_about_but_not_for_ever(
     with engine.begin() as connection:
         now = database_now(Session(connection))
     step = perform(engine, charge_invoice, account, invoice_id=invoice_id)
-    vendors.cards.charge(step.ask.args[0])  # type: ignore[union-attr]  # It is the order.
+    step.ask(vendors)  # type: ignore[union-attr]  # It is a call.
     [created] = stripe_sandbox.control.events("charge.dispute.created")
     with Session(engine) as session, session.begin():
         store_payment_event(session, event_from(created), requested_by="test")
@@ -577,7 +577,7 @@ def test_waiting_grows_longer_each_time(
     client = a_client_with(engine, account, stripe_sandbox, "pm_card_createDispute")
     invoice_id = an_open_invoice(engine, account, client, collect=False)
     step = perform(engine, charge_invoice, account, invoice_id=invoice_id)
-    vendors.cards.charge(step.ask.args[0])  # type: ignore[union-attr]  # It is the order.
+    step.ask(vendors)  # type: ignore[union-attr]  # It is a call.
     [created] = stripe_sandbox.control.events("charge.dispute.created")
     with Session(engine) as session, session.begin():
         store_payment_event(session, event_from(created), requested_by="test")
@@ -668,7 +668,7 @@ def test_money_that_was_too_much_comes_out_of_credit(
     client = a_client_with(engine, account, stripe_sandbox)
     invoice_id = an_open_invoice(engine, account, client, collect=False)
     step = perform(engine, charge_invoice, account, invoice_id=invoice_id)
-    vendors.cards.charge(step.ask.args[0])  # type: ignore[union-attr]  # It is the order.
+    step.ask(vendors)  # type: ignore[union-attr]  # It is a call.
     with Session(engine) as session, session.begin():
         # As if a deposit had been let in.
         session.execute(text("UPDATE payment_attempts SET state = 'declined', next_ask_at = NULL"))

@@ -142,7 +142,7 @@ def test_whoever_looked_at_the_draft_its_client_is_told_and_its_card_charged(
     assert (invoice.status, invoice.next_attempt_at) == ("open", NOW)
     assert [mail.kind for mail in session.scalars(select(Mail))] == ["invoice_ready"]
     jobs = set(session.scalars(select(Job.kind)))
-    assert jobs == {"send_mail", "collect_client"}
+    assert jobs == {"send_mail", "collect_client", "refresh_card"}
 
 
 def test_a_rolled_back_finalizing_gives_its_number_back(
