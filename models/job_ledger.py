@@ -154,6 +154,12 @@ UPDATE jobs SET state = 'ready'
                ORDER BY run_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 """
 
+# One index probe a queue: most have nothing to dispatch most of the time.
+_QUEUES_WITH_READY = """
+SELECT name FROM queues
+ WHERE EXISTS (SELECT FROM jobs WHERE jobs.queue = queues.name AND jobs.state = 'ready')
+"""
+
 _LOCK_QUEUE = """
 SELECT paused_at IS NULL FROM queues WHERE name = %(queue)s FOR UPDATE SKIP LOCKED
 """
@@ -379,6 +385,11 @@ def adopt_dead(connection: Connection, job: NewJob, *, reason: str, error: dict[
 def promote_due(connection: Connection) -> int:
     """Make scheduled jobs and retries whose time has come ready; how many."""
     return connection.exec_driver_sql(_PROMOTE, {"limit": _BATCH}).rowcount
+
+
+def queues_with_ready(connection: Connection) -> list[str]:
+    """The queues that ``dispatch`` may find a job in."""
+    return list(connection.exec_driver_sql(_QUEUES_WITH_READY).scalars())
 
 
 def dispatch(connection: Connection, queue: str, window: int) -> list[Bell] | None:

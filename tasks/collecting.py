@@ -11,7 +11,15 @@ from sqlalchemy.orm import Session
 
 from billing.collection import UNSETTLED, AttemptState, Origin
 from billing.errors import NotFound, RuleViolation
-from models import Account, BillingMethod, BillingRun, Client, Invoice, PaymentAttempt
+from models import (
+    Account,
+    BillingMethod,
+    BillingRun,
+    Client,
+    CreditBalance,
+    Invoice,
+    PaymentAttempt,
+)
 from models.billing_method import CardOfClient
 from models.payment_attempt import open_attempts_of
 from models.refund import is_being_refunded
@@ -73,6 +81,9 @@ _KNOWN = (
         exists()
         .where(PaymentAttempt.client_id == Client.id, PaymentAttempt.state.in_(UNSETTLED))
         .label("is_under_way"),
+        exists()
+        .where(CreditBalance.client_id == Client.id, CreditBalance.balance != 0)
+        .label("has_balance"),
     )
     .select_from(Client)
     .join(Account, Account.id == Client.account_id)
@@ -130,14 +141,16 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     if session.execute(_LOCK, {"client_id": client_id}).one_or_none() is None:
         raise NotFound("client", str(client_id))
     # Account and card are held as long as they are needed: the session then reads them once.
-    account, _card, is_under_way = session.execute(_KNOWN, {"client_id": client_id}).one()
+    known = session.execute(_KNOWN, {"client_id": client_id}).one()
+    account, _card, is_under_way, has_balance = known
     under_way = _unsettled_of(session, client_id) if is_under_way else ()
     for attempt in under_way:
         if is_to_ask_again(run, attempt):
             return ask_for(session, run, attempt, partial(_ended, run, client_id, done))
     if under_way:
         return Done({"attempts": done, "waits_for": str(under_way[0].id)})
-    apply_credit(session, account, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
+    if has_balance:
+        apply_credit(session, account, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
     invoice = _oldest_due(session, client_id, run.now)
     if invoice is None:
         return Done({"attempts": done})

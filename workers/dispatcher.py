@@ -14,10 +14,10 @@ import psycopg
 import redis
 import structlog
 from dramatiq.common import current_millis
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import Queue, job_ledger
+from models import job_ledger
 from models.database import connect
 from models.job_ledger import NOTIFY_CHANNEL, Bell
 from settings import settings_or_exit
@@ -79,7 +79,7 @@ class Dispatcher:
             self._swept_at = time.monotonic()
         with self._engine.begin() as connection:
             promoted = job_ledger.promote_due(connection)
-            queues = connection.scalars(select(Queue.name)).all()
+            queues = job_ledger.queues_with_ready(connection)
         full, moved = False, promoted > 0
         for queue in queues:
             with self._engine.begin() as connection:

@@ -50,6 +50,9 @@ def configure_logging(level: str, *, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    if root.level > logging.DEBUG:
+        # Two lines for every call: what came of it is in the job's own.
+        logging.getLogger("stripe").setLevel(max(root.level, logging.WARNING))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
