@@ -25,6 +25,7 @@ PAID_BY_CARD = ("paid", 2_000, 0, 2_000, 0)
 STILL_DUE = ("open", 2_000, 0, 0, 2_000)
 
 READY, RECEIPT, FAILED = "invoice_ready", "receipt", "payment_failed"
+CONFIRM = "authentication_needed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ KINDS: Mapping[str, Kind] = {
         card="pm_card_authenticationRequired",
         invoices=[STILL_DUE],
         attempts=["needs_action"],
-        mails=[READY, FAILED],
+        mails=[READY, CONFIRM],
     ),
     "Bank debit": Kind(card="pm_usBankAccount_success"),
     "No card": Kind(card=None, invoices=[STILL_DUE], attempts=[], mails=[READY]),

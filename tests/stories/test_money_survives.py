@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from models import Job
+from tasks.calls import Gateways
 from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice
 from tests.processes import Stack
@@ -22,7 +23,7 @@ LATE_SECONDS = 1.5
 
 
 def test_a_worker_killed_anywhere_around_its_charges_charges_each_once(
-    business: Business, till: Till, trading: Stack
+    business: Business, till: Till, trading: Stack, vendors: Gateways
 ) -> None:
     unwritten, unmade, unanswered, unrecorded = clients = [
         business.monthly_client(name, months_ago=1)
@@ -30,6 +31,8 @@ def test_a_worker_killed_anywhere_around_its_charges_charges_each_once(
     ]
     for client in clients:
         till.put_on_card(client, "pm_card_visa")
+    # The cards are looked at before, so that each charge has a thread of its own.
+    work(business.engine, gateways=vendors, queues=["payments"])
     business.request_run()
     work(business.engine)
     till.delay(unmade, HELD_SECONDS, after_effect=False)

@@ -14,7 +14,7 @@ from tasks.calls import Call, Gateways
 from tasks.disputes import settle_dispute
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
-from tasks.payment_refunds import refund_payment
+from tasks.payment_refunds import refund_payment, refund_payment_to_card
 from tasks.voiding import void_invoice
 from tests.cards import a_client_with, sweep
 from tests.disputes import disputes_of, intent_of
@@ -103,10 +103,9 @@ def test_a_refund_under_way_when_the_dispute_is_lost_is_counted_once(
         payment = a_payment_by_card(engine, account, vendors, client)
         step = perform(
             engine,
-            refund_payment,
+            refund_payment_to_card,
             account,
             payment_id=payment.id,
-            to="card",
             amount=400,
             credit_note=False,
         )
