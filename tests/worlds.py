@@ -251,4 +251,7 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
             return error
 
     with ThreadPoolExecutor(len(calls)) as threads:
-        return [one.result(timeout=LIMIT_SECONDS) for one in [threads.submit(start, call) for call in calls]]
+        return [
+            one.result(timeout=LIMIT_SECONDS)
+            for one in [threads.submit(start, call) for call in calls]
+        ]
