@@ -25,6 +25,7 @@ from tasks.kinds import Run, job
 from tasks.merchants import merchant_of
 from tasks.outcomes import Done, Outcome, Skip, Snooze
 from tasks.stripe_customers import create_customer, customer_of, forget_customer
+from tasks.turns import hold_back, take_turn
 
 _log = structlog.get_logger(__name__)
 
@@ -141,8 +142,16 @@ def _open_for_customer(run: Run, client_id: UUID, setup_id: UUID, session: Sessi
     return open_card_setup.body(run, session, client_id=client_id, setup_id=setup_id)
 
 
-def _open(session: Session, run: Run, client: Client, setup: CardSetup, customer: str) -> Call:
+def _open(
+    session: Session, run: Run, client: Client, setup: CardSetup, customer: str
+) -> Call | Snooze:
     account = session.get_one(Account, client.account_id)
+    # A client waits for the page.
+    turn = take_turn(
+        session, run, merchant_id=account.merchant_id, account_id=account.id, is_bulk=False
+    )
+    if isinstance(turn, Snooze):
+        return turn
     order = CheckoutOrder(
         amount=None,
         currency=client.currency or account.currency,
@@ -159,10 +168,12 @@ def _open(session: Session, run: Run, client: Client, setup: CardSetup, customer
         cancel_url=setup.return_url,
         merchant=merchant_of(session, account),
     )
-    return Call(
-        lambda gateways: _answered(lambda: gateways.checkout.open(order)),
-        partial(_record_opening, run, client.id, setup.id, customer=customer),
-    )
+
+    def ask(gateways: Gateways) -> Answer:
+        turn.wait()
+        return _answered(lambda: gateways.checkout.open(order))
+
+    return Call(ask, partial(_record_opening, run, client.id, setup.id, customer=customer))
 
 
 def _answered(ask: Callable[[], CheckoutReport]) -> Answer:
@@ -175,7 +186,7 @@ def _answered(ask: Callable[[], CheckoutReport]) -> Answer:
 def _record_opening(
     run: Run, client_id: UUID, setup_id: UUID, session: Session, answer: Answer, *, customer: str
 ) -> Step:
-    _, setup = _lock(session, client_id, setup_id)
+    client, setup = _lock(session, client_id, setup_id)
     match answer:
         case CheckoutReport():
             setup.checkout_session = answer.session
@@ -191,6 +202,7 @@ def _record_opening(
                 _end(setup, SetupState.EXPIRED, run.now)
             return Skip(answer.code, answer.message)
         case CardsUnavailable() | ChargeOutcomeUnknown():
+            hold_back(session, session.get_one(Account, client.account_id).merchant_id, answer)
             return _later(run, answer)
 
 

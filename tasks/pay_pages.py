@@ -34,9 +34,10 @@ from tasks.collecting import wake_collection
 from tasks.credit_balances import apply_credit
 from tasks.kinds import Run, job
 from tasks.merchants import merchant_that_took
-from tasks.outcomes import Done, Skip
+from tasks.outcomes import Done, Skip, Snooze
 from tasks.page_closing import close_pages_for_credit
 from tasks.stripe_customers import create_customer, customer_of, forget_customer
+from tasks.turns import MayAsk, hold_back, take_turn
 from tasks.withdrawing import keep_trying, lock_invoice, require_no_payment_in_flight
 
 _log = structlog.get_logger(__name__)
@@ -143,8 +144,12 @@ def _go_on(run: Run, invoice_id: UUID, session: Session) -> Step:
         return Skip(refusal.code, refusal.message)
 
 
-def _begin(run: Run, session: Session, invoice: Invoice, customer: str) -> Call:
+def _begin(run: Run, session: Session, invoice: Invoice, customer: str) -> Call | Snooze:
     """Write the page down under a key of its own, before Stripe is asked for it."""
+    merchant_id = session.get_one(Account, invoice.account_id).merchant_id
+    turn = _turn(session, run, invoice.account_id, merchant_id)
+    if isinstance(turn, Snooze):
+        return turn
     attempt_id = session.scalars(select(func.uuid7())).one()
     invoice.attempt_count += 1
     attempt = PaymentAttempt(
@@ -158,7 +163,7 @@ def _begin(run: Run, session: Session, invoice: Invoice, customer: str) -> Call:
         amount=invoice.outstanding,
         currency=invoice.currency,
         customer=customer,
-        merchant_id=session.get_one(Account, invoice.account_id).merchant_id,
+        merchant_id=merchant_id,
         idempotency_key=f"duecourse-attempt-{attempt_id}",
         first_asked_at=run.now,
         next_ask_at=next_ask(0, run.now, run.now),
@@ -167,11 +172,23 @@ def _begin(run: Run, session: Session, invoice: Invoice, customer: str) -> Call:
     )
     session.add(attempt)
     session.flush()
-    return _ask_for(session, run, attempt)
+    return _asked(session, run, attempt, turn)
 
 
-def _ask_for(session: Session, run: Run, attempt: PaymentAttempt) -> Call:
-    """Ask Stripe for a page under its key: the first time, or again. Hold the attempt's lock."""
+def _ask_for(session: Session, run: Run, attempt: PaymentAttempt) -> Call | Snooze:
+    """Ask Stripe for a page under its key once more. Hold the attempt's lock."""
+    turn = _turn(session, run, attempt.account_id, attempt.merchant_id)
+    return turn if isinstance(turn, Snooze) else _asked(session, run, attempt, turn)
+
+
+def _turn(
+    session: Session, run: Run, account_id: UUID, merchant_id: UUID | None
+) -> MayAsk | Snooze:
+    """A client waits for the page."""
+    return take_turn(session, run, merchant_id=merchant_id, account_id=account_id, is_bulk=False)
+
+
+def _asked(session: Session, run: Run, attempt: PaymentAttempt, turn: MayAsk) -> Call:
     if attempt.invoice_id is None or attempt.checkout_expires_at is None:
         raise ValueError("only a page for an invoice is opened")
     attempt.asks += 1
@@ -191,6 +208,7 @@ def _ask_for(session: Session, run: Run, attempt: PaymentAttempt) -> Call:
     invoice_id = attempt.invoice_id
 
     def ask(gateways: Gateways) -> Answer:
+        turn.wait()
         here = gateways.links.to_invoice(invoice_id)
         page = order(success_url=f"{here}/paid", cancel_url=here)
         return answered(lambda: gateways.checkout.open(page))
@@ -211,6 +229,7 @@ def _record_opening(run: Run, attempt_id: UUID, session: Session, answer: Answer
             return Skip(answer.code, answer.message)
         case CardsUnavailable() | ChargeOutcomeUnknown():
             attempt = lock_attempt(session, attempt_id)
+            hold_back(session, attempt.merchant_id, answer)
             if _is_not_yet_open(attempt):
                 if run.now - sent_at(attempt) < OPENED_WITHIN:
                     return until_available(attempt, CardsUnavailable(str(answer)))
@@ -241,7 +260,7 @@ def _opened(run: Run, session: Session, attempt_id: UUID, report: CheckoutReport
     return _settled(run, session, attempt_id, report)
 
 
-def ask_after_page(run: Run, session: Session, attempt: PaymentAttempt) -> Call:
+def ask_after_page(run: Run, session: Session, attempt: PaymentAttempt) -> Call | Snooze:
     """Ask what became of a page, or for its address if that is not known. Hold its lock."""
     page = attempt.checkout_session
     if page is None:
@@ -266,6 +285,7 @@ def _record_news(run: Run, attempt_id: UUID, session: Session, answer: Answer) -
             _wake(run, session, attempt)
         case CardsUnavailable():
             attempt = lock_attempt(session, attempt_id)
+            hold_back(session, attempt.merchant_id, answer)
             if attempt.is_open_page:
                 return until_available(attempt, answer)
         case _:

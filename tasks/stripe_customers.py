@@ -18,6 +18,7 @@ from tasks.calls import Call, Gateways, Step
 from tasks.kinds import Run
 from tasks.merchants import card_of, merchant_of
 from tasks.outcomes import Skip, Snooze
+from tasks.turns import MayAsk, hold_back, take_turn
 
 _log = structlog.get_logger(__name__)
 
@@ -32,9 +33,14 @@ def customer_of(session: Session, client: Client) -> str | None:
 
 def create_customer(
     session: Session, run: Run, client: Client, go_on: Callable[[Session], Step]
-) -> Call:
+) -> Call | Snooze:
     """Have a client known at Stripe, and go on; its lock was given up meanwhile."""
     account = session.get_one(Account, client.account_id)
+    turn = take_turn(
+        session, run, merchant_id=account.merchant_id, account_id=account.id, is_bulk=False
+    )
+    if isinstance(turn, Snooze):
+        return turn
     name = client.legal_name or client.name
     said = hashlib.sha256(f"{name}\n{client.email}".encode()).hexdigest()[:16]
     new = NewCustomer(
@@ -45,7 +51,7 @@ def create_customer(
         metadata={"account": str(client.account_id), "client": str(client.id)},
         merchant=merchant_of(session, account),
     )
-    return Call(partial(_create, new), partial(_record, run, client.id, go_on))
+    return Call(partial(_create, new, turn), partial(_record, run, client.id, go_on))
 
 
 def forget_customer(session: Session, client_id: UUID, customer: str) -> None:
@@ -55,7 +61,8 @@ def forget_customer(session: Session, client_id: UUID, customer: str) -> None:
         client.stripe_customer = None
 
 
-def _create(new: NewCustomer, gateways: Gateways) -> Answer:
+def _create(new: NewCustomer, turn: MayAsk, gateways: Gateways) -> Answer:
+    turn.wait()
     try:
         return gateways.saved_cards.create_customer(new)
     except (CardsUnavailable, ChargeOutcomeUnknown, ChargeRefused) as answer:
@@ -65,9 +72,9 @@ def _create(new: NewCustomer, gateways: Gateways) -> Answer:
 def _record(
     run: Run, client_id: UUID, go_on: Callable[[Session], Step], session: Session, answer: Answer
 ) -> Step:
+    client = session.scalars(clients_for_update([client_id])).one()
     match answer:
         case str():
-            client = session.scalars(clients_for_update([client_id])).one()
             client.stripe_customer = client.stripe_customer or answer
             session.flush()
             return go_on(session)
@@ -75,5 +82,6 @@ def _record(
             _log.error("customer refused", client=str(client_id), code=answer.code)
             return Skip(answer.code, answer.message)
         case CardsUnavailable() | ChargeOutcomeUnknown():
+            hold_back(session, session.get_one(Account, client.account_id).merchant_id, answer)
             jitter = random.random()  # noqa: S311 - it spreads retries
             return Snooze(retry_delay(run.attempt, jitter=jitter), answer)

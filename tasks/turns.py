@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from billing.turns import BULK_PATIENCE, PERSONS_PATIENCE, next_turn
-from gateways.cards import CardsUnavailable, TooManyRequests
+from gateways.cards import TooManyRequests
 from models import StripeLimit
 from models.stripe_limit import OF_THE_DEPLOYMENT
 from tasks.kinds import Run
@@ -109,7 +109,7 @@ def take_turn(
     return MayAsk(after) if turn.is_now else Snooze(after)
 
 
-def hold_back(session: Session, merchant_id: UUID | None, reason: CardsUnavailable) -> None:
+def hold_back(session: Session, merchant_id: UUID | None, reason: Exception) -> None:
     """Leave a Stripe account alone for as long as it says, if it was asked too much."""
     if not isinstance(reason, TooManyRequests):
         return

@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 
 from gateways.sandbox.stripe.control import LoggedRequest
 from gateways.sandbox.stripe.server import StripeSandbox
-from models import Account, Job, PaymentAttempt, StripeLimit, StripeTurn
+from models import Account, CardRole, Client, Job, PaymentAttempt, StripeLimit, StripeTurn
+from models.database import database_now
 from tasks.accounts import create_account
 from tasks.calls import Gateways
+from tasks.card_setups import ask_for_setup, open_card_setup
 from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
 from tasks.payment_refunds import refund_payment
@@ -28,13 +30,21 @@ from tests.cards import (
     payments,
     sweep,
 )
-from tests.worlds import NOW, audited, together, work
+from tests.pay_pages import PagesOfToday, press_pay
+from tests.worlds import NOW, a_client, audited, together, work
 
 RATE = 10.0
 
 
 def at_a_rate(vendors: Gateways, rate: float = RATE) -> Gateways:
-    return Gateways(cards=vendors.cards, saved_cards=vendors.saved_cards, stripe_rate=rate)
+    of_today = PagesOfToday(vendors.checkout)
+    return Gateways(
+        cards=vendors.cards,
+        checkout=of_today,
+        saved_cards=vendors.saved_cards,
+        links=vendors.links,
+        stripe_rate=rate,
+    )
 
 
 def work_until_done(engine: Engine, gateways: Gateways) -> None:
@@ -44,6 +54,19 @@ def work_until_done(engine: Engine, gateways: Gateways) -> None:
         with Session(engine) as session:
             if not session.scalar(select(func.count()).where(Job.finished_at.is_(None))):
                 return
+
+
+def leave_card(engine: Engine, client: Client) -> None:
+    """The client wants to leave a card."""
+    with Session(engine) as session, session.begin():
+        ask_for_setup(
+            session,
+            client.id,
+            CardRole.DEFAULT,
+            return_url="http://duecourse.example/p/token",
+            now=database_now(session),
+            requested_by="client",
+        )
 
 
 def charged(stripe: StripeSandbox) -> list[LoggedRequest]:
@@ -137,6 +160,50 @@ def test_without_a_turn_a_refund_is_not_written_down_either(
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM refunds")).scalar() == 0
     assert audited(engine, account) == []
+
+
+@pytest.mark.parametrize("has_customer", [True, False])
+def test_without_a_turn_stripe_is_asked_for_no_page_and_no_customer(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    has_customer: bool,
+) -> None:
+    client = (
+        a_client_with(engine, account, stripe_sandbox)
+        if has_customer
+        else a_client(engine, account)
+    )
+    invoice_id = an_open_invoice(engine, account, client)
+    asked = len(stripe_sandbox.control.requests(method="POST"))
+    use_up(engine)
+
+    pay = press_pay(engine, at_a_rate(vendors), account, invoice_id)
+    leave_card(engine, client)
+    work(engine, gateways=at_a_rate(vendors), queues=QUEUES)
+
+    assert pay.state == "scheduled"
+    assert [job.state for job in jobs_of(engine, open_card_setup)] == ["scheduled"]
+    assert attempts_of(engine) == []
+    assert invoice_of(engine, invoice_id).attempt_count == 0
+    assert len(stripe_sandbox.control.requests(method="POST")) == asked
+
+
+def test_a_page_that_is_asked_for_too_often_holds_that_stripe_account_too(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    invoice_id = an_open_invoice(engine, account, client)
+    other = an_open_invoice(engine, account, a_client_with(engine, account, stripe_sandbox))
+    stripe_sandbox.control.add_fault("rate_limit", times=3, retry_after=60)
+
+    pay = press_pay(engine, at_a_rate(vendors), account, invoice_id)
+    charge = do(engine, at_a_rate(vendors), charge_invoice, account, invoice_id=other)
+
+    assert pay.state == charge.state == "scheduled"
+    assert attempts_of(engine, other) == []
 
 
 def test_each_who_must_come_back_is_given_a_moment_of_its_own(
