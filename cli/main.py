@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from cli.administration import accounts, api_keys, doctor, migrate, schedules
+from cli.administration import accounts, api_keys, migrate, schedules
 from cli.billing import bill
 from cli.books import audit
 from cli.demo import demo
+from cli.doctor import doctor
 from cli.failures import OneLineFailures
 from cli.import_command import import_file
 from cli.interrupts import interrupt_on
