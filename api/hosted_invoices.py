@@ -153,10 +153,11 @@ def wait_to_pay(token: str, linked: Linked, session: Transaction, request: Reque
     except NotFound:
         return _not_found()
     now = database_now(session)
+    # Looked at before the address is: whoever opens the page writes both at once.
+    since = page_asked_for(session, invoice)
     address = page_address(session, invoice, now)
     if address is not None:
         return _go_to(address)
-    since = page_asked_for(session, invoice)
     if since is None:
         return _go_to(f"/i/{token}")
     return _page(request, "one_moment.html", here=f"/i/{token}", is_long=now - since > TOO_LONG)
@@ -204,12 +205,11 @@ class _Opening(Response):
         """Where to go; ``None`` while that is not known."""
         try:
             with Session(self._engine) as session, session.begin():
+                # Looked at before the address is, which is there once the job has ended, if ever.
+                has_ended = session.get_one(Job, self._job_id).state in FINAL
                 invoice = finalized_invoice(session, self._invoice_id)
                 address = page_address(session, invoice, database_now(session))
-                if address is not None:
-                    return address
-                job = session.get_one(Job, self._job_id)
-                return self._here if job.state in FINAL else None
+                return address or (self._here if has_ended else None)
         except SQLAlchemyError as error:
             _log.warning("could not look for the page", error=str(error).split("\n", 1)[0])
             return None
