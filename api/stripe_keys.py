@@ -24,7 +24,8 @@ class StripeKey(BaseModel):
 
     Where the account had a key of its own before, `same_stripe_account` says whether this one is of
     the same Stripe account: its cards and payments stay good then, and `webhook_secret` may be left
-    out if it has not changed. At another Stripe account clients have to leave their cards anew.
+    out if it has not changed. At another Stripe account clients have to leave their cards anew; a
+    `webhook_secret` of an earlier key leads back to that one's, where they are known.
     """
 
     model_config = FORBID_UNKNOWN | ConfigDict(

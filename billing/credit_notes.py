@@ -146,16 +146,17 @@ def note_of_lines(invoice: CreditedInvoice, positions: AbstractSet[int]) -> Cred
 
 
 def settle_note(
-    amount: int, *, due: int, paid_by_card: int, paid_outside: int, to: Destination
+    amount: int, *, due: int, kept: int, paid_by_card: int, paid_outside: int, to: Destination
 ) -> Settlement:
     """Where ``amount`` goes: first it lowers what is due, and what is over goes to ``to``.
 
     What credit paid returns to credit only, so no more goes to the card or outside than money
-    paid, and to the card no more than cards paid.
+    paid, and to the card no more than cards paid. What a bank took back goes nowhere.
 
     Args:
         amount: The note's.
         due: What is due before it, or was written off, at least 0.
+        kept: What was paid, by money or credit, and was neither given back nor lost.
         paid_by_card: What cards paid on the invoice, less what went back to them.
         paid_outside: What was paid otherwise, less what was returned so; below zero where a card's
             money was.
@@ -169,26 +170,26 @@ def settle_note(
         raise ValueError("what is due is never below zero")
     lowers_due = min(amount, due)
     returned = amount - lowers_due
-    most = _returnable(returned, paid_by_card, paid_outside, to)
+    most = max(min(kept, _returnable(kept, paid_by_card, paid_outside, to)), 0)
     if returned > most:
         raise InvalidInput(
             "to",
             f"at most {most:,} minor units over what is due can go there; "
-            "what credit paid returns to credit only",
+            "what credit paid returns to credit only, and what a bank took back nowhere",
             code="amount_exceeds_paid",
         )
     return Settlement(lowers_due, returned)
 
 
-def _returnable(returned: int, paid_by_card: int, paid_outside: int, to: Destination) -> int:
+def _returnable(kept: int, paid_by_card: int, paid_outside: int, to: Destination) -> int:
     paid = paid_by_card + paid_outside
     match to:
         case Destination.CREDIT:
-            return returned
+            return kept
         case Destination.CARD:
-            return max(min(paid_by_card, paid), 0)
+            return min(paid_by_card, paid)
         case Destination.OUTSIDE:
-            return max(paid, 0)
+            return paid
 
 
 def _require_left(invoice: CreditedInvoice) -> None:

@@ -75,6 +75,9 @@ def change_account(
             ``number_series_used``), or another account has that ``stripe_account``
             (``stripe_account_taken``).
     """
+    if "books_closed_through" in changes and len(changes) > 1:
+        # It waits for all that posts; whoever posts may wait for what the others lock.
+        raise InvalidInput("books_closed_through", "must be changed by itself")
     account = lock_account(session, account_id)
     if "stripe_account" in changes:
         charge_through(session, account, changes["stripe_account"])
@@ -89,9 +92,6 @@ def change_account(
     if affected:
         complete_chains(session, account, affected, now=now)
     closes = "books_closed_through" in changes
-    if closes and (numbers or len(changes) > 1):
-        # It waits for all that posts; whoever posts may wait for what the others lock.
-        raise InvalidInput("books_closed_through", "must be changed by itself")
     closed_through = changes.pop("books_closed_through", None)
     for field, value in changes.items():
         setattr(account, field, value)

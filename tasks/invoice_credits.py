@@ -22,6 +22,7 @@ from tasks.refunds import (
     card_payment_for,
     disputed,
     give_back_outside,
+    kept_of,
     new_refund,
     returnables,
 )
@@ -166,6 +167,7 @@ def require_note(
     settlement = settle_note(
         note.amount,
         due=invoice.outstanding,
+        kept=kept_of(invoice),
         paid_by_card=sum(one.left for one in payments if _is_by_card(one.payment)),
         paid_outside=sum(one.left for one in payments if not _is_by_card(one.payment)),
         to=to,

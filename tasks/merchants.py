@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from gateways.merchants import DEPLOYMENT, Merchant
-from gateways.sealing import Seal
+from gateways.sealing import Seal, SealBroken
 from models import Account, BillingMethod, Client, PaymentAttempt, StripeMerchant
 from models.billing_method import CardOfClient
 from models.stripe_merchant import newest_of, own_keys_of
@@ -135,7 +136,8 @@ def charge_by_own_key(
         secret_key: Starts with "sk_" or "rk_".
         webhook_secret: Verifies what that Stripe account tells us; ``None`` where it is as before.
         same_stripe_account: Whether the key is of the Stripe account that the account's last key was
-            of; cards and payments there stay good then. Needed where it had a key before.
+            of; cards and payments there stay good then. Needed where it had a key before. Where it
+            is not, but the secret came with an earlier key, it is of that one's Stripe account.
 
     Raises:
         InvalidInput: One of them is wrong, or missing.
@@ -156,6 +158,15 @@ def charge_by_own_key(
     if webhook_secret is not None and not _WEBHOOK_SECRET.fullmatch(webhook_secret):
         raise InvalidInput("webhook_secret", "must begin with whsec_ and be one word")
     continued = last if same_stripe_account else None
+    known = None if webhook_secret is None else _known_by(session, account, seal, webhook_secret)
+    if known is not None and last is not None:
+        # Each endpoint has a secret of its own, so the Stripe account that signs by it is known.
+        if (known.merchant_id == last.merchant_id) != same_stripe_account:
+            raise InvalidInput(
+                "same_stripe_account",
+                f"must be {str(not same_stripe_account).lower()}, as that webhook secret tells",
+            )
+        continued = known
     if webhook_secret is None and continued is None:
         raise InvalidInput("webhook_secret", "is needed: Stripe tells by it what became of charges")
     own = StripeMerchant(
@@ -173,6 +184,17 @@ def charge_by_own_key(
     session.flush()
     _move_to(session, account, own.merchant_id)
     return own
+
+
+def _known_by(
+    session: Session, account: Account, seal: Seal, webhook_secret: str
+) -> StripeMerchant | None:
+    """The newest key of an account that came with that secret, as far as they can be opened."""
+    for own in session.scalars(own_keys_of(account.id)):
+        with suppress(SealBroken):
+            if seal.open(str(own.sealed_webhook_secret)) == webhook_secret:
+                return own
+    return None
 
 
 def forget_own_key(session: Session, account: Account) -> None:

@@ -25,15 +25,13 @@ def own_event_readers(
     """What reads the events of the Stripe accounts that an account has, or had, keys of."""
     readers: dict[str, tuple[UUID, StripeEvents]] = {}
     for own in session.scalars(own_keys_of(account_id).limit(SECRETS_TRIED)):
-        sealed = str(own.sealed_webhook_secret)
-        if sealed in readers:
-            continue
         try:
-            secret = seal.open(sealed)
+            secret = seal.open(str(own.sealed_webhook_secret))
         except SealBroken as error:
             _log.error("events cannot be verified", account=str(account_id), error=str(error))
         else:
-            readers[sealed] = own.merchant_id, StripeEvents(secret)
+            # Keys that came with one secret are of one Stripe account.
+            readers.setdefault(secret, (own.merchant_id, StripeEvents(secret)))
     return list(readers.values())
 
 

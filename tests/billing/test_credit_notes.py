@@ -399,7 +399,7 @@ def test_a_note_lowers_what_is_due_and_the_rest_goes_where_it_was_asked(
     amount: int, due: int, paid: tuple[int, int], to: str, settlement: tuple[int, int]
 ) -> None:
     assert settle_note(
-        amount, due=due, paid_by_card=paid[0], paid_outside=paid[1], to=Destination(to)
+        amount, due=due, kept=4_900, paid_by_card=paid[0], paid_outside=paid[1], to=Destination(to)
     ) == Settlement(*settlement)
 
 
@@ -432,7 +432,14 @@ def test_what_credit_paid_returns_to_credit_only(
     amount: int, due: int, paid: tuple[int, int], to: str, most: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
-        settle_note(amount, due=due, paid_by_card=paid[0], paid_outside=paid[1], to=Destination(to))
+        settle_note(
+            amount,
+            due=due,
+            kept=4_900,
+            paid_by_card=paid[0],
+            paid_outside=paid[1],
+            to=Destination(to),
+        )
 
     assert (refused.value.field, refused.value.code) == ("to", "amount_exceeds_paid")
     assert f"at most {most} minor units" in refused.value.message
@@ -457,6 +464,7 @@ def test_no_money_goes_back_that_did_not_come_in_and_what_credit_paid_is_credit_
             settlement = settle_note(
                 amount,
                 due=due,
+                kept=by_credit + by_card + outside - went.total(),
                 paid_by_card=by_card - went["card"],
                 paid_outside=outside - went["outside"],
                 to=to,
@@ -475,9 +483,19 @@ def test_no_money_goes_back_that_did_not_come_in_and_what_credit_paid_is_credit_
     assert went["credit"] >= by_credit
 
 
+@pytest.mark.parametrize("to", Destination)
+@pytest.mark.parametrize(("kept", "most"), [(600, "600"), (0, "0"), (-200, "0")])
+def test_what_a_bank_took_back_goes_nowhere(kept: int, most: str, to: Destination) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        settle_note(1_101, due=500, kept=kept, paid_by_card=1_000, paid_outside=0, to=to)
+
+    assert (refused.value.field, refused.value.code) == ("to", "amount_exceeds_paid")
+    assert f"at most {most} minor units" in refused.value.message
+
+
 def test_what_is_due_is_never_below_zero() -> None:
     with pytest.raises(ValueError, match="never below zero"):
-        settle_note(1, due=-1, paid_by_card=0, paid_outside=0, to=Destination.CREDIT)
+        settle_note(1, due=-1, kept=0, paid_by_card=0, paid_outside=0, to=Destination.CREDIT)
 
 
 def test_destinations_are_stored_by_these_names() -> None:

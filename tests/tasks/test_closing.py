@@ -114,6 +114,21 @@ def test_a_void_counts_for_today_whatever_was_closed(engine: Engine, account: Ac
     assert_no_money_is_lost(engine, account)
 
 
+@pytest.mark.parametrize(
+    "other", [{"stripe_account": "acct_ada"}, {"name": "B"}, {"number_format": "A-{seq}"}]
+)
+def test_books_are_closed_by_themselves(
+    engine: Engine, account: Account, other: dict[str, str]
+) -> None:
+    changes = {"books_closed_through": MAY_31, **other}
+    with (
+        Session(engine) as session,
+        session.begin(),
+        pytest.raises(InvalidInput, match="must be changed by itself"),
+    ):
+        change_account(session, account.id, changes, now=NOW)
+
+
 def test_what_is_posted_while_books_are_closed_is_in_them_or_after_them(
     engine: Engine, account: Account
 ) -> None:

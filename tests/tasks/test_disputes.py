@@ -331,6 +331,23 @@ def test_no_note_gives_back_what_is_disputed(
     assert_no_money_is_lost(engine, account)
 
 
+@pytest.mark.parametrize("to", ["credit", "outside", "card"])
+def test_no_note_gives_back_what_was_lost_and_written_off(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox, to: str
+) -> None:
+    keep_losses(engine, account)
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    invoice_id = payment.invoice_id or payment.id
+    credit(engine, vendors, account, invoice_id, amount=600, to="credit")
+    one = disputed(engine, vendors, stripe_sandbox, payment)
+    decided(engine, vendors, stripe_sandbox, one, "lost")
+
+    job = credit(engine, vendors, account, invoice_id, amount=400, to=to)
+
+    assert (job.state, job.reason) == ("skipped", "amount_exceeds_paid")
+    assert_no_money_is_lost(engine, account)
+
+
 def test_what_was_lost_cannot_be_refunded(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:

@@ -24,6 +24,7 @@ from tasks.accounts import change_account, create_account
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
 from tasks.merchants import charge_by_own_key, forget_own_key, merchant_of
+from tasks.own_webhooks import own_event_readers
 from tasks.payment_refunds import refund_payment
 from tasks.webhooks import store_payment_event
 from tests.cards import (
@@ -49,6 +50,7 @@ OWN_KEY = "sk_test_acct_own_1_of4242"
 NEW_KEY = "sk_test_acct_own_2_of9999"
 OTHER_KEY = "sk_test_acct_other_1_of1111"
 SECRET = "whsec_of_the_own_account"
+OTHER_SECRET = "whsec_of_the_other_account"
 SEAL = Seal(SECRET_KEY)
 SUCCEEDED = "payment_intent.succeeded"
 
@@ -279,8 +281,10 @@ def test_a_key_says_whether_it_is_of_the_stripe_account_of_the_last_one(
         charge_by(engine, account, NEW_KEY)
     with pytest.raises(InvalidInput, match="webhook_secret"):
         charge_by(engine, account, OTHER_KEY, same=False, webhook_secret=None)
+    with pytest.raises(InvalidInput, match="must be true, as that webhook secret tells"):
+        charge_by(engine, account, OTHER_KEY, same=False)
 
-    other = charge_by(engine, account, OTHER_KEY, same=False)
+    other = charge_by(engine, account, OTHER_KEY, same=False, webhook_secret=OTHER_SECRET)
 
     assert other.merchant_id not in {first.merchant_id, None}
     with Session(engine) as session, session.begin():
@@ -288,6 +292,26 @@ def test_a_key_says_whether_it_is_of_the_stripe_account_of_the_last_one(
     assert current(engine, account) == Merchant()
     with pytest.raises(NotFound), Session(engine) as session:
         forget_own_key(session, session.get_one(Account, account.id))
+
+
+def test_an_earlier_webhook_secret_leads_back_to_its_stripe_account(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    first = charge_by(engine, account, OWN_KEY)
+    invoice_id = a_debit_under_way(engine, account, vendors, stripe_sandbox, "acct_own")
+    charge_by(engine, account, OTHER_KEY, same=False, webhook_secret=OTHER_SECRET)
+    with pytest.raises(InvalidInput, match="must be false, as that webhook secret tells"):
+        charge_by(engine, account, NEW_KEY, same=True)
+
+    back = charge_by(engine, account, NEW_KEY, same=False)
+
+    assert back.merchant_id == first.merchant_id == current(engine, account).id
+    # What the same endpoint tells of the time before is still believed.
+    with Session(engine) as session:
+        [(merchant_id, _), _] = own_event_readers(session, account.id, SEAL)
+    [event] = stripe_sandbox.control.events(SUCCEEDED)
+    deliver(engine, vendors, changed(event, number=1), merchant_id)
+    assert invoice_of(engine, invoice_id).status == "paid"
 
 
 def test_a_card_is_charged_only_where_it_was_left(
@@ -426,7 +450,7 @@ def test_an_own_key_charge_is_settled_by_its_own_endpoint_alone(
 ) -> None:
     own = charge_by(engine, account, OWN_KEY)
     invoice_id = a_debit_under_way(engine, account, vendors, stripe_sandbox, "acct_own")
-    other = charge_by(engine, account, OTHER_KEY, same=False)
+    other = charge_by(engine, account, OTHER_KEY, same=False, webhook_secret=OTHER_SECRET)
     [event] = stripe_sandbox.control.events(SUCCEEDED)
 
     deliver(engine, vendors, changed(event, number=1))
