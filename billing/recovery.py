@@ -18,6 +18,9 @@ from billing.errors import InvalidInput
 DEFAULT_DAYS = 90
 """How many days a report is about that is asked for without them."""
 
+EARLIEST_DAY, LATEST_DAY = date(1970, 1, 1), date(9998, 12, 31)
+"""Days that have instants in every zone; nobody has billed before the one or after the other."""
+
 _RETRY = "retry_"
 _FOUR_PLACES = Decimal("0.0001")
 
@@ -75,7 +78,7 @@ class FailedInvoice:
     Attributes:
         currency: Of all its amounts, which are in minor units.
         amount: What the first try was for.
-        tries: All of its attempts from the first automatic one on, in their order.
+        tries: All of its attempts, in their order; the first automatic one is the one that failed.
         incoming: All that came since, in its order.
         due: What is due of it now.
         written_off: What was given up of it, and did not come since.
@@ -185,11 +188,11 @@ def step_of(money: Incoming, tries: Sequence[Try]) -> str:
     this = tries[place]
     if this.origin == Origin.STAFF:
         return Step.STAFF
-    # The first try itself pays once its client has confirmed it.
-    if this.origin == Origin.CLIENT or place == 0:
-        return Step.CLIENT
     before = [one for one in tries[:place] if one.origin == Origin.AUTOMATIC]
-    if this.card == tries[0].card:
+    # The first try itself pays once its client has confirmed it.
+    if this.origin == Origin.CLIENT or not before:
+        return Step.CLIENT
+    if this.card == before[0].card:
         return f"{_RETRY}{sum(one.card == this.card for one in before)}"
     return Step.BACKUP_CARD if _is_of_one_run(before[-1], this) else Step.NEW_CARD
 
@@ -210,8 +213,11 @@ def days_asked_for(first: date | None, last: date | None, *, today: date) -> tup
     """The first and the last day of a report; up to today, and of ``DEFAULT_DAYS``, unless named.
 
     Raises:
-        InvalidInput: The last is before the first.
+        InvalidInput: The last is before the first, or one is none that anybody bills on.
     """
+    for field, day in (("from", first), ("to", last)):
+        if day is not None and not EARLIEST_DAY <= day <= LATEST_DAY:
+            raise InvalidInput(field, f"must be from {EARLIEST_DAY} to {LATEST_DAY}")
     last = last or (today if first is None else max(first, today))
     first = first or last - timedelta(days=DEFAULT_DAYS - 1)
     if last < first:

@@ -29,7 +29,7 @@ SELECT firsts.currency, firsts.amount, invoices.status, invoices.amount_due,
        (SELECT json_agg(json_build_array(id, origin, payment_method, job_id, created_at)
                         ORDER BY ordinal)
           FROM payment_attempts AS tries
-         WHERE tries.invoice_id = firsts.invoice_id AND tries.ordinal >= firsts.ordinal) AS tries,
+         WHERE tries.invoice_id = firsts.invoice_id) AS tries,
        (SELECT json_agg(json_build_array(amount, attempt_id, is_credit) ORDER BY id)
           FROM (SELECT id, applied AS amount, attempt_id, FALSE AS is_credit FROM payments
                  WHERE invoice_id = firsts.invoice_id AND applied > 0

@@ -70,3 +70,11 @@ def test_days_in_the_wrong_order_are_refused(api: TestClient) -> None:
     answer = api.get("/v1/reports/recovery?from=2026-02-01&to=2026-01-01")
     problem(answer, 422, "invalid", "to")
     problem(api.get("/v1/reports/recovery?from=soon"), 422, "invalid", "from")
+
+
+@pytest.mark.parametrize(
+    ("days", "field"),
+    [("to=9999-12-31", "to"), ("to=0001-01-01", "to"), ("from=0001-01-01", "from")],
+)
+def test_days_that_nobody_bills_on_are_refused(api: TestClient, days: str, field: str) -> None:
+    problem(api.get(f"/v1/reports/recovery?{days}"), 422, "invalid", field)

@@ -55,6 +55,10 @@ def a_failed(
     [
         ([FIRST, a_try(9)], "retry_1"),
         ([FIRST, a_try(1), a_try(9)], "retry_2"),
+        # What was tried before the schedule began may bring money late: a debit that comes back.
+        ([a_try(9, "client"), FIRST], "client"),
+        ([a_try(9, "staff"), FIRST, a_try(1)], "staff"),
+        ([a_try(8, "client"), FIRST, a_try(9)], "retry_1"),
         # A click uses up no retry.
         ([FIRST, a_try(1, "staff"), a_try(9)], "retry_1"),
         ([FIRST, a_try(9, "staff")], "staff"),
