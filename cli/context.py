@@ -16,6 +16,7 @@ from cli.failures import SettingsProblem
 from cli.stack import (
     API_KEY,
     DEFAULT_DIRECTORY,
+    SECRET_KEY,
     VENDORS,
     is_running,
     settings_file,
@@ -146,6 +147,6 @@ def _of_directory(directory: Path) -> tuple[Settings, str | None, str]:
         name: values[name] for name in ("DATABASE_URL", "REDIS_URL", "PORT") if name in values
     }
     # What it has not got it does without: the environment's keys are another stack's.
-    names = ("PUBLIC_URL", *(name for vendor in VENDORS for name in vendor))
+    names = ("PUBLIC_URL", SECRET_KEY, *(name for vendor in VENDORS for name in vendor))
     ours |= {name: values.get(name, "") for name in names}
     return settings_from(ours, str(path)), values.get(API_KEY), str(path)

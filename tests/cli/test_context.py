@@ -61,7 +61,11 @@ def test_a_stacks_vendors_are_its_own_whatever_the_environment_says(
 ) -> None:
     lock = a_running_stack(tmp_path / "local", database_url, **vendor_settings)
     bare = a_running_stack(tmp_path / "bare", database_url)
-    real = {"STRIPE_SECRET_KEY": "sk_live_real", "SENDGRID_API_KEY": "SG.real"}
+    real = {
+        "STRIPE_SECRET_KEY": "sk_live_real",
+        "SENDGRID_API_KEY": "SG.real",
+        "SECRET_KEY": "of-another-stack-and-long-enough",
+    }
 
     def checks(stack: str) -> dict[str, str]:
         document = command("doctor", "--dir", tmp_path / stack, "--json", **real).document
@@ -69,6 +73,8 @@ def test_a_stacks_vendors_are_its_own_whatever_the_environment_says(
 
     assert checks("local")["stripe"] == f"{vendor_settings['STRIPE_API_BASE']} answers"
     assert checks("local")["sendgrid events"] == "SENDGRID_WEBHOOK_KEY is set"
+    assert checks("local")["secret key"] == "SECRET_KEY is set"
+    assert checks("bare")["secret key"] == "SECRET_KEY is not set"
     assert checks("bare")["stripe"] == "STRIPE_SECRET_KEY is not set"
     assert checks("bare")["sendgrid"] == "SENDGRID_API_KEY is not set"
     os.close(lock)
