@@ -85,6 +85,7 @@ class Client(Base):
     tax_exempt: Mapped[bool] = mapped_column(server_default="false")
     billing_paused: Mapped[bool] = mapped_column(server_default="false")
     collection_paused: Mapped[bool] = mapped_column(server_default="false")
+    customers_lost: Mapped[int] = mapped_column(server_default="0")
     use_backup_card: Mapped[bool] = mapped_column(server_default="false")
     stripe_customer: Mapped[str | None]
     archived_at: Mapped[datetime | None]

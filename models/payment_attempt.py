@@ -146,6 +146,7 @@ class PaymentAttempt(Base):
     message: Mapped[str | None]
     told: Mapped[JsonObject]
     asks: Mapped[int] = mapped_column(server_default="0")
+    is_unsent: Mapped[bool] = mapped_column(server_default="false")
     first_asked_at: Mapped[datetime | None]
     next_ask_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]

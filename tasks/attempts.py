@@ -223,7 +223,7 @@ def _begin(
     )
     session.add(attempt)
     session.flush()
-    return _asked(session, run, attempt, ended, turn)
+    return _asked(session, run, attempt, ended, turn, is_unsent=True)
 
 
 def require_tries_left(
@@ -242,6 +242,7 @@ def require_tries_left(
             PaymentAttempt.invoice_id == invoice.id,
             PaymentAttempt.payment_method == method.payment_method,
             PaymentAttempt.created_at > now - timedelta(days=30),
+            ~PaymentAttempt.is_unsent,
             # What Stripe refused without asking the card has no class, and was no try of it.
             or_(
                 PaymentAttempt.state != AttemptState.DECLINED,
@@ -261,17 +262,27 @@ def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -
     if isinstance(turn, Snooze):
         return turn
     attempt.asks += 1
-    return _asked(session, run, attempt, ended, turn)
+    # Until its answer is known it may have been sent.
+    is_unsent, attempt.is_unsent = attempt.is_unsent, False
+    return _asked(session, run, attempt, ended, turn, is_unsent=is_unsent)
 
 
-def _asked(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended, turn: MayAsk) -> Call:
+def _asked(
+    session: Session,
+    run: Run,
+    attempt: PaymentAttempt,
+    ended: Ended,
+    turn: MayAsk,
+    *,
+    is_unsent: bool,
+) -> Call:
     order = order_of(session, attempt)
 
     def ask(gateways: Gateways) -> Answer:
         turn.wait()
         return charge(order, gateways)
 
-    return Call(ask, partial(record_answer, run, attempt.id, ended))
+    return Call(ask, partial(record_answer, run, attempt.id, ended, is_unsent=is_unsent))
 
 
 def is_to_ask_again(run: Run, attempt: PaymentAttempt) -> bool:
@@ -376,9 +387,18 @@ def answered(ask: Callable[[], CardReport | CheckoutReport]) -> Answer:
 
 
 def record_answer(
-    run: Run, attempt_id: UUID, ended: Ended, session: Session, answer: Answer
+    run: Run,
+    attempt_id: UUID,
+    ended: Ended,
+    session: Session,
+    answer: Answer,
+    *,
+    is_unsent: bool = False,
 ) -> Step:
-    """Write down what Stripe says of an attempt, and go on; where it says nothing, ask again."""
+    """Write down what Stripe says of an attempt, and go on; where it says nothing, ask again.
+
+    ``is_unsent`` says that before this question it was not asked for at all.
+    """
     match answer:
         case CardsUnavailable():
             attempt = lock_attempt(session, attempt_id)
@@ -387,6 +407,7 @@ def record_answer(
                 # Nothing was done: the same again, whenever Stripe is back.
                 again = until_available(attempt, answer)
                 if attempt.state == AttemptState.PENDING:
+                    attempt.is_unsent = is_unsent
                     asked_at = run.now + again.after
                     attempt.next_ask_at = next_ask(0, asked_at, asked_at)
                 return again
@@ -722,7 +743,9 @@ class _Settlement:
     def _give_up_if_exhausted(self) -> None:
         """The last scheduled try was declined: the account may want no open invoice of that."""
         gives_up = self._account.dunning_final == DunningFinal.UNCOLLECTIBLE
-        if gives_up and self._try_after(self._invoice.failures) is None:
+        # Without a failure it has its first scheduled try still to come.
+        has_failed = self._invoice.failures > 0
+        if gives_up and has_failed and self._try_after(self._invoice.failures) is None:
             write_off(self._session, self._account, self._invoice, now=self._now)
 
     def _hold_the_rest(self) -> None:

@@ -87,6 +87,7 @@ def _lose(run: Run, session: Session, client: Client, told: PaymentEvent, asked_
     """Take from a client what is gone at Stripe; the second card first, which may be gone, too."""
     if told.deleted_customer is not None and client.stripe_customer == told.deleted_customer:
         client.stripe_customer = None
+        client.customers_lost += 1
     for card in reversed(cards_of(session, client.id)):
         is_gone = (
             card.payment_method == told.card.payment_method

@@ -38,6 +38,7 @@ from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.merchants import card_of
 from tasks.outcomes import Done
 from tasks.tried_cards import backup_to_try, stop_tries
+from tasks.wanted_attempts import give_up_unsent, is_still_wanted
 
 MAX_FOUND_AT_ONCE = 10_000
 
@@ -143,9 +144,13 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     # Account and card are held as long as they are needed: the session then reads them once.
     known = session.execute(_KNOWN, {"client_id": client_id}).one()
     account, _card, is_under_way, has_balance = known
-    under_way = _unsettled_of(session, client_id) if is_under_way else ()
+    under_way = [
+        attempt
+        for attempt in (_unsettled_of(session, client_id) if is_under_way else ())
+        if not give_up_unsent(session, attempt, run.now)
+    ]
     for attempt in under_way:
-        if is_to_ask_again(run, attempt):
+        if is_to_ask_again(run, attempt) and is_still_wanted(session, attempt):
             return ask_for(session, run, attempt, partial(_ended, run, client_id, done))
     if under_way:
         return Done({"attempts": done, "waits_for": str(under_way[0].id)})

@@ -31,6 +31,7 @@ from tasks.merchants import merchant_that_took
 from tasks.outcomes import Done, Skip, Snooze
 from tasks.pay_pages import ask_after_page
 from tasks.turns import MayAsk, hold_back, take_turn
+from tasks.wanted_attempts import give_up_unsent, is_still_wanted
 
 NEVER_ARRIVED = "Stripe does not know of it after a day of asking: it never arrived"
 
@@ -41,7 +42,7 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     attempt = lock_attempt(session, attempt_id)
     if attempt.is_page and attempt.state in {AttemptState.PENDING, AttemptState.NEEDS_ACTION}:
         return ask_after_page(run, session, attempt)
-    if attempt.state not in UNSETTLED:
+    if attempt.state not in UNSETTLED or give_up_unsent(session, attempt, run.now):
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
     since = sent_at(attempt)
     turn = take_turn(
@@ -56,13 +57,14 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     attempt.asks += 1
     attempt.next_ask_at = next_ask(0, run.now, since)
     record = partial(_record, run, attempt_id)
-    if attempt.state == AttemptState.PROCESSING and attempt.payment_intent is not None:
+    if attempt.payment_intent is not None:
         intent, merchant = attempt.payment_intent, merchant_that_took(session, attempt)
         return Call(
             lambda gateways: answered(lambda: gateways.cards.retrieve(intent, merchant)), record
         )
     order = order_of(session, attempt)
-    if ask_by(since, run.now) == "key":
+    if ask_by(since, run.now) == "key" and is_still_wanted(session, attempt):
+        attempt.is_unsent = False
         return Call(partial(_ask_by_key, order, turn), partial(record, by_key=True))
     return Call(partial(_look_up, order), record)
 

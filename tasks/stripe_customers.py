@@ -46,8 +46,9 @@ def create_customer(
     new = NewCustomer(
         name=name,
         email=client.email,
-        # Two who want it at once get the same one; Stripe takes no other name under the same key.
-        idempotency_key=f"duecourse-customer-{client.id}-{said}",
+        # Two who want it at once get the same one; Stripe takes no other name under the same key,
+        # and under the key of one that was deleted it tells of that one.
+        idempotency_key=f"duecourse-customer-{client.id}-{said}{_times_lost(client)}",
         metadata={"account": str(client.account_id), "client": str(client.id)},
         merchant=merchant_of(session, account),
     )
@@ -59,6 +60,11 @@ def forget_customer(session: Session, client_id: UUID, customer: str) -> None:
     client = session.get_one(Client, client_id)
     if client.stripe_customer == customer:
         client.stripe_customer = None
+        client.customers_lost += 1
+
+
+def _times_lost(client: Client) -> str:
+    return f"-{client.customers_lost}" if client.customers_lost else ""
 
 
 def _create(new: NewCustomer, turn: MayAsk, gateways: Gateways) -> Answer:

@@ -23,6 +23,7 @@ from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.merchants import card_of, is_of_current_merchant
 from tasks.outcomes import Done, Outcome
+from tasks.wanted_attempts import give_up_unsent, is_still_wanted
 from tasks.withdrawing import withdraw_attempt
 
 WAITS_AT_MOST = timedelta(days=1)
@@ -72,7 +73,10 @@ def top_up_client(run: Run, session: Session, client_id: UUID) -> Step:
         raise NotFound("client", str(client_id))
     under_way = {one.purpose: one for one in session.scalars(open_for_credit(client_id))}
     top_up = under_way.get(AttemptPurpose.TOP_UP)
-    if top_up is not None and is_to_ask_again(run, top_up):
+    if top_up is not None and give_up_unsent(session, top_up, run.now):
+        del under_way[AttemptPurpose.TOP_UP]
+        top_up = None
+    if top_up is not None and is_to_ask_again(run, top_up) and is_still_wanted(session, top_up):
         return ask_for(session, run, top_up, partial(_ended, run))
     setting = session.get(AutoTopUpSetting, client_id)
     method = card_of(session, client_id, lock=True)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from billing.collection import AttemptState
+from billing.collection import UNSETTLED, AttemptState
 from billing.errors import NotFound
 from billing.mails import MailState, state_after
 from gateways.cards import CardReport, CardStatus, RefundReport
@@ -20,7 +20,7 @@ from gateways.payment_events import PaymentEvent
 from gateways.stripe_events import DISPUTES_TOLD, event_from
 from models import Mail, Payment, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
-from tasks.attempts import settle_attempt, told_before
+from tasks.attempts import lock_attempt, settle_attempt, told_before
 from tasks.believed_events import comes_from_where_made
 from tasks.card_events import handle_card_event, is_about_cards
 from tasks.collecting import wake_collection
@@ -140,8 +140,8 @@ def _handle_charge(run: Run, session: Session, event: WebhookEvent, told: Paymen
     if report is None or attempt_id is None:
         event.outcome = "not_ours" if report else "not_needed"
         return Done({"event": event.event_id, "outcome": event.outcome})
-    if report.is_unexplained and _is_processing(session, attempt_id):
-        return _ask_why(run, session, event, attempt_id)
+    if report.is_unexplained and _has_no_outcome(session, attempt_id):
+        return _ask_why(run, session, event, attempt_id, report.payment_intent)
     # Of most charges the answer came first: no lock is waited for then, and nothing follows.
     attempt = told_before(session, attempt_id, report)
     if attempt is None:
@@ -157,14 +157,21 @@ def _handle_charge(run: Run, session: Session, event: WebhookEvent, told: Paymen
     return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})
 
 
-def _is_processing(session: Session, attempt_id: UUID) -> bool:
+def _has_no_outcome(session: Session, attempt_id: UUID) -> bool:
     state = session.scalar(select(PaymentAttempt.state).where(PaymentAttempt.id == attempt_id))
-    return state == AttemptState.PROCESSING
+    return state in UNSETTLED
 
 
-def _ask_why(run: Run, session: Session, event: WebhookEvent, attempt_id: UUID) -> Outcome:
-    """Have Stripe asked why a bank debit came back: that decides what is tried next."""
-    attempt = session.get_one(PaymentAttempt, attempt_id)
+def _ask_why(
+    run: Run, session: Session, event: WebhookEvent, attempt_id: UUID, payment_intent: str
+) -> Outcome:
+    """Have Stripe asked why a bank debit came back: that decides what is tried next.
+
+    An answer that was lost told of the debit: asked again by its key, Stripe would repeat that.
+    """
+    attempt = lock_attempt(session, attempt_id)
+    if not attempt.is_page:
+        attempt.payment_intent = attempt.payment_intent or payment_intent
     event.account_id, event.outcome = attempt.account_id, "asked"
     _ask_after(session, run, attempt)
     return Done({"event": event.event_id, "attempt": str(attempt.id), "outcome": event.outcome})

@@ -4,16 +4,17 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from gateways.sandbox.stripe.server import StripeSandbox
-from models import Account, Client
-from tasks.accounts import create_account
+from models import Account, Client, Job
+from tasks.accounts import change_account, create_account
 from tasks.billing_methods import set_backup_method
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
+from tasks.voiding import void_invoice
 from tests.cards import (
     AUTHENTICATED,
     BANK,
@@ -374,3 +375,30 @@ def test_a_second_card_is_another_one_and_the_accounts_own(
     with pytest.raises(NotFound) as missing:
         take_backup(engine, client)
     assert missing.value.code == "backup_method_not_found"
+
+
+def test_a_returned_debit_of_the_second_card_is_written_down_whatever_became_of_the_first(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    with Session(engine) as session, session.begin():
+        change_account(session, account.id, {"dunning_final": "uncollectible"}, now=NOW)
+    client = a_client_with(engine, account, stripe_sandbox, HARD)
+    give_backup(engine, stripe_sandbox, client, BANK)
+    invoice_id = an_open_invoice(engine, account, client)
+    by_hand = an_open_invoice(engine, account, client, "20.00", collect=False)
+    sweep(engine, vendors)
+    assert attempt_states(engine, invoice_id) == ["declined", "processing"]
+    give_card(engine, stripe_sandbox, client, HARD)  # a new one: a fresh schedule, failures = 0
+    do(engine, vendors, charge_invoice, account, invoice_id=by_hand)  # refused: it is stopped
+
+    intent = str(attempts_of(engine, invoice_id)[-1].payment_intent)
+    stripe_sandbox.control.settle(intent, "insufficient_funds")
+    tell_all(engine, stripe_sandbox)
+    work(engine, now=NOW + 3 * DAY, gateways=vendors, queues=["billing", "payments"])
+
+    with Session(engine) as session:
+        errors = [job.error for job in session.scalars(select(Job)) if job.error]
+    assert errors == []
+    assert attempt_states(engine, invoice_id) == ["declined", "declined"]
+    assert do(engine, vendors, void_invoice, account, invoice_id=invoice_id).state == "succeeded"
+    assert invoice_of(engine, invoice_id).status == "void"

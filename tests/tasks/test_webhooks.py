@@ -456,3 +456,31 @@ def give_up(engine: Engine) -> None:
     with Session(engine) as session, session.begin():
         session.add(attempt)
         attempt.move(AttemptState.CANCELED, NOW)
+
+
+def test_why_a_debit_came_back_is_asked_also_where_its_answer_was_lost(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    an_open_invoice(engine, account, client)
+    stripe_sandbox.control.add_fault(
+        "lost_answer", times=None, path="/v1/payment_intents", after_effect=True
+    )
+    sweep(engine, vendors)
+    assert attempt_states(engine) == ["unknown"]
+    stripe_sandbox.control.clear_faults()
+    [intent] = stripe_sandbox.control.payment_intents()
+    stripe_sandbox.control.settle(intent["id"], "debit_not_authorized")
+    # Events come in any order: the failure before what told that it was under way.
+    told = [event_from(one) for one in stripe_sandbox.control.events()]
+    [failed] = [one for one in told if one.type == "payment_intent.payment_failed"]
+    with Session(engine) as session, session.begin():
+        store_payment_event(session, failed, requested_by="webhook:stripe")
+    work(engine, now=NOW, gateways=vendors, queues=["billing", "payments"])
+
+    [attempt] = attempts_of(engine)
+    assert (attempt.state, attempt.decline_code, attempt.decline_class) == (
+        "declined",
+        "debit_not_authorized",
+        "hard",
+    )

@@ -21,6 +21,15 @@ CREATE TRIGGER card_setups_kept BEFORE DELETE OR TRUNCATE ON card_setups
 
 
 def upgrade() -> None:
+    # Of those there are, any may have been sent.
+    op.add_column(
+        "payment_attempts",
+        sa.Column("is_unsent", sa.Boolean(), server_default="false", nullable=False),
+    )
+    op.add_column(
+        "clients",
+        sa.Column("customers_lost", sa.Integer(), server_default="0", nullable=False),
+    )
     for column in _what_a_card_is():
         op.add_column("billing_methods", column)
     for name, condition in _EXPIRY.items():
