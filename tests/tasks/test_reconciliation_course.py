@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from threading import Event
+from threading import Barrier, Event
 from typing import Any, cast
 
 import pytest
@@ -31,12 +31,14 @@ from models.invoice import invoices_for_update
 from tasks import reconciliation_course
 from tasks.accounts import change_account
 from tasks.calls import Gateways
+from tasks.charging import charge_invoice
 from tasks.reconciling import reconcile_account
-from tests.cards import Killed, a_client_with, hurry, jobs_of, restart
+from tests.cards import QUEUES, Killed, a_client_with, an_open_invoice, ask, hurry, jobs_of, restart
+from tests.cards import payments as payments_written
 from tests.disputes import disputed, disputes_of, intent_of
 from tests.refunds import a_card_payment, a_payment_by_card
 from tests.tasks.test_reconciling import found, reconcile, rewrite
-from tests.worlds import LIMIT_SECONDS, NOW, together
+from tests.worlds import LIMIT_SECONDS, NOW, audited, together, work
 
 MISSING = ("payment_missing", "succeeded", None, False)
 
@@ -240,3 +242,53 @@ def test_a_dispute_is_locked_after_its_invoice_as_everywhere(
 
     assert (held, job.state, job.attempt) == (None, "succeeded", 1)
     assert [dispute.state for dispute in disputes_of(engine)] == ["lost"]
+
+
+def an_unheard_success(
+    engine: Engine, account: Account, vendors: Gateways, stripe: StripeSandbox
+) -> str:
+    """Stripe's id of a payment whose answer was lost."""
+    client = a_client_with(engine, account, stripe)
+    invoice_id = an_open_invoice(engine, account, client, collect=False)
+    stripe.control.add_fault("lost_answer", times=None, path="/v1/payment_intents")
+    ask(engine, charge_invoice, account, invoice_id=invoice_id)
+    work(engine, now=NOW, gateways=vendors, queues=QUEUES)
+    stripe.control.clear_faults()
+    [intent] = stripe.control.payment_intents()
+    return str(intent["id"])
+
+
+def test_two_reconciliations_at_once_book_late_news_once(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    an_unheard_success(engine, account, vendors, stripe_sandbox)
+    both_ask = Barrier(2, timeout=LIMIT_SECONDS)
+
+    def meet(name: str, _asked: object) -> None:
+        if name == "payment":
+            both_ask.wait()
+
+    gateways = watched(vendors, meet)
+    together(*[partial(reconcile, engine, gateways, account)] * 2)
+
+    jobs = jobs_of(engine, reconcile_account)
+    assert [job.state for job in jobs] == ["succeeded"] * 2
+    listed = [one for job in jobs for one in found(engine, job)]
+    assert listed == [("payment_unheard", "unknown", "succeeded", True)]
+    assert len(payments_written(engine)) == 1
+    assert audited(engine, account) == []
+
+
+def test_a_dispute_of_a_payment_that_nobody_told_of_is_booked_after_it(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    intent = an_unheard_success(engine, account, vendors, stripe_sandbox)
+    stripe_sandbox.control.dispute(intent, 400)
+
+    job = reconcile(engine, vendors, account)
+
+    assert found(engine, job) == [
+        ("payment_unheard", "unknown", "succeeded", True),
+        ("dispute_unheard", None, "needs_response", True),
+    ]
+    assert audited(engine, account) == []
