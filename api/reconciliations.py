@@ -48,6 +48,7 @@ _DIFFERENCE: dict[str, Any] = {
     "our_amount": None,
     "theirs": "succeeded",
     "their_amount": 4900,
+    "rechecked_at": None,
 }
 
 
@@ -89,7 +90,9 @@ class DifferenceReport(BaseModel):
     """One difference, as it was found; amounts in minor units, null where there is none.
 
     What is `repaired` was news that only came late, and is written down now. All else is left to
-    you: which of the two records is wrong is not guessed.
+    you: which of the two records is wrong is not guessed. It stands, and the audit tells of it,
+    until a later reconciliation has looked again (`rechecked_at`); that one lists it anew if the
+    two records still differ.
     """
 
     difference: Difference
@@ -102,6 +105,7 @@ class DifferenceReport(BaseModel):
     our_amount: int | None
     theirs: str | None
     their_amount: int | None
+    rechecked_at: datetime | None
 
 
 class ReconciliationDetails(ReconciliationReport):
@@ -148,7 +152,7 @@ def create_reconciliation(
 def list_reconciliations(
     paging: Annotated[Paging, Query()], caller: Reader, session: Transaction
 ) -> Page[ReconciliationReport]:
-    """Newest first; one a day is made by itself."""
+    """Newest first; one a day is made by itself, of what came since the last of these."""
     ours = select(Reconciliation).where(Reconciliation.account_id == caller.account_id)
     found = newest_first(session, ours, Reconciliation.id, paging, read=UUID)
     return found.page(ReconciliationReport.of)

@@ -19,7 +19,7 @@ class Difference(StrEnum):
     PAYMENT_UNKNOWN = "payment_unknown"
     # We have written money down that Stripe has not taken.
     PAYMENT_MISSING = "payment_missing"
-    # Both know of it, and not of the same amount.
+    # Stripe has taken another amount than we have written down, or asked for.
     PAYMENT_AMOUNT = "payment_amount"
     # Stripe has sent money back, or could not, and we have not heard of it.
     REFUND_UNHEARD = "refund_unheard"
@@ -37,6 +37,28 @@ class Difference(StrEnum):
     # It ended otherwise than we believe.
     DISPUTE_CONTRADICTED = "dispute_contradicted"
     DISPUTE_AMOUNT = "dispute_amount"
+
+
+class Compared(StrEnum):
+    """What the two records are of, in the order in which they are compared.
+
+    News of a payment may be what makes its refund or dispute ours.
+    """
+
+    PAYMENTS = "payments"
+    REFUNDS = "refunds"
+    DISPUTES = "disputes"
+
+
+def is_about(difference: Difference) -> Compared:
+    """What a difference is one of."""
+    match difference.partition("_")[0]:
+        case "refund":
+            return Compared.REFUNDS
+        case "dispute":
+            return Compared.DISPUTES
+        case _:
+            return Compared.PAYMENTS
 
 
 REPAIRED = frozenset(
@@ -73,10 +95,11 @@ class TheirRecord:
 
 @dataclass(frozen=True, slots=True)
 class OurPayment:
-    """Our record of one: the attempt, and what came of it, if anything, in minor units."""
+    """Our record of one: what the attempt asked for, and received, if anything, in minor units."""
 
     state: AttemptState
     received: int | None
+    asked: int
     currency: str
 
 
@@ -104,16 +127,16 @@ def payment_difference(ours: OurPayment | None, theirs: TheirRecord | None) -> D
     A charge that Stripe does not know and that we wait for is no difference: it is asked for until
     it is believed never to have arrived.
     """
-    has_taken = theirs is not None and theirs.told is Told.DONE
+    taken = theirs if theirs is not None and theirs.told is Told.DONE else None
     if ours is None:
-        return Difference.PAYMENT_UNKNOWN if has_taken else None
+        return None if taken is None else Difference.PAYMENT_UNKNOWN
+    if taken is not None:
+        expected = ours.asked if ours.received is None else ours.received
+        if (expected, ours.currency) != (taken.amount, taken.currency):
+            return Difference.PAYMENT_AMOUNT
+        return Difference.PAYMENT_UNHEARD if ours.received is None else None
     if ours.received is not None:
-        if theirs is None or not has_taken:
-            return Difference.PAYMENT_MISSING
-        is_same = (ours.received, ours.currency) == (theirs.amount, theirs.currency)
-        return None if is_same else Difference.PAYMENT_AMOUNT
-    if has_taken:
-        return Difference.PAYMENT_UNHEARD
+        return Difference.PAYMENT_MISSING
     is_over = theirs is not None and theirs.told is Told.FAILED
     return Difference.OUTCOME_UNHEARD if is_over and ours.state in UNSETTLED else None
 
@@ -143,11 +166,17 @@ _REFUNDS = {
 
 
 def dispute_difference(
-    ours: DisputeRecord | None, theirs: DisputeRecord | None
+    ours: DisputeRecord | None, theirs: DisputeRecord | None, *, paid_in: str
 ) -> Difference | None:
-    """How the two records of a dispute of our money differ; ``None`` where they agree."""
+    """How the two records of a dispute of our money differ; ``None`` where they agree.
+
+    ``paid_in`` is the currency of what is disputed.
+    """
     if theirs is None:
         return None if ours is None else Difference.DISPUTE_MISSING
+    if theirs.currency != paid_in:
+        # Whatever became of it, it is not of that money.
+        return Difference.DISPUTE_AMOUNT
     if steps_to(None if ours is None else ours.state, theirs.state):
         return Difference.DISPUTE_UNHEARD
     if ours is None or ours.state != theirs.state:

@@ -27,8 +27,8 @@ from gateways.stripe_api import UNREADABLE, StripeApi, asking, details, said, un
 LOOK_BACK = timedelta(hours=1)
 PAGE = 100
 
-# Of a bank debit that was returned only its charge says why.
-_WHY = "latest_charge"
+WHY = "latest_charge"
+"""What tells why a bank debit was returned: nothing else does."""
 
 _STATUSES = {
     "succeeded": CardStatus.SUCCEEDED,
@@ -82,7 +82,7 @@ class StripeCards:
         """How a charge stands, if there is one; see ``CardGateway``."""
         # Not by searching, which finds a new payment a minute late.
         since: PaymentIntentListParams = {
-            "expand": [f"data.{_WHY}"],
+            "expand": [f"data.{WHY}"],
             "created": {"gte": int((order.sent_since - LOOK_BACK).timestamp())},
             "limit": PAGE,
         }
@@ -115,7 +115,7 @@ class StripeCards:
         """How a payment stands; see ``CardGateway``."""
         with asking():
             intents = self._api.at(merchant).payment_intents
-            return _report(intents.retrieve(payment_intent, {"expand": [_WHY]}).to_dict())
+            return _report(intents.retrieve(payment_intent, {"expand": [WHY]}).to_dict())
 
     def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:
         """Give a payment up; see ``CardGateway``."""
@@ -239,7 +239,7 @@ def card_report(intent: Mapping[str, Any]) -> CardReport | None:
         except InvalidInput:
             return None
     is_unpaid = status in {CardStatus.DECLINED, CardStatus.NEEDS_ACTION}
-    code = _code(error, intent.get(_WHY)) if is_unpaid else None
+    code = _code(error, intent.get(WHY)) if is_unpaid else None
     return CardReport(
         payment_intent=str(intent["id"]),
         status=status,
@@ -249,7 +249,7 @@ def card_report(intent: Mapping[str, Any]) -> CardReport | None:
         message=error.get("message") if is_unpaid else None,
         is_unexplained=status is CardStatus.DECLINED
         and code not in DECLINES
-        and isinstance(intent.get(_WHY), str),
+        and isinstance(intent.get(WHY), str),
         metadata=dict(intent.get("metadata") or {}),
     )
 

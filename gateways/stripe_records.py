@@ -13,7 +13,7 @@ from gateways.disputes import DisputeReport
 from gateways.merchants import Merchant
 from gateways.payment_records import Record, RecordedRefund, RecordPage, Window
 from gateways.stripe_api import StripeApi, asking
-from gateways.stripe_cards import card_report, refund_report
+from gateways.stripe_cards import WHY, card_report, refund_report
 from gateways.stripe_disputes import dispute_report
 
 PAGE = 100
@@ -56,7 +56,9 @@ class StripeRecords:
         """One payment; see ``PaymentRecords``."""
         with asking():
             try:
-                found = self._api.at(merchant).payment_intents.retrieve(payment_intent)
+                found = self._api.at(merchant).payment_intents.retrieve(
+                    payment_intent, {"expand": [WHY]}
+                )
             except stripe.InvalidRequestError as error:
                 if error.code != "resource_missing":
                     raise

@@ -23,7 +23,11 @@ from models.payment import Payment, PaymentSource
 from models.payment_attempt import PaymentAttempt
 from models.process import Process
 from models.queue import Queue
-from models.reconciliation import Reconciliation, ReconciliationDifference
+from models.reconciliation import (
+    Reconciliation,
+    ReconciliationDifference,
+    ReconciliationRecord,
+)
 from models.refund import Refund
 from models.schedule import Schedule, ScheduleFire
 from models.stripe_limit import StripeLane, StripeLimit, StripeTurn
@@ -68,6 +72,7 @@ __all__ = [
     "Queue",
     "Reconciliation",
     "ReconciliationDifference",
+    "ReconciliationRecord",
     "Refund",
     "Schedule",
     "ScheduleFire",

@@ -100,7 +100,8 @@ SCHEDULES = (
     ),
     CronLine(
         name="reconcile",
-        cron="10 4 * * *",
+        # Before the audit, which tells of what it could not mend.
+        cron="10 2 * * *",
         kind=reconcile_accounts,
         takes_fire_at=True,
         description="Compare payments and refunds with Stripe's own record",

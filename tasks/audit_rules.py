@@ -795,6 +795,15 @@ CHECKS = {
            AND (next_ask_at < :now ::timestamptz - interval '3 days' OR state <> 'processing'
                 AND COALESCE(first_asked_at, created_at) < :now ::timestamptz - interval '3 days')
     """,
+    # What reconciling found, could not mend, and has not looked at again since.
+    "our_record_agrees_with_stripe_s": """
+        SELECT stripe_id,
+               concat(difference, ': ours is ', COALESCE(ours, 'nothing'), ' ', our_amount,
+                      ', theirs is ', COALESCE(theirs, 'nothing'), ' ', their_amount, ' ', currency)
+          FROM reconciliation_differences JOIN reconciliations
+            ON reconciliations.id = reconciliation_id
+         WHERE account_id = :account AND rechecked_at IS NULL AND NOT repaired
+    """,
     "sent_mails_have_their_receipts": """
         SELECT id::text, concat('a mail is ', state, ' and says nothing of how or when')
           FROM mails

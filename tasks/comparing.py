@@ -1,84 +1,107 @@
 """What every comparison of our record with Stripe's has in common: its window, and its findings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
+from sqlalchemy import Select, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from billing.reconciliation import REPAIRED, Difference
-from gateways.cards import CardsUnavailable
+from billing.reconciliation import Compared, Difference
 from gateways.merchants import Merchant
-from gateways.payment_records import Window
+from gateways.payment_records import PaymentRecords, RecordPage, Window
 from models import Reconciliation, ReconciliationDifference
-from tasks.calls import Call, Gateways, Step
+from models.reconciliation import still_stands
 from tasks.kinds import Run
-from tasks.outcomes import Snooze
 
-AGAIN_AFTER = timedelta(minutes=5)
-"""How long a comparison waits that Stripe could not be asked for; it then begins anew."""
-
-Answered = TypeVar("Answered")
-
-Part = Callable[[Session], Step]
-"""What comes next of a comparison."""
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One account's money of a window, at the merchant through whom it charges."""
+    """One account's money of a window."""
 
     run: Run
     id: UUID
     account_id: UUID
     window: Window
-    merchant: Merchant
 
     @property
     def asked_by(self) -> str:
         """What everything that a repair writes bears."""
         return f"reconciliation:{self.id}"
 
-    def count(self, session: Session, **compared: int) -> None:
-        """Add to the ``payments`` and such that were compared."""
-        record = session.get_one(Reconciliation, self.id, populate_existing=True)
-        for name, more in compared.items():
-            setattr(record, name, getattr(record, name) + more)
+    def look_again(self, session: Session, stripe_id: str) -> None:
+        """What earlier comparisons found of this stands no more: this one says how it is now."""
+        session.execute(
+            update(ReconciliationDifference)
+            .where(
+                ReconciliationDifference.stripe_id == stripe_id,
+                ReconciliationDifference.reconciliation_id.in_(
+                    select(Reconciliation.id).where(Reconciliation.account_id == self.account_id)
+                ),
+                still_stands(),
+            )
+            .values(rechecked_at=self.run.now),
+            execution_options={"synchronize_session": False},
+        )
 
-    def write_down(self, session: Session, difference: Difference, **facts: object) -> None:
-        """List a difference; those that are safe to mend were mended in this transaction."""
+    def write_down(
+        self, session: Session, difference: Difference, *, repaired: bool, **facts: object
+    ) -> None:
+        """List a difference, and whether it was repaired, in this transaction."""
         session.execute(
             insert(ReconciliationDifference)
-            .values(
-                reconciliation_id=self.id,
-                difference=difference,
-                repaired=difference in REPAIRED,
-                **facts,
-            )
+            .values(reconciliation_id=self.id, difference=difference, repaired=repaired, **facts)
             .on_conflict_do_nothing()
         )
 
 
-def asking(
-    ask: Callable[[Gateways], Answered], record: Callable[[Session, Answered], Step]
-) -> Call:
-    """Ask Stripe; where it cannot be asked, the whole comparison waits and begins anew."""
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One of Stripe's records that concerns us, by its id there, and whose Stripe account it is at."""
 
-    def answer(gateways: Gateways) -> Answered | CardsUnavailable:
-        try:
-            return ask(gateways)
-        except CardsUnavailable as unavailable:
-            return unavailable
+    stripe_id: str
+    merchant_id: UUID | None
+    differs: bool
 
-    def recorded(session: Session, answer: Answered | CardsUnavailable) -> Step:
-        if isinstance(answer, CardsUnavailable):
-            return Snooze(answer.retry_after or AGAIN_AFTER, answer)
-        return record(session, answer)
 
-    return Call(answer, recorded)
+class Kind(Protocol[Record]):
+    """How records of one kind are read, compared and settled."""
+
+    compared: Compared
+
+    def read(
+        self, records: PaymentRecords, window: Window, merchant: Merchant, after: str | None
+    ) -> RecordPage[Record]:
+        """A page of Stripe's list."""
+        ...
+
+    def compare(
+        self,
+        session: Session,
+        comparison: Comparison,
+        merchant_id: UUID | None,
+        page: Sequence[Record],
+    ) -> list[Looked]:
+        """Those of a page that concern us."""
+        ...
+
+    def ours(self, comparison: Comparison) -> Select[str | None, UUID | None]:
+        """Those of our record that must be asked for if Stripe did not list them: id and merchant."""
+        ...
+
+    def ask(self, records: PaymentRecords, stripe_id: str, merchant: Merchant) -> Record | None:
+        """One of Stripe's."""
+        ...
+
+    def settle(
+        self, session: Session, comparison: Comparison, asked: Looked, found: Record | None
+    ) -> None:
+        """Look again, now that nobody else can write our record; mend what is safe, list the rest."""
+        ...
 
 
 def id_in(metadata: Mapping[str, str], name: str) -> UUID | None:

@@ -82,6 +82,10 @@ class PaymentNotKnownYet(DuecourseError):  # noqa: N818 - named as the fact it s
     """A dispute is about a payment whose success is not written down."""
 
 
+class DisputeInOtherCurrency(DuecourseError):  # noqa: N818 - named as the fact it states.
+    """A dispute is of other money than the payment that it names."""
+
+
 def handle_money_taken_back(
     run: Run, session: Session, event: WebhookEvent, told: PaymentEvent
 ) -> Outcome:
@@ -115,18 +119,19 @@ def _handle_dispute(run: Run, session: Session, event: WebhookEvent, told: Payme
     )
     if payment is None:
         return _without_payment(run, session, event, report)
-    if payment.currency != report.currency:
+    try:
+        dispute = settle_dispute(
+            session,
+            payment,
+            report,
+            told_at=told.created_at,
+            now=run.now,
+            requested_by=f"stripe:{event.event_id}",
+        )
+    except DisputeInOtherCurrency:
         event.account_id, event.outcome = payment.account_id, "other_currency"
         _log.error("dispute in another currency", dispute=report.dispute, payment=str(payment.id))
         return Done({"event": event.event_id, "outcome": event.outcome})
-    dispute = settle_dispute(
-        session,
-        payment,
-        report,
-        told_at=told.created_at,
-        now=run.now,
-        requested_by=f"stripe:{event.event_id}",
-    )
     event.account_id, event.outcome = dispute.account_id, dispute.state
     wake_collection(session, [dispute.client_id], now=run.now, requested_by=f"job:{run.job_id}")
     return Done({"event": event.event_id, "dispute": str(dispute.id), "outcome": event.outcome})
@@ -212,7 +217,14 @@ def settle_dispute(
 
     News that is older than what is known changes nothing, so it may come twice and in any order;
     states that nobody told of are gone through. ``told_at`` is when it stood so at Stripe.
+
+    Raises:
+        DisputeInOtherCurrency: Nothing was written of it.
     """
+    if report.currency != payment.currency:
+        raise DisputeInOtherCurrency(
+            f"{report.dispute} is in {report.currency}, its payment in {payment.currency}"
+        )
     session.scalars(clients_for_update([payment.client_id])).one()
     if payment.invoice_id is not None:
         session.scalars(invoices_for_update([payment.invoice_id])).one()

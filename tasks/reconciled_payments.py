@@ -1,28 +1,28 @@
 """Payments, by our record and by Stripe's."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.orm import Session
 
 from billing.collection import AttemptState
 from billing.reconciliation import (
     REPAIRED,
+    Compared,
     OurPayment,
     TheirRecord,
     Told,
     payment_difference,
 )
 from gateways.cards import CardReport, CardStatus
-from gateways.payment_records import RecordPage
+from gateways.merchants import Merchant
+from gateways.payment_records import PaymentRecords, RecordPage, Window
 from models import Payment, PaymentAttempt
+from models.payment_attempt import STILL_OPEN
 from tasks.attempts import lock_attempt, settle_attempt
-from tasks.calls import Step, go_on
 from tasks.collecting import wake_collection
-from tasks.comparing import Comparison, Part, asking, id_in
-from tasks.merchants import merchant_that_took
+from tasks.comparing import Comparison, Looked, id_in
 
 _TOLD = {
     CardStatus.SUCCEEDED: Told.DONE,
@@ -32,145 +32,153 @@ _TOLD = {
     CardStatus.CANCELED: Told.FAILED,
 }
 
-_Asked = tuple[UUID | None, str]
-"""Our attempt, if we know it, and Stripe's id of the payment."""
 
+class Payments:
+    """Payments of a window, and what ours still wait for, however old."""
 
-class PaymentComparison:
-    """Goes through Stripe's payments of the window, then through ours that were not among them."""
+    compared = Compared.PAYMENTS
 
-    def __init__(self, comparison: Comparison, then: Part) -> None:
-        self._comparison = comparison
-        self._then = then
-        self._seen: set[UUID] = set()
+    def read(
+        self, records: PaymentRecords, window: Window, merchant: Merchant, after: str | None
+    ) -> RecordPage[CardReport]:
+        """A page of Stripe's; see ``Kind``."""
+        return records.payments(window, merchant, after)
 
-    def read(self, after: str | None = None) -> Step:
-        """Compare the next page of Stripe's."""
-        window, merchant = self._comparison.window, self._comparison.merchant
-        return asking(
-            lambda gateways: gateways.payment_records.payments(window, merchant, after),
-            self._compare,
-        )
-
-    def _compare(self, session: Session, page: RecordPage[CardReport]) -> Step:
+    def compare(
+        self,
+        session: Session,
+        comparison: Comparison,
+        merchant_id: UUID | None,
+        page: Sequence[CardReport],
+    ) -> list[Looked]:
+        """Those of a page that are in our name; see ``Kind``."""
         # Others may be charged through the same Stripe account, and in other ways than ours.
-        account = str(self._comparison.account_id)
-        named = [report for report in page.records if report.metadata.get("account") == account]
-        known = self._told_of(session, named)
-        doubts: list[_Asked] = []
+        account = str(comparison.account_id)
+        named = [report for report in page if report.metadata.get("account") == account]
+        known = _known(
+            session,
+            comparison,
+            [report.payment_intent for report in named],
+            {id_in(report.metadata, "attempt"): report.payment_intent for report in named},
+        )
+        looked = []
         for report in named:
-            attempt, ours = known.get(report.payment_intent, (None, None))
-            if attempt is not None:
-                self._seen.add(attempt.id)
-            if payment_difference(ours, _theirs(report)) is not None:
-                attempt_id = None if attempt is None else attempt.id
-                doubts.append((attempt_id, report.payment_intent))
-        self._comparison.count(session, payments=len(named))
-        following = self._ask_for_others if page.after is None else self._read_after(page.after)
-        return self._ask_for(doubts, following, session)
-
-    def _read_after(self, after: str) -> Part:
-        return lambda _session: self.read(after)
-
-    def _told_of(
-        self, session: Session, reports: Sequence[CardReport]
-    ) -> dict[str, tuple[PaymentAttempt, OurPayment]]:
-        """Our record of payments, by Stripe's id; our attempt may not have been told that yet."""
-        named = {id_in(report.metadata, "attempt"): report.payment_intent for report in reports}
-        intents = [report.payment_intent for report in reports]
-        rows = session.execute(
-            select(PaymentAttempt, Payment.amount, Payment.currency)
-            .outerjoin(Payment, Payment.attempt_id == PaymentAttempt.id)
-            .where(
-                PaymentAttempt.account_id == self._comparison.account_id,
-                or_(PaymentAttempt.payment_intent.in_(intents), PaymentAttempt.id.in_(named)),
+            attempt, payment = known.get(report.payment_intent, (None, None))
+            ours = None if attempt is None else _ours(attempt, payment)
+            looked.append(
+                Looked(
+                    report.payment_intent,
+                    # Where it was made all news of it is, whoever else names it.
+                    merchant_id if attempt is None else attempt.merchant_id,
+                    differs=payment_difference(ours, _theirs(report)) is not None,
+                )
             )
+        return looked
+
+    def ours(self, comparison: Comparison) -> Select[str | None, UUID | None]:
+        """Payments begun in the window, and attempts that have no outcome yet; see ``Kind``."""
+        began_in_window = and_(
+            PaymentAttempt.created_at >= comparison.window.since,
+            PaymentAttempt.created_at < comparison.window.until,
+            select(Payment.id).where(Payment.attempt_id == PaymentAttempt.id).exists(),
         )
-        return {
-            attempt.payment_intent or named[attempt.id]: (
-                attempt,
-                _ours(attempt, received, currency),
-            )
-            for attempt, received, currency in rows
-        }
-
-    def _ask_for_others(self, session: Session) -> Step:
-        """Ask for each payment of ours that was not listed: made before, or elsewhere, or never."""
-        window = self._comparison.window
-        begun = session.scalars(
-            select(PaymentAttempt)
-            .join(Payment, Payment.attempt_id == PaymentAttempt.id)
-            .where(
-                PaymentAttempt.account_id == self._comparison.account_id,
-                PaymentAttempt.created_at >= window.since,
-                PaymentAttempt.created_at < window.until,
-            )
-            .order_by(PaymentAttempt.id)
+        return select(PaymentAttempt.payment_intent, PaymentAttempt.merchant_id).where(
+            PaymentAttempt.account_id == comparison.account_id,
+            PaymentAttempt.payment_intent.is_not(None),
+            or_(began_in_window, PaymentAttempt.state.in_(STILL_OPEN)),
         )
-        unseen: list[_Asked] = [
-            (attempt.id, str(attempt.payment_intent))
-            for attempt in begun
-            if attempt.id not in self._seen
-        ]
-        self._comparison.count(session, payments=len(unseen))
-        return self._ask_for(unseen, self._then, session)
 
-    def _ask_for(self, asked: Sequence[_Asked], then: Part, session: Session) -> Step:
-        """Ask for each by itself: what was listed may be older by now than what we have written."""
-        if not asked:
-            return then(session)
-        (attempt_id, intent), *others = asked
-        merchant = self._comparison.merchant
-        if attempt_id is not None:
-            merchant = merchant_that_took(session, session.get_one(PaymentAttempt, attempt_id))
+    def ask(self, records: PaymentRecords, stripe_id: str, merchant: Merchant) -> CardReport | None:
+        """One payment; see ``Kind``."""
+        return records.payment(stripe_id, merchant)
 
-        def compare(session: Session, report: CardReport | None) -> Step:
-            self._settle(attempt_id, intent, report, session)
-            # In a transaction of its own: this one holds the locks of another client.
-            return go_on(partial(self._ask_for, others, then))
-
-        return asking(lambda gateways: gateways.payment_records.payment(intent, merchant), compare)
-
-    def _settle(
-        self, attempt_id: UUID | None, intent: str, report: CardReport | None, session: Session
+    def settle(
+        self, session: Session, comparison: Comparison, asked: Looked, found: CardReport | None
     ) -> None:
-        """Look again, now that nobody else can write our record; mend what is safe, list the rest."""
-        comparison, now = self._comparison, self._comparison.run.now
-        attempt = None if attempt_id is None else lock_attempt(session, attempt_id)
-        payment = session.scalar(select(Payment).where(Payment.attempt_id == attempt_id))
-        received, currency = (None, None) if payment is None else (payment.amount, payment.currency)
-        ours = None if attempt is None else _ours(attempt, received, currency)
-        theirs = None if report is None else _theirs(report)
+        """Look again under its locks; see ``Kind``."""
+        now = comparison.run.now
+        named = {} if found is None else {id_in(found.metadata, "attempt"): asked.stripe_id}
+        known, _ = _known(session, comparison, [asked.stripe_id], named).get(
+            asked.stripe_id, (None, None)
+        )
+        attempt = None if known is None else lock_attempt(session, known.id)
+        if attempt is not None and attempt.merchant_id != asked.merchant_id:
+            # It was made elsewhere, and that is where it is asked for.
+            return
+        comparison.look_again(session, asked.stripe_id)
+        ours = None if attempt is None else _ours(attempt, _payment_of(session, attempt))
+        theirs = None if found is None else _theirs(found)
         difference = payment_difference(ours, theirs)
         if difference is None:
             return
-        comparison.write_down(
-            session,
-            difference,
-            stripe_id=intent,
-            subject_id=attempt_id,
-            client_id=None if attempt is None else attempt.client_id,
-            invoice_id=None if attempt is None else attempt.invoice_id,
-            currency=theirs.currency if theirs else ours and ours.currency,
-            ours=ours and ours.state,
-            theirs=report and report.status,
-            our_amount=ours and ours.received,
-            their_amount=theirs and theirs.amount,
-        )
-        if difference in REPAIRED and attempt is not None and report is not None:
+        is_repaired = False
+        if difference in REPAIRED and attempt is not None and found is not None:
             settle_attempt(
                 session,
                 attempt.id,
-                report,
+                found,
                 now=now,
                 requested_by=comparison.asked_by,
                 is_current=True,
             )
             wake_collection(session, [attempt.client_id], now=now, requested_by=comparison.asked_by)
+            settled = _ours(attempt, _payment_of(session, attempt))
+            is_repaired = payment_difference(settled, theirs) is None
+        comparison.write_down(
+            session,
+            difference,
+            repaired=is_repaired,
+            stripe_id=asked.stripe_id,
+            merchant_id=asked.merchant_id,
+            subject_id=None if attempt is None else attempt.id,
+            client_id=None if attempt is None else attempt.client_id,
+            invoice_id=None if attempt is None else attempt.invoice_id,
+            currency=theirs.currency if theirs else ours and ours.currency,
+            ours=ours and ours.state,
+            theirs=found and found.status,
+            our_amount=ours and ours.received,
+            their_amount=theirs and theirs.amount,
+        )
 
 
-def _ours(attempt: PaymentAttempt, received: int | None, currency: str | None) -> OurPayment:
-    return OurPayment(AttemptState(attempt.state), received, currency or attempt.currency)
+def _known(
+    session: Session,
+    comparison: Comparison,
+    intents: Collection[str],
+    named: Mapping[UUID | None, str],
+) -> dict[str, tuple[PaymentAttempt, Payment | None]]:
+    """Our attempts by Stripe's id, and what came of each.
+
+    One may not have been told that id yet: it is ``named`` there.
+    """
+    found = session.execute(
+        select(PaymentAttempt, Payment)
+        .outerjoin(Payment, Payment.attempt_id == PaymentAttempt.id)
+        .where(
+            PaymentAttempt.account_id == comparison.account_id,
+            or_(
+                PaymentAttempt.payment_intent.in_(intents),
+                PaymentAttempt.payment_intent.is_(None) & PaymentAttempt.id.in_(named),
+            ),
+        )
+    )
+    return {
+        attempt.payment_intent or named[attempt.id]: (attempt, payment)
+        for attempt, payment in found
+    }
+
+
+def _payment_of(session: Session, attempt: PaymentAttempt) -> Payment | None:
+    return session.scalar(select(Payment).where(Payment.attempt_id == attempt.id))
+
+
+def _ours(attempt: PaymentAttempt, payment: Payment | None) -> OurPayment:
+    return OurPayment(
+        AttemptState(attempt.state),
+        received=None if payment is None else payment.amount,
+        asked=attempt.amount,
+        currency=attempt.currency if payment is None else payment.currency,
+    )
 
 
 def _theirs(report: CardReport) -> TheirRecord:

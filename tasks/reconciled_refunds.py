@@ -1,30 +1,32 @@
 """Refunds to cards, by our record and by Stripe's."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.orm import Session
 
 from billing.credit_notes import Destination
 from billing.reconciliation import (
     REPAIRED,
+    Compared,
     OurRefund,
     TheirRecord,
     Told,
     refund_difference,
 )
-from billing.refunds import RefundState
+from billing.refunds import UNSETTLED_REFUNDS, RefundState
 from gateways.cards import RefundStatus
 from gateways.merchants import Merchant
-from gateways.payment_records import RecordedRefund, RecordPage
+from gateways.payment_records import PaymentRecords, RecordedRefund, RecordPage, Window
 from models import Payment, PaymentAttempt, Refund
-from tasks.calls import Step, go_on
 from tasks.collecting import wake_collection
-from tasks.comparing import Comparison, Part, asking, id_in
-from tasks.merchants import merchant_that_took
+from tasks.comparing import Comparison, Looked, id_in
 from tasks.refunds import lock_refund, settle_refund
+
+MAY_COME_BACK = timedelta(days=45)
+"""How long after a refund its bank may still give it back."""
 
 _TOLD = {
     RefundStatus.SUCCEEDED: Told.DONE,
@@ -32,153 +34,160 @@ _TOLD = {
     RefundStatus.FAILED: Told.FAILED,
 }
 
-_Asked = tuple[UUID | None, str]
-"""Our refund, if it is one, and Stripe's id of it."""
 
+class Refunds:
+    """Refunds of a window, and those of ours that may have ended or come back since."""
 
-class RefundComparison:
-    """Goes through Stripe's refunds of the window, then through ours that were not among them."""
+    compared = Compared.REFUNDS
 
-    def __init__(self, comparison: Comparison, then: Part) -> None:
-        self._comparison = comparison
-        self._then = then
-        self._seen: set[UUID] = set()
+    def read(
+        self, records: PaymentRecords, window: Window, merchant: Merchant, after: str | None
+    ) -> RecordPage[RecordedRefund]:
+        """A page of Stripe's; see ``Kind``."""
+        return records.refunds(window, merchant, after)
 
-    def read(self, after: str | None = None) -> Step:
-        """Compare the next page of Stripe's."""
-        window, merchant = self._comparison.window, self._comparison.merchant
-        return asking(
-            lambda gateways: gateways.payment_records.refunds(window, merchant, after),
-            self._compare,
+    def compare(
+        self,
+        session: Session,
+        comparison: Comparison,
+        merchant_id: UUID | None,
+        page: Sequence[RecordedRefund],
+    ) -> list[Looked]:
+        """Those of a page that are of our money; see ``Kind``."""
+        known = _known(
+            session,
+            comparison,
+            [one.report.refund for one in page],
+            {id_in(one.report.metadata, "refund"): one.report.refund for one in page},
         )
-
-    def _compare(self, session: Session, page: RecordPage[RecordedRefund]) -> Step:
-        known = self._told_of(session, page.records)
-        paid_by = self._payments_of(session, page.records)
-        compared = 0
-        doubts: list[_Asked] = []
-        for theirs in page.records:
-            ours = known.get(theirs.report.refund)
-            if ours is None and theirs.payment_intent not in paid_by:
+        paid_by = {
+            attempt.payment_intent: attempt for attempt in _refunded(session, comparison, page)
+        }
+        looked = []
+        for theirs in page:
+            refund, made_at = known.get(theirs.report.refund, (None, None))
+            attempt = paid_by.get(theirs.payment_intent)
+            if refund is None and attempt is None:
                 # Of money that never came through us.
                 continue
-            compared += 1
-            if ours is not None:
-                self._seen.add(ours.id)
-            refund_id, ours_now = (None, None) if ours is None else (ours.id, _ours(ours))
-            if refund_difference(ours_now, _theirs(theirs)) is not None:
-                doubts.append((refund_id, theirs.report.refund))
-        self._comparison.count(session, refunds=compared)
-        following = self._ask_for_others if page.after is None else self._read_after(page.after)
-        return self._ask_for(doubts, following, session)
+            if refund is None and attempt is not None:
+                made_at = attempt.merchant_id
+            ours = None if refund is None else _ours(refund)
+            differs = refund_difference(ours, _theirs(theirs)) is not None
+            looked.append(Looked(theirs.report.refund, made_at, differs=differs))
+        return looked
 
-    def _read_after(self, after: str) -> Part:
-        return lambda _session: self.read(after)
-
-    def _told_of(self, session: Session, recorded: Sequence[RecordedRefund]) -> dict[str, Refund]:
-        """Our record of refunds, by Stripe's id; ours may not have been told that yet."""
-        named = {id_in(one.report.metadata, "refund"): one.report.refund for one in recorded}
-        ids = [one.report.refund for one in recorded]
-        found = session.scalars(
-            select(Refund).where(
-                Refund.account_id == self._comparison.account_id,
-                or_(Refund.stripe_refund.in_(ids), Refund.id.in_(named)),
-            )
+    def ours(self, comparison: Comparison) -> Select[str | None, UUID | None]:
+        """Refunds of the window, those of late, and those without an outcome; see ``Kind``."""
+        made_in_window = and_(
+            Refund.created_at >= comparison.window.since,
+            Refund.created_at < comparison.window.until,
         )
-        return {refund.stripe_refund or named[refund.id]: refund for refund in found}
-
-    def _payments_of(self, session: Session, recorded: Sequence[RecordedRefund]) -> set[str | None]:
-        """Those of the refunded payments that came through us."""
-        return set(
-            session.scalars(
-                select(PaymentAttempt.payment_intent).where(
-                    PaymentAttempt.account_id == self._comparison.account_id,
-                    PaymentAttempt.payment_intent.in_([one.payment_intent for one in recorded]),
-                )
-            )
-        )
-
-    def _ask_for_others(self, session: Session) -> Step:
-        """Ask for each refund of ours that was not listed."""
-        window = self._comparison.window
-        made = session.scalars(
-            select(Refund).where(
-                Refund.account_id == self._comparison.account_id,
+        of_late = Refund.succeeded_at >= comparison.run.now - MAY_COME_BACK
+        return (
+            select(Refund.stripe_refund, PaymentAttempt.merchant_id)
+            .join(Payment, Payment.id == Refund.payment_id)
+            .join(PaymentAttempt, PaymentAttempt.id == Payment.attempt_id)
+            .where(
+                Refund.account_id == comparison.account_id,
                 Refund.destination == Destination.CARD,
-                Refund.state == RefundState.SUCCEEDED,
-                Refund.created_at >= window.since,
-                Refund.created_at < window.until,
+                Refund.stripe_refund.is_not(None),
+                or_(
+                    and_(Refund.state == RefundState.SUCCEEDED, or_(made_in_window, of_late)),
+                    Refund.state.in_(UNSETTLED_REFUNDS),
+                ),
             )
         )
-        unseen: list[_Asked] = [
-            (refund.id, str(refund.stripe_refund)) for refund in made if refund.id not in self._seen
-        ]
-        self._comparison.count(session, refunds=len(unseen))
-        return self._ask_for(unseen, self._then, session)
 
-    def _ask_for(self, asked: Sequence[_Asked], then: Part, session: Session) -> Step:
-        """Ask for each by itself: what was listed may be older by now than what we have written."""
-        if not asked:
-            return then(session)
-        (refund_id, known), *others = asked
-        merchant = self._comparison.merchant
-        if refund_id is not None:
-            merchant = self._merchant_of(session, session.get_one(Refund, refund_id))
+    def ask(
+        self, records: PaymentRecords, stripe_id: str, merchant: Merchant
+    ) -> RecordedRefund | None:
+        """One refund; see ``Kind``."""
+        return records.refund(stripe_id, merchant)
 
-        def compare(session: Session, theirs: RecordedRefund | None) -> Step:
-            self._settle(refund_id, known, theirs, session)
-            # In a transaction of its own: this one holds the locks of another client.
-            return go_on(partial(self._ask_for, others, then))
-
-        return asking(lambda gateways: gateways.payment_records.refund(known, merchant), compare)
-
-    def _merchant_of(self, session: Session, refund: Refund) -> Merchant:
-        payment = session.get_one(Payment, refund.payment_id)
-        return merchant_that_took(session, session.get_one(PaymentAttempt, payment.attempt_id))
-
-    def _settle(
-        self,
-        refund_id: UUID | None,
-        stripe_id: str,
-        theirs: RecordedRefund | None,
-        session: Session,
+    def settle(
+        self, session: Session, comparison: Comparison, asked: Looked, found: RecordedRefund | None
     ) -> None:
-        """Look again, now that nobody else can write our record; mend what is safe, list the rest."""
-        comparison, now = self._comparison, self._comparison.run.now
-        refund = None if refund_id is None else lock_refund(session, refund_id)
+        """Look again under its locks; see ``Kind``."""
+        now = comparison.run.now
+        named = {} if found is None else {id_in(found.report.metadata, "refund"): asked.stripe_id}
+        known, made_at = _known(session, comparison, [asked.stripe_id], named).get(
+            asked.stripe_id, (None, asked.merchant_id)
+        )
+        if made_at != asked.merchant_id:
+            # It was made elsewhere, and that is where it is asked for.
+            return
+        refund = None if known is None else lock_refund(session, known.id)
+        comparison.look_again(session, asked.stripe_id)
         ours = None if refund is None else _ours(refund)
-        difference = refund_difference(ours, None if theirs is None else _theirs(theirs))
+        theirs = None if found is None else _theirs(found)
+        difference = refund_difference(ours, theirs)
         if difference is None:
             return
-        refunded = refund or (theirs and self._refunded(session, theirs))
-        comparison.write_down(
-            session,
-            difference,
-            stripe_id=stripe_id,
-            subject_id=refund_id,
-            client_id=refunded and refunded.client_id,
-            invoice_id=refunded and refunded.invoice_id,
-            currency=theirs.currency if theirs else ours and ours.currency,
-            ours=ours and ours.state,
-            theirs=theirs and theirs.report.status,
-            our_amount=ours and ours.amount,
-            their_amount=theirs and theirs.amount,
-        )
-        if difference in REPAIRED and refund is not None and theirs is not None:
+        of = refund or (found and next(iter(_refunded(session, comparison, [found])), None))
+        is_repaired = False
+        if difference in REPAIRED and refund is not None and found is not None:
             settle_refund(
                 session,
                 refund.id,
-                theirs.report,
+                found.report,
                 now=now,
                 requested_by=comparison.asked_by,
             )
             wake_collection(session, [refund.client_id], now=now, requested_by=comparison.asked_by)
-
-    def _refunded(self, session: Session, theirs: RecordedRefund) -> PaymentAttempt | None:
-        """Whose payment it is that somebody has refunded."""
-        return session.scalar(
-            select(PaymentAttempt).where(PaymentAttempt.payment_intent == theirs.payment_intent)
+            is_repaired = refund_difference(_ours(refund), theirs) is None
+        comparison.write_down(
+            session,
+            difference,
+            repaired=is_repaired,
+            stripe_id=asked.stripe_id,
+            merchant_id=asked.merchant_id,
+            subject_id=None if refund is None else refund.id,
+            client_id=of and of.client_id,
+            invoice_id=of and of.invoice_id,
+            currency=theirs.currency if theirs else ours and ours.currency,
+            ours=ours and ours.state,
+            theirs=found and found.report.status,
+            our_amount=ours and ours.amount,
+            their_amount=theirs and theirs.amount,
         )
+
+
+def _known(
+    session: Session,
+    comparison: Comparison,
+    ids: Collection[str],
+    named: Mapping[UUID | None, str],
+) -> dict[str, tuple[Refund, UUID | None]]:
+    """Our refunds by Stripe's id, and who made each; one may not have been told that id yet."""
+    found = session.execute(
+        select(Refund, PaymentAttempt.merchant_id)
+        .join(Payment, Payment.id == Refund.payment_id)
+        .join(PaymentAttempt, PaymentAttempt.id == Payment.attempt_id)
+        .where(
+            Refund.account_id == comparison.account_id,
+            or_(
+                Refund.stripe_refund.in_(ids),
+                Refund.stripe_refund.is_(None) & Refund.id.in_(named),
+            ),
+        )
+    )
+    return {
+        refund.stripe_refund or named[refund.id]: (refund, merchant_id)
+        for refund, merchant_id in found
+    }
+
+
+def _refunded(
+    session: Session, comparison: Comparison, refunds: Sequence[RecordedRefund]
+) -> Sequence[PaymentAttempt]:
+    """Those of the refunded payments that came through us."""
+    return session.scalars(
+        select(PaymentAttempt).where(
+            PaymentAttempt.account_id == comparison.account_id,
+            PaymentAttempt.payment_intent.in_([one.payment_intent for one in refunds]),
+        )
+    ).all()
 
 
 def _ours(refund: Refund) -> OurRefund:

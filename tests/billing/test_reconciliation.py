@@ -4,6 +4,7 @@ from billing.collection import SETTLED, UNSETTLED, AttemptState
 from billing.disputes import DisputeState
 from billing.reconciliation import (
     REPAIRED,
+    Compared,
     Difference,
     DisputeRecord,
     OurPayment,
@@ -11,6 +12,7 @@ from billing.reconciliation import (
     TheirRecord,
     Told,
     dispute_difference,
+    is_about,
     payment_difference,
     refund_difference,
 )
@@ -19,7 +21,7 @@ from billing.refunds import UNSETTLED_REFUNDS, RefundState
 TAKEN = TheirRecord(Told.DONE, 1000, "usd")
 WAITING = TheirRecord(Told.UNDER_WAY, 0, "usd")
 REFUSED = TheirRecord(Told.FAILED, 0, "usd")
-PAID = OurPayment(AttemptState.SUCCEEDED, 1000, "usd")
+PAID = OurPayment(AttemptState.SUCCEEDED, 1000, 1000, "usd")
 RETURNED = OurRefund(RefundState.SUCCEEDED, 300, "usd")
 GONE = TheirRecord(Told.DONE, 300, "usd")
 BACK = TheirRecord(Told.FAILED, 300, "usd")
@@ -31,10 +33,10 @@ BACK = TheirRecord(Told.FAILED, 300, "usd")
         (PAID, TAKEN),
         (None, WAITING),
         (None, REFUSED),
-        *((OurPayment(state, None, "usd"), None) for state in AttemptState),
-        *((OurPayment(state, None, "usd"), WAITING) for state in AttemptState),
+        *((OurPayment(state, None, 1000, "usd"), None) for state in AttemptState),
+        *((OurPayment(state, None, 1000, "usd"), WAITING) for state in AttemptState),
         *(
-            (OurPayment(state, None, "usd"), REFUSED)
+            (OurPayment(state, None, 1000, "usd"), REFUSED)
             for state in {*SETTLED, AttemptState.NEEDS_ACTION}
         ),
     ],
@@ -47,13 +49,16 @@ def test_what_agrees_or_may_yet_agree_is_no_difference(
 
 @pytest.mark.parametrize("state", sorted(set(AttemptState) - {AttemptState.SUCCEEDED}))
 def test_money_that_we_have_not_heard_of_is_found_whatever_we_believe(state: AttemptState) -> None:
-    found = payment_difference(OurPayment(state, None, "usd"), TAKEN)
+    found = payment_difference(OurPayment(state, None, 1000, "usd"), TAKEN)
     assert found == Difference.PAYMENT_UNHEARD
 
 
 @pytest.mark.parametrize("state", sorted(UNSETTLED))
 def test_a_refusal_that_we_still_wait_for_is_found(state: AttemptState) -> None:
-    assert payment_difference(OurPayment(state, None, "usd"), REFUSED) == Difference.OUTCOME_UNHEARD
+    assert (
+        payment_difference(OurPayment(state, None, 1000, "usd"), REFUSED)
+        == Difference.OUTCOME_UNHEARD
+    )
 
 
 def test_money_in_our_name_of_no_attempt_is_found() -> None:
@@ -70,6 +75,22 @@ def test_money_that_stripe_has_not_is_found(theirs: TheirRecord | None) -> None:
 )
 def test_another_amount_or_currency_is_found(theirs: TheirRecord) -> None:
     assert payment_difference(PAID, theirs) == Difference.PAYMENT_AMOUNT
+
+
+@pytest.mark.parametrize("state", sorted(set(AttemptState) - {AttemptState.SUCCEEDED}))
+@pytest.mark.parametrize(
+    "theirs", [TheirRecord(Told.DONE, 999, "usd"), TheirRecord(Told.DONE, 1000, "eur")]
+)
+def test_money_unlike_what_was_asked_for_is_no_late_news(
+    state: AttemptState, theirs: TheirRecord
+) -> None:
+    ours = OurPayment(state, None, 1000, "usd")
+    assert payment_difference(ours, theirs) == Difference.PAYMENT_AMOUNT
+
+
+def test_what_was_received_counts_and_not_what_was_asked_for() -> None:
+    ours = OurPayment(AttemptState.SUCCEEDED, 999, 1000, "usd")
+    assert payment_difference(ours, TheirRecord(Told.DONE, 999, "usd")) is None
 
 
 @pytest.mark.parametrize(
@@ -121,8 +142,8 @@ def dispute(state: DisputeState, amount: int = 1000) -> DisputeRecord:
 
 @pytest.mark.parametrize("state", sorted(DisputeState))
 def test_disputes_that_agree_are_no_difference(state: DisputeState) -> None:
-    assert dispute_difference(dispute(state), dispute(state)) is None
-    assert dispute_difference(None, None) is None
+    assert dispute_difference(dispute(state), dispute(state), paid_in="usd") is None
+    assert dispute_difference(None, None, paid_in="usd") is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +161,19 @@ def test_disputes_that_agree_are_no_difference(state: DisputeState) -> None:
 def test_disputes_that_differ_are_found(
     ours: DisputeRecord | None, theirs: DisputeRecord | None, difference: Difference
 ) -> None:
-    assert dispute_difference(ours, theirs) == difference
+    assert dispute_difference(ours, theirs, paid_in="usd") == difference
+
+
+@pytest.mark.parametrize("ours", [None, dispute(DisputeState.OPEN)])
+def test_a_dispute_of_other_money_than_was_paid_is_no_late_news(ours: DisputeRecord | None) -> None:
+    found = dispute_difference(ours, dispute(DisputeState.LOST), paid_in="eur")
+    assert found == Difference.DISPUTE_AMOUNT
+
+
+def test_every_difference_is_about_what_its_name_says() -> None:
+    about = {one: is_about(one) for one in Difference}
+    assert about.pop(Difference.OUTCOME_UNHEARD) == Compared.PAYMENTS
+    assert all(one.startswith(kind.removesuffix("s")) for one, kind in about.items())
 
 
 def test_only_late_news_is_repaired() -> None:

@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 
 from billing.credit import CreditEntryKind
 from billing.postings import LedgerEvent
+from billing.reconciliation import Difference
 from gateways.cards import CardReport, CardStatus, ChargeRefused, RefundReport, RefundStatus
 from gateways.checkout import CheckoutReport, CheckoutStatus
 from gateways.disputes import DisputeReport, DisputeStatus
 from gateways.mail import Accepted
+from gateways.payment_records import Window
 from models import (
     Account,
     Charge,
@@ -25,6 +27,7 @@ from models import (
     LedgerEntry,
     Mail,
     Payment,
+    ReconciliationDifference,
     Refund,
     job_ledger,
 )
@@ -52,6 +55,7 @@ from tasks.outcomes import Done
 from tasks.pay_pages import open_pay_page
 from tasks.paying_out import refund_credit, refund_credit_to_card
 from tasks.payment_refunds import refund_payment, refund_payment_to_card
+from tasks.reconciling import request_reconciliation
 from tasks.refunds import settle_refund
 from tasks.running import Runner
 from tasks.sending import send_mail
@@ -114,6 +118,29 @@ def books(engine: Engine, account: Account) -> None:
     grant_and_pay_out(engine, account)
     be_disputed(engine, account)
     open_a_page(engine, account)
+    be_reconciled(engine, account)
+
+
+def be_reconciled(engine: Engine, account: Account) -> None:
+    """One difference was repaired, and one agreed when it was looked at again."""
+    with Session(engine) as session, session.begin():
+        window = Window(NOW - timedelta(days=4), NOW)
+        record = request_reconciliation(session, account.id, window, requested_by="test")
+        record.finished_at = NOW
+        for difference, is_repaired in (
+            (Difference.PAYMENT_UNHEARD, True),
+            (Difference.REFUND_MISSING, False),
+        ):
+            session.add(
+                ReconciliationDifference(
+                    reconciliation_id=record.id,
+                    difference=difference,
+                    stripe_id=f"of_{account.id}",
+                    currency="usd",
+                    repaired=is_repaired,
+                    rechecked_at=None if is_repaired else NOW,
+                )
+            )
 
 
 def be_disputed(engine: Engine, account: Account) -> None:
@@ -1045,6 +1072,10 @@ BREACHES = [
             "state = 'unknown', first_asked_at = NULL, created_at = created_at - interval '4 days' WHERE state = 'pending'",
             "state = 'processing', next_ask_at = next_ask_at - interval '4 days' WHERE state = 'pending'",
         )
+    ),
+    (
+        "our_record_agrees_with_stripe_s",
+        ["UPDATE reconciliation_differences SET rechecked_at = NULL WHERE NOT repaired"],
     ),
     *(
         ("sent_mails_have_their_receipts", [f"UPDATE mails SET {change}"])

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 from uuid import UUID
 
@@ -11,6 +11,7 @@ import pytest
 import stripe as sdk
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
 from billing.errors import InvalidInput
 from gateways import stripe_records
@@ -20,6 +21,7 @@ from gateways.sandbox.stripe.application import DATABASE
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import (
     Account,
+    BillingMethod,
     Job,
     Reconciliation,
     ReconciliationDifference,
@@ -43,6 +45,7 @@ from tests.cards import (
     an_open_invoice,
     ask,
     attempt_states,
+    attempts_of,
     hurry,
     invoice_of,
     jobs_of,
@@ -83,10 +86,10 @@ def found(engine: Engine, job: Job) -> list[tuple[str, str | None, str | None, b
         return list(rows)
 
 
-def rewrite(stripe: StripeSandbox, statement: str) -> None:
+def rewrite(stripe: StripeSandbox, statement: str, *values: object) -> None:
     """Change what Stripe knows behind its back."""
     with closing(sqlite3.connect(stripe.directory / DATABASE, timeout=30)) as books, books:
-        books.execute(statement)
+        books.execute(statement, values)
 
 
 @pytest.fixture
@@ -383,7 +386,7 @@ def test_what_was_told_while_the_list_was_read_is_no_difference(
     assert invoice_of(engine, invoice_id).status == "paid"
 
 
-def test_without_stripe_it_waits_and_then_counts_anew(
+def test_without_stripe_it_waits_and_then_goes_on(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
     a_card_payment(engine, account, vendors, stripe_sandbox)
@@ -447,6 +450,193 @@ def test_every_account_that_moved_money_of_late_is_reconciled_by_itself(
     [job] = jobs_of(engine, reconcile_account)
     assert (job.account_id, job.state) == (account.id, "succeeded")
     assert jobs_of(engine, reconcile_accounts)[-1].result == {"accounts": 1}
+
+
+def daily(engine: Engine, vendors: Gateways, day: int) -> None:
+    """What the scheduler starts that many days later, worked to its end."""
+    now = NOW + day * DAY
+    ask(engine, reconcile_accounts, None, fire_at=now)
+    work(engine, now=now, gateways=vendors, queues=QUEUES)
+
+
+def windows(engine: Engine) -> list[tuple[datetime, datetime]]:
+    """What every reconciliation was to compare, oldest first."""
+    with Session(engine) as session:
+        rows = session.execute(
+            select(Reconciliation.since, Reconciliation.until).order_by(Reconciliation.id)
+        )
+        return [(since, until) for since, until in rows]
+
+
+def test_a_dispute_in_another_currency_is_listed_and_never_booked(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    stripe_sandbox.control.dispute(intent_of(engine, payment), 1000)
+    rewrite(
+        stripe_sandbox,
+        "UPDATE objects SET body = json_set(body, '$.currency', 'eur') WHERE kind = 'dispute'",
+    )
+
+    job = reconcile(engine, vendors, account)
+
+    assert disputes_of(engine) == []
+    assert found(engine, job) == [("dispute_amount", None, "needs_response", False)]
+
+
+@pytest.mark.parametrize("taken", [("$.currency", "eur"), ("$.amount_received", 999)])
+def test_money_unlike_what_was_asked_for_is_listed_and_not_called_repaired(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    taken: tuple[str, object],
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    invoice_id = an_open_invoice(engine, account, client, collect=False)
+    stripe_sandbox.control.add_fault("lost_answer", times=None, path="/v1/payment_intents")
+    ask(engine, charge_invoice, account, invoice_id=invoice_id)
+    work(engine, now=NOW, gateways=vendors, queues=QUEUES)
+    stripe_sandbox.control.clear_faults()
+    rewrite(
+        stripe_sandbox,
+        "UPDATE objects SET body = json_set(body, ?, ?) WHERE kind = 'payment_intent'",
+        *taken,
+    )
+
+    job = reconcile(engine, vendors, account)
+
+    assert invoice_of(engine, invoice_id).status == "open"
+    assert found(engine, job) == [("payment_amount", "unknown", "succeeded", False)]
+
+
+def test_a_bank_debit_returned_for_good_unheard_stops_the_account_with_its_reason(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    invoice_id = an_open_invoice(engine, account, client, collect=True)
+    work(engine, now=NOW, gateways=vendors, queues=QUEUES)
+    [intent] = stripe_sandbox.control.payment_intents()
+    stripe_sandbox.control.settle(intent["id"], "account_closed")
+
+    job = reconcile(engine, vendors, account)
+
+    assert found(engine, job) == [("outcome_unheard", "processing", "declined", True)]
+    [attempt] = attempts_of(engine, invoice_id)
+    assert attempt.decline_code == "account_closed"
+    assert invoice_of(engine, invoice_id).next_attempt_at is None
+    with Session(engine) as session:
+        assert session.get_one(BillingMethod, client.id).stopped_for is not None
+
+
+def test_a_dispute_that_ended_unheard_weeks_later_is_found_by_the_daily_comparison(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    one = disputed(engine, vendors, stripe_sandbox, payment)
+    stripe_sandbox.control.close_dispute(one, "lost")
+
+    daily(engine, vendors, 150)
+
+    assert [dispute.state for dispute in disputes_of(engine)] == ["lost"]
+    assert audited(engine, account) == []
+
+
+def test_a_refund_that_came_back_unheard_weeks_later_is_found_by_the_daily_comparison(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    payment = a_card_payment(engine, account, vendors, stripe_sandbox)
+    refund(engine, vendors, account, payment)
+    [sent] = stripe_sandbox.control.objects("refund")
+    stripe_sandbox.control.settle_refund(sent["id"], "failed")
+
+    daily(engine, vendors, 44)
+
+    assert refund_states(engine) == ["failed"]
+
+
+def test_what_was_not_repaired_is_listed_daily_until_the_records_agree(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    a_card_payment(engine, account, vendors, stripe_sandbox)
+    take = (
+        "UPDATE objects SET body = json_set(body, '$.amount_received', {})"
+        " WHERE kind = 'payment_intent'"
+    )
+    rewrite(stripe_sandbox, take.format(999))
+    first = reconcile(engine, vendors, account)
+    assert found(engine, first) == [("payment_amount", "succeeded", "succeeded", False)]
+
+    for day in (20, 150):
+        daily(engine, vendors, day)
+        job = jobs_of(engine, reconcile_account)[-1]
+        assert found(engine, job) == [("payment_amount", "succeeded", "succeeded", False)]
+        [difference] = audited(engine, account)
+        assert difference.rule == "our_record_agrees_with_stripe_s"
+    rewrite(stripe_sandbox, take.format(1000))
+    daily(engine, vendors, 151)
+
+    assert found(engine, jobs_of(engine, reconcile_account)[-1]) == []
+    assert audited(engine, account) == []
+    ended = len(jobs_of(engine, reconcile_account))
+    daily(engine, vendors, 152)
+    assert len(jobs_of(engine, reconcile_account)) == ended
+
+
+def test_a_refund_made_elsewhere_is_listed_daily_and_told_of_in_the_log(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    shop: sdk.StripeClient,
+) -> None:
+    a_card_payment(engine, account, vendors, stripe_sandbox)
+    [intent] = stripe_sandbox.control.payment_intents()
+    shop.v1.refunds.create({"payment_intent": intent["id"], "amount": 250})
+    with capture_logs() as lines:
+        reconcile(engine, vendors, account)
+        daily(engine, vendors, 30)
+
+    told = [line for line in lines if line["event"] == "our record and Stripe's differ"]
+    assert [(line["log_level"], line["unrepaired"]) for line in told] == [("error", 1)] * 2
+    job = jobs_of(engine, reconcile_account)[-1]
+    assert found(engine, job) == [("refund_made_elsewhere", None, "succeeded", False)]
+
+
+def test_the_daily_window_begins_where_the_last_one_that_was_finished_ends(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    a_card_payment(engine, account, vendors, stripe_sandbox)
+    daily(engine, vendors, 1)
+    # A person's own says nothing of what lies before it.
+    with Session(engine) as session, session.begin():
+        window = Window(NOW + 13 * DAY, NOW + 14 * DAY)
+        request_reconciliation(session, account.id, window, requested_by="cli")
+    work(engine, now=NOW + 14 * DAY, gateways=vendors, queues=QUEUES)
+    daily(engine, vendors, 15)
+    daily(engine, vendors, 16)
+    daily(engine, vendors, 116)
+
+    told = timedelta(hours=1)
+    assert [windows(engine)[index] for index in (0, 2, 3, 4)] == [
+        (NOW - 3 * DAY, NOW + DAY - told),
+        (NOW + DAY - told, NOW + 15 * DAY - told),
+        (NOW + 12 * DAY, NOW + 16 * DAY - told),
+        (NOW + 26 * DAY, NOW + 116 * DAY - told),
+    ]
+
+
+def test_one_that_is_still_under_way_is_not_begun_once_more(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    a_card_payment(engine, account, vendors, stripe_sandbox)
+    stripe_sandbox.control.add_fault("server_error", times=None, method="GET", path="/v1/refunds")
+    daily(engine, vendors, 1)
+    ask(engine, reconcile_accounts, None, fire_at=NOW + 2 * DAY)
+    work(engine, now=NOW + 2 * DAY, gateways=vendors, queues=QUEUES)
+
+    [job] = jobs_of(engine, reconcile_account)
+    assert job.state == "scheduled"
 
 
 def test_a_window_ends_now_and_begins_in_the_past() -> None:
