@@ -32,12 +32,15 @@ from tasks import reconciliation_course
 from tasks.accounts import change_account
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
+from tasks.leases import LeaseKeeper
 from tasks.reconciling import reconcile_account
+from tasks.running import Runner
 from tests.cards import QUEUES, Killed, a_client_with, an_open_invoice, ask, hurry, jobs_of, restart
 from tests.cards import payments as payments_written
 from tests.disputes import disputed, disputes_of, intent_of
+from tests.jobs import LEASE, dispatch
 from tests.refunds import a_card_payment, a_payment_by_card
-from tests.tasks.test_reconciling import found, reconcile, rewrite
+from tests.tasks.test_reconciling import found, reconcile, request_all, rewrite
 from tests.worlds import LIMIT_SECONDS, NOW, audited, together, work
 
 MISSING = ("payment_missing", "succeeded", None, False)
@@ -268,9 +271,21 @@ def test_two_reconciliations_at_once_book_late_news_once(
         if name == "payment":
             both_ask.wait()
 
-    gateways = watched(vendors, meet)
-    together(*[partial(reconcile, engine, gateways, account)] * 2)
+    two = [request_all(engine, account) for _ in range(2)]
+    assert {*two} <= {*dispatch(engine, "payments")}
+    # Each has a thread of its own: a worker that took both would wait for itself.
+    leases = LeaseKeeper(engine, lease=LEASE, run_limit=timedelta(minutes=10))
+    runner = Runner(
+        engine,
+        leases,
+        worker="test",
+        lease=LEASE,
+        gateways=watched(vendors, meet),
+        clock=lambda: NOW,
+    )
+    outcomes = together(*(partial(runner.run, reconcile_account, job_id) for job_id in two))
 
+    assert outcomes == [None, None]
     jobs = jobs_of(engine, reconcile_account)
     assert [job.state for job in jobs] == ["succeeded"] * 2
     listed = [one for job in jobs for one in found(engine, job)]

@@ -58,13 +58,18 @@ from tests.worlds import NOW, audited, work
 DAY = timedelta(days=1)
 
 
-def reconcile(engine: Engine, vendors: Gateways, account: Account) -> Job:
-    """How the comparison of everything so far ended."""
+def request_all(engine: Engine, account: Account) -> UUID:
+    """The job that is to compare everything so far."""
     with Session(engine) as session, session.begin():
         now = database_now(session)
         # The stories' own clock may be ahead of Stripe's, which is the machine's.
         window = Window(min(now, NOW) - DAY, max(now, NOW) + DAY)
-        request_reconciliation(session, account.id, window, requested_by="test")
+        return request_reconciliation(session, account.id, window, requested_by="test").job_id
+
+
+def reconcile(engine: Engine, vendors: Gateways, account: Account) -> Job:
+    """How the comparison of everything so far ended."""
+    request_all(engine, account)
     work(engine, now=NOW, gateways=vendors, queues=QUEUES)
     return jobs_of(engine, reconcile_account)[-1]
 
