@@ -34,7 +34,8 @@ class Client(Base):
     ``review_hours`` too, unless ``review_by_person``; ``tax_rates``, ids of ``TaxRate``, too, but an
     empty list is none. ``activated_at`` is when the client was last put on a cycle: the scheduler bills only
     periods that end after it. The row's lock is what serialises everything that drafts.
-    ``stripe_customer`` is the customer at Stripe that was made for it, if one was.
+    ``stripe_customer`` is the customer at Stripe that was made for it, if one was; ``customers_lost``
+    how many before it are no more.
     """
 
     __tablename__ = "clients"

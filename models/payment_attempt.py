@@ -41,12 +41,13 @@ class PaymentAttempt(Base):
     """One try at a card for what an invoice owes, in the invoice's minor units, or for credit.
 
     What the call needs is frozen here, so that asking again asks the same under the same
-    ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a
-    day later. ``payment_method`` is Stripe's, as it was when the attempt was made; so are
-    ``card_brand`` and ``card_last4``, where they were known. ``job_id`` made the attempt: run again
-    after a crash, that job goes on with it. ``merchant_id`` is the Stripe account that it is made
-    at, NULL for the deployment's: all that concerns it is asked there. ``told`` is what was said of
-    a deposit that is still to come.
+    ``idempotency_key``. ``first_asked_at`` is when the key was first used: Stripe forgets it a day
+    later. ``is_unsent`` is set only while every question so far is known to have had no effect: one
+    that has no answer may have been sent. ``payment_method`` is Stripe's, as it was when the
+    attempt was made; so are ``card_brand`` and ``card_last4``, where they were known. ``job_id``
+    made the attempt: run again after a crash, that job goes on with it. ``merchant_id`` is the
+    Stripe account that it is made at, NULL for the deployment's: all that concerns it is asked
+    there. ``told`` is what was said of a deposit that is still to come.
 
     One with ``checkout_expires_at`` is a page at Stripe, which the client can use until then: it
     names the card there, so none is known here. While it is open the attempt needs action, and

@@ -282,7 +282,8 @@ def _asked(
         turn.wait()
         return charge(order, gateways)
 
-    return Call(ask, partial(record_answer, run, attempt.id, ended, is_unsent=is_unsent))
+    lone_question = attempt.asks if is_unsent else None
+    return Call(ask, partial(record_answer, run, attempt.id, ended, lone_question=lone_question))
 
 
 def is_to_ask_again(run: Run, attempt: PaymentAttempt) -> bool:
@@ -393,11 +394,12 @@ def record_answer(
     session: Session,
     answer: Answer,
     *,
-    is_unsent: bool = False,
+    lone_question: int | None = None,
 ) -> Step:
     """Write down what Stripe says of an attempt, and go on; where it says nothing, ask again.
 
-    ``is_unsent`` says that before this question it was not asked for at all.
+    ``lone_question`` is the number of this one, where none before it had an effect. One that was
+    asked beside it may have: Stripe then says of this one that the key is in use.
     """
     match answer:
         case CardsUnavailable():
@@ -407,7 +409,7 @@ def record_answer(
                 # Nothing was done: the same again, whenever Stripe is back.
                 again = until_available(attempt, answer)
                 if attempt.state == AttemptState.PENDING:
-                    attempt.is_unsent = is_unsent
+                    attempt.is_unsent = attempt.asks == lone_question
                     asked_at = run.now + again.after
                     attempt.next_ask_at = next_ask(0, asked_at, asked_at)
                 return again

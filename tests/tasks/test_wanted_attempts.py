@@ -4,29 +4,44 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from billing.dunning import MAX_TRIES_IN_30_DAYS
 from gateways.cards import CardsUnavailable
 from gateways.sandbox.stripe.faults import FaultKind
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account, Client
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
+from tasks.resolving import resolve_attempt
 from tests.cards import (
+    QUEUES,
+    Killed,
     a_client_with,
     an_open_invoice,
+    ask,
+    assert_books_agree,
     attempt_states,
+    attempts_of,
     charged,
+    die,
     do,
+    give_card,
     hurry,
     invoice_of,
+    keys_sent,
+    restart,
+    set_top_up,
     sweep,
+    sweep_top_ups,
     take_card,
     watched,
 )
-from tests.worlds import NOW, audited, change
+from tests.money import adjust, deposit
+from tests.reviews import change_business
+from tests.worlds import NOW, audited, change, work
 
-HOUR = timedelta(hours=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
 def away() -> None:
@@ -37,7 +52,21 @@ def pause(engine: Engine, client: Client) -> None:
     change(engine, client, paused={"collection": True})
 
 
-@pytest.mark.parametrize("stop", [pause, take_card], ids=["pause", "card removed"])
+def pause_everyone(engine: Engine, client: Client) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE accounts SET collection_paused = true WHERE id = :id"),
+            {"id": client.account_id},
+        )
+
+
+def stop_card(engine: Engine, _client: Client) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE billing_methods SET stopped_for = 'disputed'"))
+        connection.execute(text("UPDATE invoices SET next_attempt_at = NULL"))
+
+
+@pytest.mark.parametrize("stop", [pause, pause_everyone, take_card, stop_card])
 def test_what_was_never_sent_is_not_charged_after_a_stop(
     engine: Engine,
     account: Account,
@@ -116,3 +145,126 @@ def test_what_staff_asked_for_is_charged_after_a_pause_all_the_same(
     hurry(engine, vendors, now=NOW + HOUR)
 
     assert invoice_of(engine, invoice_id).status == "paid"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_another_asked_beside_may_have_been_sent_though_this_one_was_turned_away(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    *,
+    is_first: bool,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    invoice_id = an_open_invoice(engine, account, client)
+    if not is_first:
+        sweep(engine, watched(vendors, before=away))
+    met: list[bool] = []
+
+    def meet_another() -> None:
+        """The sweep's question comes first, and its worker dies with the answer."""
+        if not met:
+            met.append(True)
+            [attempt] = attempts_of(engine)
+            ask(engine, resolve_attempt, account, attempt_id=attempt.id)
+            with pytest.raises(Killed):
+                work(engine, now=NOW, gateways=watched(vendors, after=die), queues=QUEUES)
+        raise CardsUnavailable("stripe: 409 the key is in use")
+
+    hurry(engine, watched(vendors, before=meet_another), now=NOW)
+    assert attempt_states(engine) == ["pending"]
+    assert charged(stripe_sandbox) == [1000]
+    pause(engine, client)
+    restart(engine)
+    hurry(engine, vendors, now=NOW + 10 * MINUTE)
+    change(engine, client, paused={"collection": False})
+    sweep(engine, vendors, now=NOW + 2 * HOUR)
+
+    assert attempt_states(engine) == ["succeeded"]
+    assert invoice_of(engine, invoice_id).status == "paid"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_what_a_dead_worker_may_have_sent_is_found_or_made_anew_after_the_pause(
+    engine: Engine,
+    account: Account,
+    vendors: Gateways,
+    stripe_sandbox: StripeSandbox,
+    moment: str,
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    invoice_id = an_open_invoice(engine, account, client)
+    with pytest.raises(Killed):
+        work(engine, now=NOW, gateways=watched(vendors, **{moment: die}), queues=QUEUES)
+    pause(engine, client)
+    restart(engine)
+    sent = len(keys_sent(stripe_sandbox))
+    for after in (MINUTE, HOUR, 2 * DAY):
+        sweep(engine, vendors, now=NOW + after)
+    assert len(keys_sent(stripe_sandbox)) == sent
+    assert attempt_states(engine) == ["canceled" if moment == "before" else "succeeded"]
+
+    change(engine, client, paused={"collection": False})
+    sweep(engine, vendors, now=NOW + 3 * DAY)
+
+    assert invoice_of(engine, invoice_id).status == "paid"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_what_was_turned_away_for_an_old_card_is_charged_to_the_new_one(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, watched(vendors, before=away))
+    new = give_card(engine, stripe_sandbox, client, "pm_card_mastercard")
+
+    hurry(engine, vendors, now=NOW + MINUTE)
+
+    assert invoice_of(engine, invoice_id).status == "paid"
+    assert attempt_states(engine) == ["canceled", "succeeded"]
+    assert attempts_of(engine)[-1].payment_method == new.payment_method
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_what_was_never_sent_uses_up_no_try(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    invoice_id = an_open_invoice(engine, account, client)
+    for times in range(MAX_TRIES_IN_30_DAYS):
+        sweep(engine, watched(vendors, before=away))
+        change(engine, client, paused={"collection": True})
+        hurry(engine, vendors, now=NOW)
+        assert attempt_states(engine) == ["canceled"] * (times + 1)
+        change(engine, client, paused={"collection": False})
+
+    sweep(engine, vendors)
+
+    assert invoice_of(engine, invoice_id).status == "paid"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_a_top_up_that_was_turned_away_is_not_made_in_a_pause_and_made_once_after_it(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    deposit(engine, account, client, 20_000)
+    set_top_up(engine, client)
+    adjust(engine, account, client, -19_000)
+    work(engine, now=NOW, gateways=watched(vendors, before=away), queues=QUEUES)
+    assert attempt_states(engine) == ["pending"]
+    change_business(engine, account, collection_paused=True)
+
+    hurry(engine, vendors, now=NOW + HOUR)
+    sweep_top_ups(engine, vendors, now=NOW + HOUR)
+    assert attempt_states(engine) == ["canceled"]
+    assert charged(stripe_sandbox) == []
+
+    change_business(engine, account, collection_paused=False)
+    sweep_top_ups(engine, vendors, now=NOW + 2 * HOUR)
+
+    assert attempt_states(engine) == ["canceled", "succeeded"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[19_000])
