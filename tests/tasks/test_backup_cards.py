@@ -402,3 +402,9 @@ def test_a_returned_debit_of_the_second_card_is_written_down_whatever_became_of_
     assert attempt_states(engine, invoice_id) == ["declined", "declined"]
     assert do(engine, vendors, void_invoice, account, invoice_id=invoice_id).state == "succeeded"
     assert invoice_of(engine, invoice_id).status == "void"
+
+    later = an_open_invoice(engine, account, client, "30.00")
+    give_card(engine, stripe_sandbox, client)
+    sweep(engine, vendors, now=NOW + 4 * DAY)
+    assert invoice_of(engine, later).status == "paid"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[3000])
