@@ -2,20 +2,21 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Exists, exists, or_, select
+from sqlalchemy import ColumnElement, Exists, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
-from billing.collection import AttemptState, Origin
-from models import Account, BackupMethod, BillingMethod, Client, PaymentAttempt
+from billing.collection import AttemptPurpose, AttemptState, Origin
+from models import Account, AutoTopUpSetting, BackupMethod, BillingMethod, Client, PaymentAttempt
 
-NO_LONGER_WANTED = "collection was paused, or the card stopped or taken away, before it was sent"
+NO_LONGER_WANTED = "collection was paused or switched off, or the card stopped, before it was sent"
 
 
 def is_still_wanted(session: Session, attempt: PaymentAttempt) -> bool:
     """Whether an attempt may be sent, or sent again. Hold the client's lock.
 
     What staff or clients asked for may. What is tried by itself may not while collection is paused,
-    nor on a card that the client has no more, or that is not tried any more.
+    nor on a card that the client has no more, or that is not tried any more; and no top-up once that
+    is switched off.
     """
     if attempt.origin != Origin.AUTOMATIC:
         return True
@@ -26,9 +27,15 @@ def is_still_wanted(session: Session, attempt: PaymentAttempt) -> bool:
             Client.id == attempt.client_id,
             ~Client.collection_paused,
             ~Account.collection_paused,
-            or_(_is_tried(BillingMethod, attempt), _is_tried(BackupMethod, attempt)),
+            or_(
+                _is_tried(BillingMethod, attempt),
+                and_(Client.use_backup_card, _is_tried(BackupMethod, attempt)),
+            ),
         )
     )
+    if attempt.purpose == AttemptPurpose.TOP_UP:
+        is_on = exists().where(AutoTopUpSetting.client_id == Client.id, ~AutoTopUpSetting.is_off)
+        wanted = wanted.where(is_on)
     return session.scalar(wanted) is not None
 
 

@@ -15,6 +15,7 @@ from tasks.calls import Gateways
 from tasks.charging import charge_invoice
 from tasks.resolving import resolve_attempt
 from tests.cards import (
+    HARD,
     QUEUES,
     Killed,
     a_client_with,
@@ -26,6 +27,7 @@ from tests.cards import (
     charged,
     die,
     do,
+    give_backup,
     give_card,
     hurry,
     invoice_of,
@@ -268,3 +270,42 @@ def test_a_top_up_that_was_turned_away_is_not_made_in_a_pause_and_made_once_afte
 
     assert attempt_states(engine) == ["canceled", "succeeded"]
     assert_books_agree(engine, account, stripe_sandbox, charges=[19_000])
+
+
+def test_a_top_up_that_was_turned_away_is_not_made_once_it_is_switched_off(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    deposit(engine, account, client, 20_000)
+    set_top_up(engine, client)
+    adjust(engine, account, client, -19_000)
+    work(engine, now=NOW, gateways=watched(vendors, before=away), queues=QUEUES)
+    change(engine, client, auto_top_up=None)
+
+    hurry(engine, vendors, now=NOW + HOUR)
+
+    assert attempt_states(engine) == ["canceled"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def test_a_second_card_that_was_turned_away_is_not_charged_once_it_is_not_to_be_used(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, HARD)
+    give_backup(engine, stripe_sandbox, client)
+    an_open_invoice(engine, account, client)
+    asked: list[bool] = []
+
+    def away_at_the_second() -> None:
+        asked.append(True)
+        if len(asked) > 1:
+            away()
+
+    sweep(engine, watched(vendors, before=away_at_the_second))
+    assert attempt_states(engine) == ["declined", "pending"]
+    change(engine, client, use_backup_card=False)
+
+    hurry(engine, vendors, now=NOW + HOUR)
+
+    assert attempt_states(engine) == ["declined", "canceled"]
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
