@@ -240,9 +240,16 @@ class StripeSandboxControl:
         """Every object of a kind (Stripe's ``object``), of everyone or one account."""
         return cast("list[JsonObject]", self._act("objects", {"kind": kind, "account": account}))
 
-    def set_webhook(self, url: str, secret: str | None = None) -> str:
-        """Deliver events from now on to ``url``; returns the secret, a new one if none is given."""
-        return str(self._act("set_webhook", {"url": url, "secret": secret})["secret"])
+    def set_webhook(
+        self, url: str, secret: str | None = None, *, account: str | None = None
+    ) -> str:
+        """Deliver events from now on to ``url``; returns the secret, a new one if none is given.
+
+        All of them, or those of an ``account`` that has a webhook of its own: they go only there,
+        once there is one for the others.
+        """
+        given = {"url": url, "secret": secret, "account": account}
+        return str(self._act("set_webhook", given)["secret"])
 
     def remove_webhook(self) -> None:
         """Deliver nothing."""

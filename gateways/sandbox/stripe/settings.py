@@ -1,6 +1,7 @@
 """How the sandbox behaves beyond what each request says. Set from the control side, kept."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from gateways.sandbox.stripe.errors import JsonObject
@@ -16,6 +17,8 @@ class Settings:
         webhook_url: Where events are delivered; nowhere when ``None``.
         webhook_events: The types of event that are delivered, with commas; ``*`` for all.
         webhook_secret: What deliveries are signed with.
+        own_webhooks: The ``url`` and ``secret`` of accounts that have a webhook of their own, by
+            account: nobody else is told of these.
         webhooks_paused: Events collect and none is delivered.
         webhook_order: In which order those that are due go out.
         webhook_copies: How often each event is delivered.
@@ -36,6 +39,7 @@ class Settings:
     webhook_url: str | None = None
     webhook_events: str = "*"
     webhook_secret: str = ""
+    own_webhooks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     webhooks_paused: bool = False
     webhook_order: DeliveryOrder = "oldest"
     webhook_copies: int = 1
@@ -77,13 +81,14 @@ _TYPES: dict[object, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
     str | None: (str, type(None)),
+    Mapping[str, Mapping[str, str]]: (dict,),
     float | None: (int, float, type(None)),
     DeliveryOrder: (str,),
 }
 
 
 def _check(settings: type[Settings], name: str, value: Any) -> None:  # noqa: ANN401 - it is JSON.
-    types = {field.name: field.type for field in fields(settings)}
+    types = {one.name: one.type for one in fields(settings)}
     if name not in types:
         raise ValueError(f"no setting {name}")
     allowed = _TYPES[types[name]]

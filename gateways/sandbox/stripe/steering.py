@@ -167,7 +167,12 @@ class Steering:
 
     def _set_webhook(self, given: JsonObject) -> JsonObject:
         secret = given.get("secret") or f"whsec_{secrets.token_urlsafe(24)}"
-        self.store.set({"webhook_url": given["url"], "webhook_secret": secret})
+        account = given.get("account")
+        if account is None:
+            self.store.set({"webhook_url": given["url"], "webhook_secret": secret})
+        else:
+            own = Settings.of(self.store.settings()).own_webhooks
+            self._set({"own_webhooks": {**own, account: {"url": given["url"], "secret": secret}}})
         self.wake()
         return {"secret": secret}
 

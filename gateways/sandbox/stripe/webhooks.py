@@ -75,10 +75,16 @@ class Deliverer:
         if event is None:  # Only by a hand in the file; there is nothing to send.
             self._store.not_delivered(delivery["id"], status=None, error="gone", again_at=None)
             return
-        payload = json.dumps(event.body).encode()
+        body, secret = event.body, settings.webhook_secret
+        own = settings.own_webhooks.get(event.account)
+        if own is not None:
+            # Only who listens to others' accounts is told whose event it is.
+            body = {name: value for name, value in body.items() if name != "account"}
+            url, secret = own["url"], own["secret"]
+        payload = json.dumps(body).encode()
         headers = {
             "Content-Type": "application/json; charset=utf-8",
-            "Stripe-Signature": signature(payload, settings.webhook_secret, int(time.time())),
+            "Stripe-Signature": signature(payload, secret, int(time.time())),
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
         }
         status, error = None, None

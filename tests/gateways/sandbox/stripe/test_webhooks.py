@@ -147,6 +147,23 @@ def test_an_event_that_the_sandbox_never_makes_can_be_made(
     assert event.data.object["charge"] == "ch_1"
 
 
+def test_an_account_can_have_a_webhook_of_its_own(
+    client: stripe.StripeClient,
+    control: StripeSandboxControl,
+    receiver: Receiver,
+    account: str,
+    eventually: Eventually,
+) -> None:
+    control.set_webhook("http://127.0.0.1:9/nobody")
+    secret = control.set_webhook(receiver.url, account=account)
+    client.v1.customers.create()
+    made = client.v1.customers.create(options={"stripe_account": account})
+    eventually(lambda: len(receiver.taken) == 1)
+    (event,) = receiver.events(secret)
+    assert event.data.object["id"] == made.id
+    assert "account" not in event
+
+
 def test_without_an_address_nothing_is_delivered(
     client: stripe.StripeClient, control: StripeSandboxControl, receiver: Receiver
 ) -> None:
