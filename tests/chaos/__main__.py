@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--clients", type=int, default=240, help="how many there are to bill")
     parser.add_argument("--faults", type=int, default=len(FAULTS), help="how many in a run")
-    parser.add_argument("--per-second", type=float, default=8.0, help="commands besides billing")
+    parser.add_argument("--per-second", type=float, default=12.0, help="commands besides billing")
     parser.add_argument("--only", nargs="*", choices=sorted(FAULTS), default=())
     options = parser.parse_args()
     console = Console(width=120)
@@ -58,6 +58,7 @@ def main() -> None:
                 progress.console.print(f"  [red]{violation}", highlight=False)
             progress.advance(task)
     console.print(_totals(reports))
+    console.print(_done(reports))
     console.print(_by_fault(reports))
     sys.exit(0 if all(report.is_good for report in reports) else 1)
 
@@ -101,6 +102,14 @@ def _totals(reports: Sequence[Report]) -> Table:
     table.add_row("runs that had lost their lease, nothing kept", "", total("fenced"))
     table.add_row("requests over HTTP made again", "", total("repeated"))
     table.add_row("dead jobs replayed", "", total("replayed"))
+    return table
+
+
+def _done(reports: Sequence[Report]) -> Table:
+    done = sum((report.done for report in reports), Counter[str]())
+    table = Table("what", "times", title="What clients and banks did, and what came of it")
+    for what, times in done.items():
+        table.add_row(what, f"{times:,}")
     return table
 
 

@@ -12,21 +12,24 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from billing.cycles import BillingCycle
+from gateways.sandbox.stripe.books import PLATFORM
 from gateways.sandbox.stripe.cardholders import Cardholder, make_cardholder
+from gateways.sealing import Seal
 from models import Account, ApiKey, Client, Scope
 from models.database import database_now
 from tasks.accounts import change_account, create_account
-from tasks.billing_methods import set_billing_method
+from tasks.billing_methods import set_backup_method, set_billing_method
 from tasks.billing_runs import request_run
 from tasks.charges import NewCharge, record_charges
 from tasks.clients import NewClient, create_clients
 from tasks.crediting import deposit_credit
 from tasks.enqueueing import enqueue
+from tasks.merchants import charge_by_own_key, charge_through
 from tasks.tax_rates import create_tax_rate
 from tests.chaos.marks import create_table
 from tests.chaos.patience import patiently
+from tests.processes import SECRET_KEY
 
-ACCOUNTS = 3
 MONTHS = 2
 
 CYCLES = (*(BillingCycle.MONTHLY,) * 8, BillingCycle.SEMIMONTHLY, BillingCycle.WEEKLY)
@@ -38,9 +41,14 @@ CARDS = (
     "pm_card_chargeDeclinedStolenCard",
     "pm_card_authenticationRequired",
     "pm_usBankAccount_success",
+    "pm_usBankAccount_insufficientFunds",
+    "pm_card_pendingRefund",
     None,
 )
 """What clients pay with, each as often as it stands here."""
+
+BACKUPS = (*(None,) * 3, "pm_card_mastercard", "pm_card_chargeDeclinedLostCard")
+"""What they have behind it, each as often as it stands here."""
 
 REVIEW_HOURS: Sequence[int | Literal["person"]] = (*(0,) * 5, 1, "person")
 """How long clients' drafts are looked at, each as often as it stands here."""
@@ -55,12 +63,19 @@ TAXES: Sequence[Sequence[tuple[str, bool, int]]] = (
 )
 """The rates of each account: percents, whether prices contain them, from which month on."""
 
+CONNECTED, OWN = "acct_connected", "acct_own"
+STRIPE_ACCOUNTS = (PLATFORM, CONNECTED, OWN)
+"""Where each account charges: at the deployment, at one connected to it, and by a key of its own."""
+
+OWN_KEY, OWN_SECRET = f"sk_test_{OWN}_1", "whsec_of_the_third_account"
+
 
 @dataclass
 class Business:
     """Who is billed, and what was asked for; ids as they were committed.
 
     Attributes:
+        stripe_accounts: Where each account charges.
         keys: The accounts' API keys.
         clients: Account and client of each.
         accepted: Jobs that were committed, and must end.
@@ -75,6 +90,7 @@ class Business:
     engine: Engine
     rng: random.Random
     accounts: list[UUID] = field(default_factory=list)
+    stripe_accounts: dict[UUID, str] = field(default_factory=dict)
     keys: dict[UUID, str] = field(default_factory=dict)
     clients: list[tuple[UUID, UUID]] = field(default_factory=list)
     accepted: list[UUID] = field(default_factory=list)
@@ -87,20 +103,25 @@ class Business:
 
     def open(self, clients: int, stripe_url: str) -> None:
         """Make accounts and clients with cards, and charges of the last months for each."""
-        kinds = [card for card in dict.fromkeys(CARDS) if card is not None]
+        kinds = [card for card in dict.fromkeys((*CARDS, *BACKUPS)) if card is not None]
         of_accounts = [
-            {kind: make_cardholder(stripe_url, payment_method=kind) for kind in kinds}
-            for _ in range(ACCOUNTS)
+            {
+                kind: make_cardholder(stripe_url, payment_method=kind, stripe_account=at)
+                for kind in kinds
+            }
+            for at in STRIPE_ACCOUNTS
         ]
         with Session(self.engine) as session, session.begin():
             create_table(session)
             for number, holders in enumerate(of_accounts):
                 account = create_account(session, f"Account {number}")
                 self.accounts.append(account.id)
+                self.stripe_accounts[account.id] = STRIPE_ACCOUNTS[number]
+                _place(session, account, STRIPE_ACCOUNTS[number])
                 _regulate(session, account, TAXES[number])
                 key, self.keys[account.id] = ApiKey.issue(account.id, set(Scope))
                 session.add(key)
-                new = [_client(n) for n in range(clients // ACCOUNTS)]
+                new = [_client(n) for n in range(clients // len(STRIPE_ACCOUNTS))]
                 now = database_now(session)
                 for client in create_clients(session, account, new, now=now):
                     self.clients.append((account.id, client.id))
@@ -131,6 +152,17 @@ class Business:
                 now=now,
                 requested_by="chaos",
             )
+            backup = self.rng.choice(BACKUPS)
+            if backup is not None:
+                set_backup_method(
+                    session,
+                    client.account_id,
+                    client.id,
+                    stripe_customer=holders[backup].customer,
+                    payment_method=holders[backup].payment_method,
+                    now=now,
+                    requested_by="chaos",
+                )
         record_charges(session, client.account_id, self._charges(client))
         if self.rng.random() < 0.3:
             job = enqueue(
@@ -158,6 +190,21 @@ def a_charge(client_id: UUID, day: date) -> NewCharge:
         charged_on=day,
         unit_price=Decimal("7.30"),
     )
+
+
+def _place(session: Session, account: Account, stripe_account: str) -> None:
+    """Have the account charge there."""
+    if stripe_account == CONNECTED:
+        charge_through(session, account, stripe_account)
+    elif stripe_account == OWN:
+        charge_by_own_key(
+            session,
+            account,
+            Seal(SECRET_KEY),
+            secret_key=OWN_KEY,
+            webhook_secret=OWN_SECRET,
+            same_stripe_account=None,
+        )
 
 
 def _regulate(session: Session, account: Account, taxes: Sequence[tuple[str, bool, int]]) -> None:

@@ -1,7 +1,6 @@
 """Another system that asks over HTTP: each request under its own key, until it is answered."""
 
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +14,8 @@ from sqlalchemy import text
 
 from models.database import database_now
 from tests.chaos.business import Business
+from tests.chaos.insisting import ANSWER_SECONDS, Insistence
 from tests.chaos.patience import patiently
-
-KEEP_TRYING_SECONDS = 120.0
-ANSWER_SECONDS = 10.0
-PAUSE_SECONDS = 0.3
 
 REFUSED = 409
 """There is nothing to bill, or what would change may not, by now."""
@@ -60,8 +56,14 @@ class Caller:
             self._a_draft,
             self._an_amendment,
             self._closed_books,
+            self._a_reconciliation,
         )
-        self.repeated = 0
+        self._insistence = Insistence()
+
+    @property
+    def repeated(self) -> int:
+        """How many requests had to be made again."""
+        return self._insistence.repeated
 
     def ask(self) -> None:
         """Ask one thing; some again, though answered, as after an answer that got lost."""
@@ -159,29 +161,23 @@ class Caller:
         body = {"books_closed_through": through.isoformat()}
         return _Request(account_id, "PATCH", "/v1/account", body, answered)
 
+    def _a_reconciliation(self, _key: str) -> _Request:
+        account_id = self._rng.choice(self._business.accounts)
+        return _Request(account_id, "POST", "/v1/reconciliations", {}, self._accept)
+
     def _accept(self, answer: httpx2.Response) -> None:
         self._business.accepted.append(UUID(answer.json()["id"]))
 
     def _insist(self, request: _Request, key: str) -> httpx2.Response:
-        """Ask until somebody answers who could know."""
         headers = {"Authorization": f"Bearer {self._business.keys[request.account_id]}"}
         if request.method == "POST":
             headers["Idempotency-Key"] = key
-        deadline = time.monotonic() + KEEP_TRYING_SECONDS
-        while True:
-            try:
-                answer = httpx2.request(
-                    request.method,
-                    self._url + request.path,
-                    json=request.body,
-                    headers=headers,
-                    timeout=ANSWER_SECONDS,
-                )
-            except httpx2.TransportError:
-                if time.monotonic() > deadline:
-                    raise
-            else:
-                if answer.status_code < 500 or time.monotonic() > deadline:
-                    return answer
-            self.repeated += 1
-            time.sleep(PAUSE_SECONDS)
+        return self._insistence.answer(
+            lambda: httpx2.request(
+                request.method,
+                self._url + request.path,
+                json=request.body,
+                headers=headers,
+                timeout=ANSWER_SECONDS,
+            )
+        )

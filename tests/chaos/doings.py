@@ -57,6 +57,10 @@ SELECT account_id, client_id AS id FROM credit_balances WHERE currency = 'usd' A
 """
 _INVOICES = "SELECT account_id, id FROM invoices"
 _OPEN = f"{_INVOICES} WHERE status = 'open'"
+_ON_PAGE = f"""
+{_OPEN} AND EXISTS (SELECT FROM payment_attempts WHERE invoice_id = invoices.id
+                       AND state = 'needs_action' AND checkout_session IS NOT NULL)
+"""
 _VOIDABLE = f"{_INVOICES} WHERE status IN ('open', 'uncollectible') AND amount_credited = 0"
 _CREDITABLE = f"{_INVOICES} WHERE status IN ('open', 'paid') AND total - amount_credited > 200"
 _CREDITABLE_TO_CARD = f"""
@@ -126,6 +130,15 @@ DOINGS: Mapping[str, Doing] = {
     "mark as paid": Doing(kind=mark_invoice_paid, subject="invoice_id", of=_OPEN),
     "mark a part as paid": Doing(
         kind=mark_invoice_paid, subject="invoice_id", of=_OPEN, drawn=lambda _: {"amount": 100}
+    ),
+    "charge what its client has a page for": Doing(
+        kind=charge_invoice, subject="invoice_id", of=_ON_PAGE
+    ),
+    "mark as paid what its client has a page for": Doing(
+        kind=mark_invoice_paid, subject="invoice_id", of=_ON_PAGE
+    ),
+    "void what its client has a page for": Doing(
+        kind=void_invoice, subject="invoice_id", of=_ON_PAGE, drawn=_voiding(reissue=False)
     ),
     "void": Doing(
         kind=void_invoice, subject="invoice_id", of=_VOIDABLE, drawn=_voiding(reissue=False)

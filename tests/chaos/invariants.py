@@ -8,11 +8,15 @@ from uuid import UUID
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
+from billing.collection import AttemptState
+from gateways.disputes import DisputeStatus
 from gateways.sandbox.sendgrid.client import SendGridControl
+from gateways.sandbox.stripe.books import PLATFORM
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.errors import JsonObject
 from models import Job
 from tasks.audits import audit
+from tasks.disputes import STATES
 from tests.chaos.business import Business
 from tests.chaos.events import (
     taken_events,
@@ -21,6 +25,7 @@ from tests.chaos.events import (
     untold_mail_events,
 )
 from tests.chaos.marks import wrong_marks
+from tests.chaos.settling import LAST
 
 _UNFINISHED = """
 SELECT id, kind, state, reason, error FROM jobs
@@ -98,6 +103,54 @@ WITH billed AS (
 )
 SELECT charge_id, sum(amount) AS amount FROM billed GROUP BY charge_id HAVING NOT bool_or(is_void)
 """
+_CARD_PAGE_STATES = {"open": "open", "complete": "completed", "expired": "expired"}
+# One of which nobody here knows the address is open at Stripe for nobody.
+_PAGES = """
+SELECT checkout_session, attempts.id, attempts.state, status, outstanding
+  FROM payment_attempts AS attempts
+  JOIN (SELECT id, status, total - credit_applied - amount_paid - amount_credited + amount_refunded
+                 - amount_written_off AS outstanding FROM invoices) AS invoices
+    ON invoices.id = invoice_id
+ WHERE checkout_session IS NOT NULL
+"""
+_CARD_PAGES = """
+SELECT checkout_session, id, state, payment_method FROM card_setups
+ WHERE checkout_session IS NOT NULL
+"""
+_DISPUTES = """
+SELECT stripe_dispute, disputes.state, disputes.amount, payment_intent,
+       COALESCE((SELECT sum(postings.amount) FROM ledger_postings AS postings
+                   JOIN ledger_entries ON ledger_entries.id = entry_id
+                  WHERE dispute_id = disputes.id AND ledger_account = 'stripe'), 0) AS posted
+  FROM disputes
+  JOIN payments ON payments.id = payment_id
+  JOIN payment_attempts AS attempts ON attempts.id = attempt_id
+"""
+# What a card paid, less what went back to it and what its bank has taken back.
+_HELD_FOR_INVOICES = """
+SELECT invoice_id, sum(amount) AS held FROM (
+    SELECT invoice_id, amount FROM payments WHERE source = 'card'
+     UNION ALL
+    SELECT payments.invoice_id, -refunds.amount FROM refunds JOIN payments ON payments.id = payment_id
+     WHERE destination = 'card' AND refunds.state = 'succeeded'
+     UNION ALL
+    SELECT payments.invoice_id, -disputes.amount FROM disputes
+      JOIN payments ON payments.id = payment_id
+     WHERE disputes.state IN ('open', 'lost')
+) AS moved WHERE invoice_id IS NOT NULL GROUP BY invoice_id
+"""
+_POSTED_TO_STRIPE = """
+SELECT client_id, sum(amount) AS held FROM ledger_postings
+  JOIN ledger_entries ON ledger_entries.id = entry_id
+ WHERE ledger_account = 'stripe' GROUP BY client_id
+"""
+_RECONCILING = "SELECT id FROM reconciliations WHERE finished_at IS NULL"
+# The last ones come after everything: there is nothing left to mend.
+_DIFFERENCES = """
+SELECT difference, stripe_id, ours, theirs, our_amount, their_amount
+  FROM reconciliation_differences JOIN reconciliations ON reconciliations.id = reconciliation_id
+ WHERE NOT repaired AND rechecked_at IS NULL OR requested_by = :last
+"""
 _POSTED_INTO_CLOSED = """
 SELECT id, effective_on FROM ledger_entries
  WHERE account_id = :account AND posted_at > :since AND effective_on <= :through
@@ -117,7 +170,12 @@ def violations(
             *_of_amendments(session, business),
             *_of_events(session, stripe, sendgrid),
             *_of_money(session, stripe),
+            *_of_merchants(business, stripe),
             *_of_refunds(session, stripe),
+            *_of_pages(session, stripe),
+            *_of_disputes(session, stripe),
+            *_of_sums(session, stripe),
+            *_of_reconciling(session),
             *_of_mails(session, sendgrid),
             *_of_books(session, business),
         ]
@@ -233,6 +291,102 @@ def _of_refunds(session: Session, stripe: StripeSandboxControl) -> Iterator[str]
                 yield f"refund {refund} {what} {here} here and {there} at Stripe"
     for refund in recorded.keys() - given_back.keys():
         yield f"refund {refund} is recorded as given back and never was"
+
+
+def _of_merchants(business: Business, stripe: StripeSandboxControl) -> Iterator[str]:
+    """Each account charges at its own Stripe account, and at no other's."""
+    for at in sorted({PLATFORM, *business.stripe_accounts.values()}):
+        for intent in stripe.payment_intents(account=at):
+            of = business.stripe_accounts[UUID(intent["metadata"]["account"])]
+            if of != at:
+                yield f"attempt {intent['metadata']['attempt']} is of {of} and was made at {at}"
+
+
+def _of_pages(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
+    """A page stands here as it does at Stripe, and an open one asks for what is due."""
+    at_stripe = {one["id"]: one for one in stripe.objects("checkout.session")}
+    for row in session.execute(text(_PAGES)):
+        page = at_stripe[row.checkout_session]
+        is_open = row.state == AttemptState.NEEDS_ACTION
+        if is_open != (page["status"] == "open"):
+            yield f"page {row.id} is {row.state} here and {page['status']} at Stripe"
+        elif is_open and row.status not in {"open", "uncollectible"}:
+            yield f"page {row.id} is open, and its invoice is {row.status}"
+        elif is_open and page["amount_total"] != row.outstanding:
+            yield f"page {row.id} asks for {page['amount_total']}, and {row.outstanding} is due"
+    for row in session.execute(text(_CARD_PAGES)):
+        page = at_stripe[row.checkout_session]
+        if _CARD_PAGE_STATES[page["status"]] != row.state:
+            yield f"page {row.id} for a card is {row.state} here and {page['status']} at Stripe"
+
+
+def _of_disputes(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
+    """Every dispute stands here as it does at Stripe, and took what it took there."""
+    here = {row.stripe_dispute: row for row in session.execute(text(_DISPUTES))}
+    for one in stripe.objects("dispute"):
+        row = here.pop(one["id"], None)
+        if row is None:
+            yield f"dispute {one['id']} is {one['status']} at Stripe and not known here"
+            continue
+        state = STATES[DisputeStatus(one["status"])]
+        moved = _moved_by(one)
+        for what, ours, theirs in (
+            ("is", row.state, state),
+            ("is about", row.amount, one["amount"]),
+            ("is of", row.payment_intent, one["payment_intent"]),
+            ("moved", row.posted, moved),
+        ):
+            if ours != theirs:
+                yield f"dispute {one['id']} {what} {ours} here and {theirs} at Stripe"
+    for dispute in here:
+        yield f"dispute {dispute} is known here and not at Stripe"
+
+
+def _moved_by(dispute: JsonObject) -> int:
+    """What a bank took, below zero, and gave back, without fees."""
+    return sum(entry["amount"] for entry in dispute["balance_transactions"])
+
+
+def _of_sums(session: Session, stripe: StripeSandboxControl) -> Iterator[str]:
+    """What Stripe holds is what we say, for each invoice, and for each client by its ledger."""
+    invoices: Counter[UUID] = Counter()
+    clients: Counter[UUID] = Counter()
+    for intent, held in _held_at_stripe(stripe):
+        if "invoice" in intent["metadata"]:
+            invoices[UUID(intent["metadata"]["invoice"])] += held
+        clients[UUID(intent["metadata"]["client"])] += held
+    for what, theirs, statement, who in (
+        ("invoice", invoices, _HELD_FOR_INVOICES, "our payments say"),
+        ("client", clients, _POSTED_TO_STRIPE, "its ledger says"),
+    ):
+        ours = Counter({one: int(held) for one, held in session.execute(text(statement)).all()})
+        for one in sorted(ours.keys() | theirs.keys()):
+            if ours[one] != theirs[one]:
+                yield f"Stripe holds {theirs[one]} for {what} {one}, {who} {ours[one]}"
+
+
+def _held_at_stripe(stripe: StripeSandboxControl) -> Iterator[tuple[JsonObject, int]]:
+    """Each payment that succeeded, and what Stripe has of it by now."""
+    gone: Counter[str] = Counter()
+    for refund in stripe.objects("refund"):
+        if refund["status"] == "succeeded":
+            gone[refund["payment_intent"]] += refund["amount"]
+    for dispute in stripe.objects("dispute"):
+        gone[dispute["payment_intent"]] -= _moved_by(dispute)
+    for intent in stripe.payment_intents():
+        if intent["status"] == "succeeded":
+            yield intent, intent["amount_received"] - gone[intent["id"]]
+
+
+def _of_reconciling(session: Session) -> Iterator[str]:
+    """Every comparison with Stripe's record ended, and the last ones found nothing."""
+    for (reconciliation,) in session.execute(text(_RECONCILING)):
+        yield f"reconciliation {reconciliation} has not finished"
+    for row in session.execute(text(_DIFFERENCES), {"last": LAST}):
+        yield (
+            f"reconciling found {row.difference} of {row.stripe_id}:"
+            f" {row.ours} {row.our_amount} here, {row.theirs} {row.their_amount} at Stripe"
+        )
 
 
 def _of_mails(session: Session, sendgrid: SendGridControl) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What became of one run."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 GOAL_SETTLED_SECONDS = 15.0
@@ -18,6 +19,7 @@ class Report:
             job that could be started: not while PostgreSQL or Redis was away, or its queue paused.
         settled_seconds: From the end of the last fault to the end of all work.
         last: The job that ended last, and its runs.
+        done: What clients, banks and Duecourse itself did, and how often.
         never_done: What the product can do and was not asked for with success, in words.
         violations: Promises that were broken, in words.
     """
@@ -35,6 +37,7 @@ class Report:
     restarted_seconds: list[float] = field(default_factory=list)
     settled_seconds: float = 0.0
     last: str = ""
+    done: Counter[str] = field(default_factory=Counter)
     never_done: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 

@@ -12,7 +12,8 @@ from gateways.sandbox.sendgrid.events import EventKind
 from gateways.sandbox.server import HOST, free_port
 from models.database import connect
 from models.schema import migrate
-from tests.chaos.business import Business
+from tests.chaos.banks import Banks
+from tests.chaos.business import OWN, OWN_SECRET, Business
 from tests.chaos.caller import Caller
 from tests.chaos.faults.catalogue import plan
 from tests.chaos.faults.striking import drawn, strike_all
@@ -20,10 +21,11 @@ from tests.chaos.faults.target import Target
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import violations
 from tests.chaos.load import Load
-from tests.chaos.reached import never_reached
+from tests.chaos.payers import Payers
+from tests.chaos.reached import REACHED, reached
 from tests.chaos.report import Report
 from tests.chaos.servers import Servers
-from tests.chaos.settling import FINISH_WITHIN_SECONDS, settle
+from tests.chaos.settling import FINISH_WITHIN_SECONDS, reconcile, settle
 from tests.chaos.staff import Staff
 
 MAIL_EVENTS = (EventKind.PROCESSED, EventKind.DELIVERED)
@@ -62,7 +64,7 @@ def run(
         url = f"http://{HOST}:{free_port()}"
         business = Business(engine, drawn(rng))
         business.open(clients, servers.stripe.url)
-        environment = servers.environment | _expect_events(servers, url)
+        environment = servers.environment | _expect_events(servers, url, business)
         if mistake:
             environment["CHAOS_MISTAKE"] = mistake
         fleet = ends.enter_context(Fleet(environment, folder / "logs"))
@@ -82,7 +84,10 @@ def run(
             broken=report.violations,
             restarted_seconds=report.restarted_seconds,
         )
-        with Load([staff.do_something, caller.ask], per_second=per_second):
+        payers = Payers(url, business, servers.stripe, drawn(rng), report.violations)
+        banks = Banks(business, servers.stripe, drawn(rng))
+        people = [staff.do_something, caller.ask, payers.act, banks.act]
+        with Load(people, per_second=per_second):
             strike_all(target, strikes, say)
         report.faults += [name for names in strikes for name in names]
         servers.stripe.clear_faults()
@@ -97,20 +102,33 @@ def run(
             lasting=target.lasting,
             within=within,
         )
+        say("reconciling")
+        reconcile(engine, business.accounts, within=within)
         say("checking")
         report.violations += violations(engine, business, servers.stripe, servers.sendgrid)
         _count_up(report, servers, engine)
-        report.never_done = [*staff.never_done(), *never_reached(engine)]
-        report.restarts, report.repeated = fleet.restarts, caller.repeated
+        report.done = payers.done + banks.done + reached(engine)
+        report.never_done = [
+            *staff.never_done(),
+            *payers.never_done(),
+            *banks.never_done(),
+            *(what for what in REACHED if not report.done[what]),
+        ]
+        report.restarts, report.repeated = fleet.restarts, caller.repeated + payers.repeated
         report.fenced = sum(log.read_bytes().count(FENCED) for log in (folder / "logs").iterdir())
         if report.violations:
             say(f"logs: {_kept(folder)}")
     return report
 
 
-def _expect_events(servers: Servers, url: str) -> dict[str, str]:
+def _expect_events(servers: Servers, url: str, business: Business) -> dict[str, str]:
     """Have both vendors tell us what happens; the settings that let us believe them."""
     secret = servers.stripe.set_webhook(f"{url}/webhooks/stripe")
+    for account_id, stripe_account in business.stripe_accounts.items():
+        if stripe_account == OWN:
+            servers.stripe.set_webhook(
+                f"{url}/webhooks/stripe/{account_id}", OWN_SECRET, account=OWN
+            )
     servers.stripe.set(settle_after=DEBITS_SETTLE_AFTER_SECONDS)
     servers.sendgrid.set_webhook(f"{url}/webhooks/sendgrid", automatic=MAIL_EVENTS, retry_seconds=1)
     return {

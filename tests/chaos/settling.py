@@ -11,12 +11,17 @@ from sqlalchemy.orm import Session
 from gateways.sandbox.sendgrid.client import SendGridControl
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from models import job_ledger
+from models.database import database_now
 from models.job_ledger import DeadJobs
 from tasks.operating import run_schedule
+from tasks.reconciling import request_reconciliation, window_since
 from tests.chaos.events import all_told
 from tests.chaos.report import Report
 
 FINISH_WITHIN_SECONDS = 120.0
+
+LAST = "chaos:last"
+"""Who asks for the reconciliations that must find nothing."""
 
 # What is scheduled for later than this waits for its time: an hour's retry, a mail's event.
 _BUSY = """
@@ -41,6 +46,9 @@ UPDATE jobs SET run_at = now() WHERE kind = 'send_mail' AND state = 'scheduled'
 """
 _LATER_CHARGES = """
 UPDATE payment_attempts SET next_ask_at = now() WHERE state IN ('pending', 'unknown')
+"""
+_LATER_EVENTS = """
+UPDATE jobs SET run_at = now() WHERE kind = 'handle_payment_event' AND state = 'scheduled'
 """
 _LATER_REFUNDS = """
 UPDATE refunds SET next_ask_at = now() WHERE state IN ('pending', 'unknown')
@@ -102,10 +110,23 @@ def settle(
         act()
 
     def nothing_moves() -> bool:
+        # What an event tells of a payment may be told before the payment is.
+        _do(engine, _LATER_EVENTS)
         return _count(engine, _UNDER_WAY) == 0
 
     # A debit that settles has its client's next one made, and each makes events; so does a mail.
     _until(lambda: nothing_moves() and all_told(stripe, sendgrid) and nothing_moves(), within)
+
+
+def reconcile(engine: Engine, accounts: Sequence[UUID], *, within: float) -> None:
+    """Have all that happened compared with Stripe's record, once more after the last event."""
+    with Session(engine) as session, session.begin():
+        now = database_now(session)
+        for account_id in accounts:
+            request_reconciliation(
+                session, account_id, window_since(None, now=now), requested_by=LAST
+            )
+    _until_idle(engine, within)
 
 
 def _replay(engine: Engine, report: Report, within: float) -> None:

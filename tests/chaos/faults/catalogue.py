@@ -33,6 +33,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             postgres.crash_postgres,
             postgres.exhaust_connections,
             stripe.lose_charge_answers,
+            stripe.lose_page_answers,
             stripe.hang_stripe,
             stripe.limit_stripe,
             stripe.break_stripe,

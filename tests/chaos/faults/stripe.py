@@ -5,6 +5,8 @@ import time
 from tests.chaos.faults.target import Target, happens
 
 INTENTS = "/v1/payment_intents"
+PAGES = "/v1/checkout/sessions"
+CLOSING = f"{PAGES}/*/expire"
 HANG_SECONDS = 30.0
 """Longer than we wait for an answer."""
 
@@ -12,6 +14,14 @@ HANG_SECONDS = 30.0
 def lose_charge_answers(target: Target) -> None:
     """Stripe charges, and its answer gets lost."""
     target.stripe.add_fault("lost_answer", times=3, path=INTENTS)
+
+
+def lose_page_answers(target: Target) -> None:
+    """Stripe opens and closes clients' pages, and its answers get lost."""
+    target.stripe.add_fault("lost_answer", times=3, path=PAGES)
+    target.stripe.add_fault("lost_answer", times=2, path=CLOSING)
+    target.stripe.add_fault("server_error_after", path=CLOSING)
+    target.stripe.add_fault("delay", seconds=2.0, after_effect=True, times=3, path=CLOSING)
 
 
 def hang_stripe(target: Target) -> None:
