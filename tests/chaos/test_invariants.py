@@ -19,21 +19,25 @@ from sqlalchemy.orm import Session
 from gateways.sandbox.sendgrid.client import SendGridControl, SentMail
 from gateways.sandbox.sendgrid.sandbox import SendGridSandbox
 from gateways.sandbox.sendgrid.store import Delivery
+from gateways.sandbox.stripe.books import PLATFORM
 from gateways.sandbox.stripe.control import StripeSandboxControl
 from gateways.sandbox.stripe.errors import JsonObject
 from gateways.sandbox.stripe.server import StripeSandbox
 from gateways.sendgrid_mail import SendGridMail
 from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import StripeCards
+from gateways.stripe_checkout import StripeCheckout
 from gateways.stripe_events import event_from
+from gateways.stripe_records import StripeRecords
 from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.typst_documents import TypstDocuments
-from models import job_ledger
+from models import CardRole, job_ledger
 from models.database import connect, database_now
 from scheduler.firing import fire_due, write_schedules
 from scheduler.schedules import SCHEDULES
 from tasks.accounts import create_account
 from tasks.calls import Gateways
+from tasks.card_setups import ask_for_setup
 from tasks.links import Links
 from tasks.webhooks import store_payment_event
 from tests.cards import give_card, payments
@@ -41,7 +45,9 @@ from tests.chaos import marks
 from tests.chaos.business import Business
 from tests.chaos.events import all_told
 from tests.chaos.invariants import violations
+from tests.chaos.settling import reconcile
 from tests.conftest import MAIL_FROM, SENDGRID_KEY, STRIPE_KEY
+from tests.disputes import intent_of
 from tests.jobs import kinds_of_its_own
 from tests.mailbox import monthly
 from tests.money import deposit
@@ -49,23 +55,32 @@ from tests.processes import SECRET_KEY
 from tests.refunds import refund
 from tests.worlds import a_charge, work
 
+HERE = "http://duecourse.example/p/its-client"
+PAGE = UUID("01a20872-0000-7000-8000-000000000001")
+
 
 class _Stripe(StripeSandboxControl):
     """What Stripe's log said, and whatever a test makes of that."""
 
-    def __init__(
-        self, intents: list[JsonObject], refunds: list[JsonObject], told: list[JsonObject]
-    ) -> None:
+    def __init__(self, control: StripeSandboxControl) -> None:
         super().__init__("http://nowhere.example")
-        self.intents = intents
-        self.refunds = refunds
-        self.told = told
+        self.intents = control.payment_intents()
+        self.refunds = control.objects("refund")
+        self.disputes = control.objects("dispute")
+        self.pages = control.objects("checkout.session")
+        self.told: list[JsonObject] = [
+            {"event": one["id"], "state": "delivered"} for one in control.events()
+        ]
 
     def payment_intents(self, *, account: str | None = None) -> list[JsonObject]:
-        return self.intents
+        return self.intents if account in {None, PLATFORM} else []
 
     def objects(self, kind: str, *, account: str | None = None) -> list[JsonObject]:
-        return {"refund": self.refunds}[kind]
+        return {
+            "refund": self.refunds,
+            "dispute": self.disputes,
+            "checkout.session": self.pages,
+        }[kind]
 
     def deliveries(self) -> list[JsonObject]:
         return self.told
@@ -95,6 +110,8 @@ class _SendGrid(SendGridControl):
 @dataclass(frozen=True, slots=True)
 class _World:
     """A business of one client whose last month was billed, charged, mailed and partly refunded.
+
+    A part of it is disputed; a page is open for another card; all of it was reconciled.
 
     Attributes:
         names: What sentences call what there is.
@@ -133,9 +150,7 @@ def true_world(server: str, directory: Path) -> Iterator[_World]:
         closing(sendgrid.control()) as post,
     ):
         business = _worked(engine, stripe, sendgrid)
-        told = [{"event": one["id"], "state": "delivered"} for one in stripe.control.events()]
-        intents, refunds = stripe.control.payment_intents(), stripe.control.objects("refund")
-        said = _Stripe(intents, refunds, told), _SendGrid(post.mails())
+        said = _Stripe(stripe.control), _SendGrid(post.mails())
     with engine.connect() as connection:
         yield _World(business, *said, _names(connection, *said), connection)
     engine.dispose()
@@ -150,7 +165,12 @@ def world(true_world: _World) -> Iterator[_World]:
         yield replace(
             true_world,
             business=replace(
-                true_world.business, rolled_back=[], cancelled=[], amended={}, closed={}
+                true_world.business,
+                stripe_accounts=dict(true_world.business.stripe_accounts),
+                rolled_back=[],
+                cancelled=[],
+                amended={},
+                closed={},
             ),
             stripe=deepcopy(true_world.stripe),
             sendgrid=_SendGrid(list(true_world.sendgrid.taken)),
@@ -171,6 +191,7 @@ def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) ->
     give_card(engine, stripe, client, now=now)
     business = Business(engine, random.Random(1))  # noqa: S311 - nothing is drawn
     business.accounts.append(account.id)
+    business.stripe_accounts[account.id] = PLATFORM
     business.bill()
     with Session(engine) as session, session.begin():
         new = marks.marks_job(0.0)
@@ -186,7 +207,9 @@ def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) ->
         marks.register()
         vendors = Gateways(
             cards=StripeCards(api),
+            checkout=StripeCheckout(api),
             saved_cards=StripeSavedCards(api),
+            payment_records=StripeRecords(api),
             links=Links("http://duecourse.example", SECRET_KEY),
             mail=mail,
             mail_sender=MAIL_FROM,
@@ -199,9 +222,17 @@ def _worked(engine: Engine, stripe: StripeSandbox, sendgrid: SendGridSandbox) ->
         business.recorded.append("call-1")
         deposit(engine, account, client, 700, now=now, note="call-2")
         business.deposited.append("call-2")
+        stripe.control.dispute(intent_of(engine, paid), 100)
+        with Session(engine) as session, session.begin():
+            ask_for_setup(
+                session, client.id, CardRole.BACKUP, return_url=HERE, now=now, requested_by="test"
+            )
+        work(engine, gateways=vendors)
         with Session(engine) as session, session.begin():
             for event in stripe.control.events():
                 store_payment_event(session, event_from(event), requested_by="test")
+        work(engine, gateways=vendors)
+        reconcile(engine, business.accounts, within=0.0)
         work(engine, gateways=vendors)
     return business
 
@@ -222,6 +253,8 @@ def _names(connection: Connection, stripe: _Stripe, sendgrid: _SendGrid) -> dict
             "bill": "jobs WHERE kind = 'bill_due_periods'",
             "fired": "jobs WHERE kind = 'prune'",
             "marked": "jobs WHERE kind = 'leave_marks'",
+            "card_page": "card_setups",
+            "reconciliation": "reconciliations",
         }.items()
     }
     mail = sendgrid.taken[0].custom_args["mail"]
@@ -236,6 +269,8 @@ def _names(connection: Connection, stripe: _Stripe, sendgrid: _SendGrid) -> dict
         "stripe_refund": stripe.refunds[0]["id"],
         "issued_on": str(issued_on),
         "intent": stripe.refunds[0]["payment_intent"],
+        "dispute": stripe.disputes[0]["id"],
+        "page": str(PAGE),
     }
     return rows | told | {"mail": mail, "kind": kind, "subject": subject}
 
@@ -262,6 +297,27 @@ def _say_of_stripe(**changes: object) -> _Harm:
 def _say_of_the_refund(**changes: object) -> _Harm:
     """Stripe says something else of its only refund."""
     return lambda world: world.stripe.refunds[0].update(changes)
+
+
+def _say_of_the_dispute(**changes: object) -> _Harm:
+    """Stripe says something else of its only dispute."""
+    return lambda world: world.stripe.disputes[0].update(changes)
+
+
+def _say_of_the_card_page(**changes: object) -> _Harm:
+    """Stripe says something else of the page for a card."""
+    return lambda world: world.stripe.pages[0].update(changes)
+
+
+def _page_at_stripe(status: str, amount: int = 1_000) -> _Harm:
+    """Another page, on which an invoice can or could be paid."""
+    page: JsonObject = {"id": "cs_to_pay", "status": status, "amount_total": amount}
+    return lambda world: world.stripe.pages.append(page)
+
+
+def _page(state: str, status: str, amount: int = 1_000) -> _Harm:
+    """A page as it stands here, and at Stripe."""
+    return _both(_sql(_OPEN_PAGE.format(state=state)), _page_at_stripe(status, amount))
 
 
 def _amend(cents: int) -> _Harm:
@@ -320,6 +376,24 @@ INSERT INTO charges (account_id, client_id, charged_on, description, quantity, a
                      metadata, amends, invoice_id)
 SELECT account_id, client_id, charged_on, 'Less', 1, -300, currency, metadata, id, {invoice}
   FROM charges WHERE id = :billed
+"""
+_OPEN_PAGE = """
+INSERT INTO payment_attempts (id, account_id, client_id, invoice_id, job_id, ordinal, origin, state,
+                              amount, currency, customer, idempotency_key, told, checkout_session,
+                              checkout_url, checkout_expires_at, next_ask_at)
+SELECT :page, account_id, client_id, invoice_id, job_id, 9, 'client', '{state}', amount, currency,
+       customer, 'of the page', told, 'cs_to_pay', 'https://checkout.example', now(),
+       CASE '{state}' WHEN 'needs_action' THEN now() END
+  FROM payment_attempts WHERE id = :attempt
+"""
+_OWE = """
+UPDATE invoices SET status = 'open', paid_at = NULL, amount_paid = amount_paid - 900
+"""
+_DIFFER = """
+INSERT INTO reconciliation_differences (reconciliation_id, difference, stripe_id, currency, ours,
+                                        theirs, our_amount, their_amount, repaired, rechecked_at)
+SELECT id, 'payment_amount', :intent, 'usd', 'succeeded', 'succeeded', 1000, 900, {repaired}, {at}
+  FROM reconciliations
 """
 _LEAVE = "INSERT INTO chaos_marks VALUES (:marked, {mark})"
 
@@ -419,6 +493,48 @@ MONEY: dict[str, _Harm] = {
     "refund {refund} is in usd here and eur at Stripe": _say_of_the_refund(currency="eur"),
 }
 
+STRIPE: dict[str, _Harm] = {
+    "attempt {attempt} is of acct_other and was made at acct_sandbox": (
+        lambda world: world.business.stripe_accounts.update(
+            dict.fromkeys(world.business.accounts, "acct_other")
+        )
+    ),
+    "page {page} is needs_action here and complete at Stripe": _page("needs_action", "complete"),
+    "page {page} is canceled here and open at Stripe": _page("canceled", "open"),
+    "page {page} is open, and its invoice is paid": _page("needs_action", "open"),
+    "page {page} asks for 1000, and 900 is due": _both(_sql(_OWE), _page("needs_action", "open")),
+    "page {card_page} for a card is open here and expired at Stripe": _say_of_the_card_page(
+        status="expired"
+    ),
+    "dispute {dispute} is needs_response at Stripe and not known here": _sql(
+        "DELETE FROM disputes"
+    ),
+    "dispute {dispute} is known here and not at Stripe": lambda world: (
+        world.stripe.disputes.clear()
+    ),
+    "dispute {dispute} is open here and lost at Stripe": _say_of_the_dispute(status="lost"),
+    "dispute {dispute} is about 100 here and 90 at Stripe": _say_of_the_dispute(amount=90),
+    "dispute {dispute} is of {intent} here and pi_other at Stripe": _say_of_the_dispute(
+        payment_intent="pi_other"
+    ),
+    "dispute {dispute} moved -100 here and 0 at Stripe": _say_of_the_dispute(
+        balance_transactions=[]
+    ),
+    "Stripe holds 600 for invoice {invoice}, our payments say 0": _sql(
+        "UPDATE payments SET (invoice_id, applied) = (NULL, 0)"
+    ),
+    "Stripe holds 600 for client {client}, its ledger says -400": _sql(
+        "DELETE FROM ledger_postings USING ledger_entries WHERE ledger_entries.id = entry_id"
+        " AND event = 'card_payment'"
+    ),
+    "reconciliation {reconciliation} has not finished": _sql(
+        "UPDATE reconciliations SET finished_at = NULL"
+    ),
+    "reconciling found payment_amount of {intent}: succeeded 1000 here, succeeded 900 at Stripe": (
+        _sql(_DIFFER.format(repaired="true", at="NULL"))
+    ),
+}
+
 MAILS: dict[str, _Harm] = {
     "mail {mail} went out 2 times": (
         lambda world: world.sendgrid.taken.append(world.sendgrid.taken[0])
@@ -467,7 +583,7 @@ BOOKS: dict[str, _Harm] = {
     ),
 }
 
-BROKEN = JOBS | REQUESTS | MONEY | MAILS | BOOKS
+BROKEN = JOBS | REQUESTS | MONEY | STRIPE | MAILS | BOOKS
 """What breaks a promise, by the sentence that it is then said to be broken with."""
 
 KEPT: dict[str, _Harm] = {
@@ -478,7 +594,7 @@ KEPT: dict[str, _Harm] = {
     "a job was cancelled before it started": _cancel,
     "a refund has failed": lambda world: world.stripe.refunds.append({"status": "failed"}),
     "a card was declined": lambda world: world.stripe.intents.append(
-        {"status": "requires_payment_method"}
+        world.stripe.intents[0] | {"status": "requires_payment_method"}
     ),
     "a charge comes to what was asked for": _both(
         _amend(700), _sql(_CORRECT.format(invoice="NULL"))
@@ -489,6 +605,16 @@ KEPT: dict[str, _Harm] = {
             _CORRECT.format(invoice=":invoice"),
             "UPDATE invoices SET (status, voided_at) = ('void', now())",
         ),
+    ),
+    "a page is open for what is due": _both(_sql(_OWE), _page("needs_action", "open", amount=900)),
+    "a page is open of which nobody was given the address": _page_at_stripe("open"),
+    "a reconciliation found what a later one found no more": _sql(
+        "UPDATE reconciliations SET requested_by = 'test'",
+        _DIFFER.format(repaired="false", at="now()"),
+    ),
+    "a reconciliation mended something while things broke": _sql(
+        "UPDATE reconciliations SET requested_by = 'test'",
+        _DIFFER.format(repaired="true", at="NULL"),
     ),
     "books were closed after what was posted": _close_books,
     "a draft waits for a person": _sql(_DRAFT.format(review_ends_at="NULL"), _DRAFTED),
@@ -514,8 +640,9 @@ def test_a_broken_promise_is_told_in_its_own_sentence_and_no_other(
     BROKEN[sentence](world)
 
     expected = sentence.format(**world.names)
-    # The audit sees much of it as well.
-    said = [one for one in world.said() if one == expected or not one.startswith("audit: ")]
+    # The audit sees much of it as well, and so do the sums.
+    others = ("audit: ", "Stripe holds ")
+    said = [one for one in world.said() if one == expected or not one.startswith(others)]
     assert said == [expected]
 
 
