@@ -189,9 +189,13 @@ def standing_differences(account_id: UUID) -> Select[ReconciliationDifference]:
 
 def acknowledgement_in_force() -> Select[UUID]:
     """The acknowledgement of a difference, unless it was withdrawn; to ask whether it exists."""
-    return select(DifferenceAcknowledgement.id).where(
-        DifferenceAcknowledgement.id == ReconciliationDifference.acknowledgement_id,
-        DifferenceAcknowledgement.withdrawn_at.is_(None),
+    return (
+        select(DifferenceAcknowledgement.id)
+        .where(
+            DifferenceAcknowledgement.id == ReconciliationDifference.acknowledgement_id,
+            DifferenceAcknowledgement.withdrawn_at.is_(None),
+        )
+        .correlate(ReconciliationDifference)
     )
 
 
