@@ -32,7 +32,8 @@ from tests.cards import jobs_of
 from tests.refunds import a_card_payment
 from tests.tasks.test_audits import tamper
 from tests.tasks.test_crediting_races import committed, meet, one_before_the_other
-from tests.tasks.test_reconciling import DAY, daily, reconcile, rewrite
+from tests.tasks.test_reconciliation_course import an_unheard_success
+from tests.tasks.test_reconciling import DAY, daily, found, reconcile, rewrite
 from tests.worlds import NOW, audited
 
 RULE = "our_record_agrees_with_stripe_s"
@@ -309,7 +310,7 @@ def test_what_is_acknowledged_while_the_same_is_found_again_is_the_new_one(
             engine,
             round_,
             partial(acknowledge, account, named),
-            lambda session, of=stripe_id: find(account, session, stripe_id=of),
+            partial(find, account, stripe_id=stripe_id),
         )
 
         assert standing(engine, account)[-1].id != named
@@ -329,7 +330,7 @@ def test_what_is_acknowledged_while_something_else_is_found_is_never_that(
             engine,
             round_,
             partial(acknowledge, account, named),
-            lambda session, of=stripe_id: find(account, session, stripe_id=of, their_amount=300),
+            partial(find, account, stripe_id=stripe_id, their_amount=300),
         )
 
         assert given == named or given.code == "difference_not_standing"
@@ -393,8 +394,8 @@ def test_daily_reconciliations_list_it_and_tell_of_it_again_only_once_stripe_say
     job = jobs_of(engine, reconcile_account)[-1]
     assert job.result is not None
     assert (job.result["unrepaired"], job.result["acknowledged"]) == (1, 0)
-    [found] = told(engine, account)
-    assert "998" in found
+    [line] = told(engine, account)
+    assert "998" in line
     event = "our record and Stripe's differ"
     assert [line for line in quiet if line["event"] == event] == []
     assert [line["unrepaired"] for line in loud if line["event"] == event] == [1]
@@ -412,6 +413,24 @@ def test_one_that_is_acknowledged_and_then_agrees_is_gone(
 
     assert (standing(engine, account), told(engine, account)) == ([], [])
     assert len(trail(engine, account, stripe_id_of_the_intent(stripe_sandbox))) == 1
+
+
+def test_one_that_is_acknowledged_and_then_repaired_is_gone(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    intent = an_unheard_success(engine, account, vendors, stripe_sandbox)
+    take(stripe_sandbox, 999)
+    reconcile(engine, vendors, account)
+    acknowledge_all(engine, account)
+    assert acknowledged(engine, account) == [True]
+    take(stripe_sandbox, 1000)
+
+    daily(engine, vendors, 1)
+
+    job = jobs_of(engine, reconcile_account)[-1]
+    assert found(engine, job) == [("payment_unheard", "unknown", "succeeded", True)]
+    assert (standing(engine, account), told(engine, account)) == ([], [])
+    assert len(trail(engine, account, intent)) == 1
 
 
 def stripe_id_of_the_intent(stripe: StripeSandbox) -> str:
