@@ -96,6 +96,11 @@ class Turnstile:
         self._adding = threading.Lock()
         self._taking = threading.Lock()
 
+    @property
+    def waiting(self) -> int:
+        """How many turns are wanted that nobody has begun to take."""
+        return len(self._wanted)
+
     def take(self, job_id: UUID, lane: Lane) -> Taken:
         """A turn of a job's, or when to come back for it; that is then kept for it.
 
