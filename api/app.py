@@ -22,6 +22,7 @@ from api import (
     credit_grants,
     credit_notes,
     credit_refunds,
+    differences,
     disputes,
     draft_editing,
     health,
@@ -144,6 +145,7 @@ def create_app(
         books,
         ledger_entries,
         reconciliations,
+        differences,
         recovery,
         statements,
     ):

@@ -1,5 +1,6 @@
 """Reconciliations: our record of money compared with Stripe's, and what differs."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from api.auth import Reader, Writer
 from api.fields import FORBID_UNKNOWN, Instant
@@ -17,8 +19,9 @@ from api.shapes import JobReport, Page
 from api.transactions import Transaction
 from billing.errors import NotFound
 from billing.reconciliation import Difference
-from models import Reconciliation, ReconciliationDifference
+from models import DifferenceAcknowledgement, Reconciliation, ReconciliationDifference
 from models.database import database_now
+from tasks.acknowledging import acknowledgements_of
 from tasks.reconciling import request_reconciliation, window_since
 
 router = APIRouter(tags=["books"])
@@ -37,7 +40,8 @@ _RECONCILIATION: dict[str, Any] = {
     "finished_at": "2026-06-05T12:00:04Z",
     "job": "019ae8a3-5c00-7000-8000-00000000000a",
 }
-_DIFFERENCE: dict[str, Any] = {
+DIFFERENCE_EXAMPLE: dict[str, Any] = {
+    "id": "019ae8a3-5c00-7000-8000-000000000015",
     "difference": "payment_unheard",
     "repaired": True,
     "stripe_id": "pi_3OzDbfLkdIwHu7ix0Q4wDSKe",
@@ -49,6 +53,7 @@ _DIFFERENCE: dict[str, Any] = {
     "theirs": "succeeded",
     "their_amount": 4900,
     "rechecked_at": None,
+    "acknowledgement": None,
 }
 
 
@@ -86,15 +91,36 @@ class ReconciliationReport(BaseModel):
         return cls(**_facts(record))
 
 
-class DifferenceReport(BaseModel):
+class AcknowledgementReport(BaseModel):
+    """Who acknowledged a `difference`, when and why; and who withdrew that, if somebody did."""
+
+    difference: UUID
+    reason: str
+    acknowledged_by: str
+    acknowledged_at: datetime
+    withdrawn_by: str | None
+    withdrawn_at: datetime | None
+
+    @classmethod
+    def of(cls, given: DifferenceAcknowledgement) -> "AcknowledgementReport":
+        """The acknowledgement as it is shown."""
+        same = cls.model_fields.keys() - {"difference"}
+        return cls(**{name: getattr(given, name) for name in same}, difference=given.difference_id)
+
+
+class StripeDifferenceReport(BaseModel):
     """One difference, as it was found; amounts in minor units, null where there is none.
 
     What is `repaired` was news that only came late, and is written down now. All else is left to
     you: which of the two records is wrong is not guessed. It stands, and the audit tells of it,
     until a later reconciliation has looked again (`rechecked_at`); that one lists it anew if the
-    two records still differ.
+    two records still differ. What somebody has acknowledged is listed with that `acknowledgement`,
+    and told by neither the audit nor the log, as long as all else here stays as it is.
     """
 
+    model_config = ConfigDict(json_schema_extra={"examples": [DIFFERENCE_EXAMPLE]})
+
+    id: UUID
     difference: Difference
     repaired: bool
     stripe_id: str
@@ -106,16 +132,17 @@ class DifferenceReport(BaseModel):
     theirs: str | None
     their_amount: int | None
     rechecked_at: datetime | None
+    acknowledgement: AcknowledgementReport | None
 
 
 class ReconciliationDetails(ReconciliationReport):
     """One comparison with the differences that it found, up to a thousand."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{**_RECONCILIATION, "differences": [_DIFFERENCE]}]}
+        json_schema_extra={"examples": [{**_RECONCILIATION, "differences": [DIFFERENCE_EXAMPLE]}]}
     )
 
-    differences: list[DifferenceReport]
+    differences: list[StripeDifferenceReport]
 
 
 def _facts(record: Reconciliation) -> dict[str, Any]:
@@ -175,16 +202,24 @@ def show_reconciliation(
         .where(ReconciliationDifference.reconciliation_id == record.id)
         .order_by(ReconciliationDifference.id)
         .limit(MAX_LISTED)
-    )
-    return ReconciliationDetails(
-        **_facts(record), differences=[_difference_report(one) for one in found]
-    )
+    ).all()
+    return ReconciliationDetails(**_facts(record), differences=difference_reports(session, found))
 
 
-def _difference_report(found: ReconciliationDifference) -> DifferenceReport:
-    same = DifferenceReport.model_fields.keys() - {"client", "invoice"}
-    return DifferenceReport(
-        **{name: getattr(found, name) for name in same},
-        client=found.client_id,
-        invoice=found.invoice_id,
-    )
+def difference_reports(
+    session: Session, found: Sequence[ReconciliationDifference]
+) -> list[StripeDifferenceReport]:
+    """Differences as they are shown, with the acknowledgements that hold for them."""
+    given = acknowledgements_of(session, found)
+    return [
+        StripeDifferenceReport(
+            **{name: getattr(one, name) for name in _SAME},
+            client=one.client_id,
+            invoice=one.invoice_id,
+            acknowledgement=AcknowledgementReport.of(given[one.id]) if one.id in given else None,
+        )
+        for one in found
+    ]
+
+
+_SAME = StripeDifferenceReport.model_fields.keys() - {"client", "invoice", "acknowledgement"}

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+# Looking costs what is measured some of its time.
+LOOK_EVERY_SECONDS = 0.05
 LIMIT_SECONDS = 240.0
 
 
@@ -59,5 +61,5 @@ def seconds_until(done: Callable[[], int], count: int) -> float:
     started = time.perf_counter()
     while (so_far := done()) < count:
         assert time.monotonic() < deadline, f"{so_far} of {count} were done"
-        time.sleep(0.005)
+        time.sleep(LOOK_EVERY_SECONDS)
     return time.perf_counter() - started

@@ -3,6 +3,7 @@
 Stripe is ``benchmarks.quick_stripe``: with the sandbox, half of what is measured would be that.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -58,10 +59,49 @@ SELECT account_id, id, :customer, :payment_method FROM clients WHERE account_id 
 
 @dataclass(frozen=True, slots=True)
 class VendorCalls:
-    """One thread first, as the baseline; then the threads that are used."""
+    """One thread first, as the baseline; then the threads that are used; then those on one core."""
 
     charges: list[Measurement]
     mails: list[Measurement]
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A worker process, as a line of a Procfile; what else runs may use its core, too."""
+
+    queue: str
+    threads: int
+    is_kept_to_one_core: bool = False
+
+    @property
+    def name(self) -> str:
+        threads = "one thread" if self.threads == 1 else f"{self.threads} threads"
+        kept = ", kept to one core" if self.is_kept_to_one_core else ""
+        return f"one process of {threads}{kept}"
+
+    @property
+    def command(self) -> list[str]:
+        return ["-m", "workers.main", "--queues", self.queue, "--threads", str(self.threads)]
+
+
+_ONE_THREAD = (CLIENTS_ONE_BY_ONE, _Process("payments", 1), _Process("mail", 1))
+_AS_IN_THE_PROCFILE = (
+    CLIENTS,
+    _Process("payments", PAYMENTS_THREADS),
+    _Process("mail", MAIL_THREADS),
+)
+_CHARGING_ON_ONE_CORE = (
+    CLIENTS,
+    _Process("payments", PAYMENTS_THREADS, is_kept_to_one_core=True),
+    # Setting a document is no work of Python's: a mail process uses all the cores that it gets.
+    None,
+)
+_PROCESSES: list[tuple[int, _Process, _Process | None]] = [
+    _ONE_THREAD,
+    _AS_IN_THE_PROCFILE,
+    # A system that keeps no process to a core, such as macOS, has no such function.
+    *([_CHARGING_ON_ONE_CORE] if hasattr(os, "sched_setaffinity") else []),
+]
 
 
 def measure_vendor_calls(database_url: str, redis_url: str, directory: Path) -> VendorCalls:
@@ -78,14 +118,13 @@ def measure_vendor_calls(database_url: str, redis_url: str, directory: Path) -> 
     with _vendors(directory) as vendors:
         # What is measured is ours: the quick Stripe has no limit.
         environment = {**servers, **vendors, "DUECOURSE_STRIPE_RATE": "10000"}
-        for clients, one_thread in ((CLIENTS_ONE_BY_ONE, True), (CLIENTS, False)):
+        for clients, charging, mailing in _PROCESSES:
             account = _billed(engine, clients)
-            threads = 1 if one_thread else PAYMENTS_THREADS
-            took = _drained(environment, "payments", threads, _paid(engine, account), clients)
-            calls.charges.append(Measurement(_named(threads), clients, *took))
-            threads = 1 if one_thread else MAIL_THREADS
-            took = _drained(environment, "mail", threads, _sent(engine, account), clients * 2)
-            calls.mails.append(Measurement(_named(threads), clients * 2, *took))
+            took = _drained(environment, charging, _paid(engine, account), clients)
+            calls.charges.append(Measurement(charging.name, clients, *took))
+            if mailing is not None:
+                took = _drained(environment, mailing, _sent(engine, account), clients * 2)
+                calls.mails.append(Measurement(mailing.name, clients * 2, *took))
             with Session(engine) as session:
                 assert audit(session, account) == []
     engine.dispose()
@@ -154,14 +193,16 @@ def _billed(engine: Engine, clients: int) -> UUID:
 
 
 def _drained(
-    environment: Mapping[str, str], queue: str, threads: int, done: Callable[[], int], count: int
+    environment: Mapping[str, str], worker: _Process, done: Callable[[], int], count: int
 ) -> tuple[float, float | None]:
-    """How long one process of so many threads works on a queue, and for how much of it.
+    """How long one process works on a queue, and for how much of it.
 
     From the first piece done to the last, without the start of the processes.
     """
-    worker = ["-m", "workers.main", "--queues", queue, "--threads", str(threads)]
-    with processes([worker, ["-m", "workers.dispatcher"]], environment) as (process, _):
+    with processes([worker.command, ["-m", "workers.dispatcher"]], environment) as (process, _):
+        if worker.is_kept_to_one_core:
+            # As ``taskset`` does, while it has not begun any thread.
+            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
         seconds_until(done, 1)
         before = cpu_seconds(process.pid)
         seconds = seconds_until(done, count)
@@ -187,7 +228,3 @@ def _sent(engine: Engine, account: UUID) -> Callable[[], int]:
             return connection.scalar(accepted) or 0
 
     return count
-
-
-def _named(threads: int) -> str:
-    return "one process of one thread" if threads == 1 else f"one process of {threads} threads"

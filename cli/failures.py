@@ -25,6 +25,7 @@ _AS_TYPED = {
     "time_zone": "--time-zone",
     "currency": "--currency",
     "to": "--to",
+    "reason": "--reason",
 }
 _SCHEMA_IS_MISSING = ("42P01", "42703", "42883")
 

@@ -10,6 +10,7 @@ from cli.administration import accounts, api_keys, migrate, schedules
 from cli.billing import bill
 from cli.books import audit
 from cli.demo import demo
+from cli.differences import differences
 from cli.doctor import doctor
 from cli.failures import OneLineFailures
 from cli.import_command import import_file
@@ -52,6 +53,7 @@ for command in (demo, up, migrate, doctor, bill, queues, schedules, audit, recon
     app.command()(command)
 app.command("import")(import_file)
 app.add_typer(jobs, name="jobs")
+app.add_typer(differences, name="differences")
 app.add_typer(accounts, name="account")
 app.add_typer(api_keys, name="api-key")
 

@@ -1,24 +1,22 @@
 """``duecourse reconcile``: whether our record of money and Stripe's agree."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.text import Text
 from sqlalchemy import select
 
 from billing.instants import date_or_instant
-from billing.money import format_amount
 from cli.context import AccountName, Context, StackDirectory, open_context
+from cli.differences import Given, difference_document, differences_table
 from cli.failures import FOUND_A_PROBLEM
-from cli.output import AsJson, Output, count, table
+from cli.output import AsJson, Output, count
 from cli.patience import Patience
 from models import Reconciliation, ReconciliationDifference
 from models.database import database_now
+from tasks.acknowledging import acknowledgements_of
 from tasks.reconciling import request_reconciliation, window_since
-
-LISTED = 50
-"""Differences that people see; --json lists all."""
 
 
 def _since(text: str | None) -> datetime | None:
@@ -50,7 +48,8 @@ def reconcile(
             asked = request_reconciliation(session, account.id, window, requested_by="cli")
         with output.status("comparing with Stripe"):
             Patience(context, output, lambda: None).wait_for_jobs([asked.job_id])
-        record, differences = _found(context, asked)
+        record, found, given = _found(context, asked)
+    is_ok = all(one.repaired or one.id in given for one in found)
     output.document(
         {
             "account": account.name,
@@ -60,66 +59,40 @@ def reconcile(
             "payments": record.payments,
             "refunds": record.refunds,
             "disputes": record.disputes,
-            "ok": all(one.repaired for one in differences),
-            "differences": [_as_json(one) for one in differences],
+            "ok": is_ok,
+            "differences": [difference_document(one, given) for one in found],
         }
     )
     compared = f"{count(record.payments, 'payment')} and {count(record.refunds, 'refund')} compared"
-    if not differences:
+    if not found:
         output.say(f"[green]✓[/] {compared}, no difference found")
         return
-    _show(output, compared, differences)
-    if not all(one.repaired for one in differences):
+    _show(output, compared, found, given)
+    if not is_ok:
         raise typer.Exit(FOUND_A_PROBLEM)
 
 
 def _found(
     context: Context, asked: Reconciliation
-) -> tuple[Reconciliation, list[ReconciliationDifference]]:
+) -> tuple[Reconciliation, Sequence[ReconciliationDifference], Given]:
     with context.transaction() as session:
         record = session.get_one(Reconciliation, asked.id)
-        differences = session.scalars(
+        found = session.scalars(
             select(ReconciliationDifference)
             .where(ReconciliationDifference.reconciliation_id == record.id)
             .order_by(ReconciliationDifference.id)
         ).all()
-        return record, list(differences)
+        return record, found, acknowledgements_of(session, found)
 
 
-def _show(output: Output, compared: str, differences: list[ReconciliationDifference]) -> None:
-    rows = table(
-        count(len(differences), "difference"),
-        "difference", "at Stripe", "ours", "theirs", "repaired",
-    )  # fmt: skip
-    for one in differences[:LISTED]:
-        rows.add_row(
-            one.difference,
-            Text(one.stripe_id),
-            _told(one.ours, one.our_amount, one.currency),
-            _told(one.theirs, one.their_amount, one.currency),
-            "[green]✓[/]" if one.repaired else "[red]✗[/]",
+def _show(
+    output: Output, compared: str, found: Sequence[ReconciliationDifference], given: Given
+) -> None:
+    output.show(differences_table(found, given))
+    repaired = sum(one.repaired for one in found)
+    told = f"{compared}; {repaired:,} of {count(len(found), 'difference')} repaired"
+    output.say(f"{told}, {len(given):,} acknowledged" if given else told)
+    if repaired + len(given) < len(found):
+        output.say(
+            "[dim]what is in order all the same: duecourse differences acknowledge ID --reason TEXT"
         )
-    output.show(rows)
-    repaired = sum(one.repaired for one in differences)
-    output.say(f"{compared}; {repaired:,} of {count(len(differences), 'difference')} repaired")
-
-
-def _told(state: str | None, amount: int | None, currency: str) -> str:
-    if state is None:
-        return "[dim]nothing[/]"
-    return f"{state} {format_amount(amount, currency)}" if amount else state
-
-
-def _as_json(one: ReconciliationDifference) -> dict[str, Any]:
-    return {
-        "difference": one.difference,
-        "repaired": one.repaired,
-        "stripe_id": one.stripe_id,
-        "client": None if one.client_id is None else str(one.client_id),
-        "invoice": None if one.invoice_id is None else str(one.invoice_id),
-        "currency": one.currency,
-        "ours": one.ours,
-        "our_amount": one.our_amount,
-        "theirs": one.theirs,
-        "their_amount": one.their_amount,
-    }

@@ -24,6 +24,7 @@ from models.payment_attempt import PaymentAttempt
 from models.process import Process
 from models.queue import Queue
 from models.reconciliation import (
+    DifferenceAcknowledgement,
     Reconciliation,
     ReconciliationDifference,
     ReconciliationRecord,
@@ -54,6 +55,7 @@ __all__ = [
     "CreditGrant",
     "CreditGrantUse",
     "CreditNote",
+    "DifferenceAcknowledgement",
     "Dispute",
     "IdempotencyKey",
     "Invoice",

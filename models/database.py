@@ -19,12 +19,21 @@ _USER_TIMEOUT_MS = 11_000
 CLIENT_CHECK_MS = 2_000
 
 
-def connect(database_url: str, *, process: str, connections: int, pre_ping: bool = True) -> Engine:
+def connect(
+    database_url: str,
+    *,
+    process: str,
+    connections: int,
+    pre_ping: bool = True,
+    durable: bool = True,
+) -> Engine:
     """An engine with at most ``connections`` open at once, for one process.
 
     ``process`` is the name that the server shows for its connections. ``pre_ping`` tries a pooled
     connection before it is handed out, so that a restarted server is not noticed; it costs a
-    round trip, so a worker goes without and tries its claim again. Build it after any fork.
+    round trip, so a worker goes without and tries its claim again. What is committed where it is
+    not ``durable`` may be lost by a crash of the server, and waits for no disk. Build it after any
+    fork.
     """
     return create_engine(
         database_url,
@@ -45,6 +54,7 @@ def connect(database_url: str, *, process: str, connections: int, pre_ping: bool
             f" -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}"
             f" -c client_connection_check_interval={CLIENT_CHECK_MS}"
             f" -c tcp_user_timeout={_USER_TIMEOUT_MS}"
+            + ("" if durable else " -c synchronous_commit=off")
             + "".join(f" -c tcp_{name}={value}" for name, value in _KEEPALIVES.items()),
         },
     )

@@ -24,6 +24,9 @@ NOTIFY_CHANNEL = "duecourse_jobs"
 REDISPATCH_AFTER = timedelta(seconds=5)
 REDISPATCH_AFTER_MAX = timedelta(minutes=1)
 
+# No less than this part of a window is added to it at once.
+DISPATCHED_AT_ONCE = 8
+
 # A job whose worker died this often is not run again by itself: it may be what kills them.
 MAX_RESCUES = 3
 
@@ -395,16 +398,19 @@ def queues_with_ready(connection: Connection) -> list[str]:
 def dispatch(connection: Connection, queue: str, window: int) -> list[Bell] | None:
     """Mark ready jobs of ``queue`` as dispatched, keeping at most ``window`` outstanding.
 
+    While nearly all of the window waits for workers, nothing is added to it: one by one, each
+    would cost as much as many at once.
+
     Returns:
         The jobs to ring for, in this order, once the transaction has committed; ``None`` when
-        the window was full before, so that the caller looks again soon.
+        the window was full enough before, so that the caller looks again soon.
     """
     is_open = connection.exec_driver_sql(_LOCK_QUEUE, {"queue": queue}).scalar()
     if not is_open:
         return []
     outstanding = connection.exec_driver_sql(_OUTSTANDING, {"queue": queue}).scalar_one()
     room = window - outstanding
-    if room <= 0:
+    if room < max(window // DISPATCHED_AT_ONCE, 1):
         return None
     return _bells(connection.exec_driver_sql(_DISPATCH, {"queue": queue, "room": room}).all())
 

@@ -1,5 +1,9 @@
-"""Reconciliations: each comparison of our record with Stripe's, and every difference it found."""
+"""Reconciliations: each comparison of our record with Stripe's, and every difference it found.
 
+And which of those somebody has acknowledged.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -16,6 +20,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from billing.reconciliation import Compared, Difference
 from models.base import Base, CreatedAt, JsonList, PrimaryKey, one_of
+
+FACTS = (
+    *("difference", "subject_id", "currency"),
+    *("ours", "our_amount", "theirs", "their_amount"),
+)
+"""What a difference says of the two records."""
 
 _STANDING = "rechecked_at IS NULL AND NOT repaired"
 
@@ -87,7 +97,8 @@ class ReconciliationDifference(Base):
     ``subject_id`` is our attempt, refund or dispute; ``merchant_id`` who was asked, NULL for the
     deployment. What was repaired bears the reconciliation's name in all that the repair wrote. What
     was not stands until a later reconciliation has looked again, at ``rechecked_at``: it lists the
-    difference itself, if there still is one.
+    difference itself, if there still is one, with the same ``acknowledgement_id`` as long as the
+    ``facts`` are the same.
     """
 
     __tablename__ = "reconciliation_differences"
@@ -122,8 +133,44 @@ class ReconciliationDifference(Base):
     our_amount: Mapped[int | None] = mapped_column(BigInteger)
     their_amount: Mapped[int | None] = mapped_column(BigInteger)
     repaired: Mapped[bool]
+    acknowledgement_id: Mapped[UUID | None] = mapped_column(
+        # The two tables refer to each other.
+        ForeignKey("difference_acknowledgements.id", use_alter=True)
+    )
     created_at: Mapped[CreatedAt]
     rechecked_at: Mapped[datetime | None]
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What an acknowledgement is of: it holds for nothing else."""
+        return {name: getattr(self, name) for name in FACTS}
+
+
+class DifferenceAcknowledgement(Base):
+    """Somebody knows of a difference, and why it stands: ``acknowledged_by`` says who that was.
+
+    Given for the facts of one difference, it holds for every later one of the same facts that bears
+    its id, until it is withdrawn. Never deleted, and nothing of it ever changes but that.
+    """
+
+    __tablename__ = "difference_acknowledgements"
+    __table_args__ = (
+        CheckConstraint("(withdrawn_at IS NULL) = (withdrawn_by IS NULL)", name="withdrawal"),
+        Index(
+            "uq_difference_acknowledgements_in_force",
+            "difference_id",
+            unique=True,
+            postgresql_where="withdrawn_at IS NULL",
+        ),
+    )
+
+    id: Mapped[PrimaryKey]
+    difference_id: Mapped[UUID] = mapped_column(ForeignKey("reconciliation_differences.id"))
+    reason: Mapped[str]
+    acknowledged_by: Mapped[str]
+    acknowledged_at: Mapped[CreatedAt]
+    withdrawn_by: Mapped[str | None]
+    withdrawn_at: Mapped[datetime | None]
 
 
 def still_stands() -> ColumnElement[bool]:
@@ -138,3 +185,20 @@ def standing_differences(account_id: UUID) -> Select[ReconciliationDifference]:
         .join(Reconciliation, Reconciliation.id == ReconciliationDifference.reconciliation_id)
         .where(Reconciliation.account_id == account_id, still_stands())
     )
+
+
+def acknowledgement_in_force() -> Select[UUID]:
+    """The acknowledgement of a difference, unless it was withdrawn; to ask whether it exists."""
+    return (
+        select(DifferenceAcknowledgement.id)
+        .where(
+            DifferenceAcknowledgement.id == ReconciliationDifference.acknowledgement_id,
+            DifferenceAcknowledgement.withdrawn_at.is_(None),
+        )
+        .correlate(ReconciliationDifference)
+    )
+
+
+def is_acknowledged() -> ColumnElement[bool]:
+    """Whether somebody has acknowledged a difference, and not withdrawn that."""
+    return acknowledgement_in_force().exists()

@@ -131,12 +131,10 @@ def begin_attempt(
     if too_little:
         _carry(session, account, invoice, now=run.now, requested_by=run.requested_by)
         return ended(session, None)
-    # Written before the turn is taken, since all others wait from there on.
-    invoice.attempt_count += 1
-    turn = _turn(session, run, method, origin)
+    turn = _turn(run, method, origin)
     if isinstance(turn, Snooze):
-        invoice.attempt_count -= 1
         return turn
+    invoice.attempt_count += 1
     return _begin(
         session,
         run,
@@ -169,7 +167,7 @@ def begin_credit_attempt(
     and that a card can be charged the amount. ``told`` is what was said of the money.
     """
     origin = Origin.AUTOMATIC if purpose == AttemptPurpose.TOP_UP else Origin.STAFF
-    turn = _turn(session, run, method, origin)
+    turn = _turn(run, method, origin)
     if isinstance(turn, Snooze):
         return turn
     account = session.get_one(Account, method.account_id)
@@ -188,12 +186,9 @@ def begin_credit_attempt(
     )
 
 
-def _turn(
-    session: Session, run: Run, of: CardOfClient | PaymentAttempt, origin: str
-) -> MayAsk | Snooze:
+def _turn(run: Run, of: CardOfClient | PaymentAttempt, origin: str) -> MayAsk | Snooze:
     """A turn at the Stripe account of a card; people go before what is tried by itself."""
     return take_turn(
-        session,
         run,
         merchant_id=of.merchant_id,
         account_id=of.account_id,
@@ -258,7 +253,7 @@ def require_tries_left(
 
 def ask_for(session: Session, run: Run, attempt: PaymentAttempt, ended: Ended) -> Step:
     """Ask Stripe for an attempt again under its key, in a turn of its own. Hold its lock."""
-    turn = _turn(session, run, attempt, attempt.origin)
+    turn = _turn(run, attempt, attempt.origin)
     if isinstance(turn, Snooze):
         return turn
     attempt.asks += 1

@@ -795,14 +795,24 @@ CHECKS = {
            AND (next_ask_at < :now ::timestamptz - interval '3 days' OR state <> 'processing'
                 AND COALESCE(first_asked_at, created_at) < :now ::timestamptz - interval '3 days')
     """,
-    # What reconciling found, could not mend, and has not looked at again since.
+    # What reconciling found, could not mend, and has not looked at again since; not what somebody
+    # has acknowledged, who is believed about those facts alone.
     "our_record_agrees_with_stripe_s": """
         SELECT stripe_id,
                concat(difference, ': ours is ', COALESCE(ours, 'nothing'), ' ', our_amount,
                       ', theirs is ', COALESCE(theirs, 'nothing'), ' ', their_amount, ' ', currency)
-          FROM reconciliation_differences JOIN reconciliations
+          FROM reconciliation_differences AS found JOIN reconciliations
             ON reconciliations.id = reconciliation_id
          WHERE account_id = :account AND rechecked_at IS NULL AND NOT repaired
+           AND NOT EXISTS (
+               SELECT FROM difference_acknowledgements AS given
+                 JOIN reconciliation_differences AS known ON known.id = given.difference_id
+                WHERE given.id = found.acknowledgement_id AND given.withdrawn_at IS NULL
+                  AND (known.stripe_id, known.difference, known.subject_id, known.currency,
+                       known.ours, known.our_amount, known.theirs, known.their_amount)
+                      IS NOT DISTINCT FROM
+                      (found.stripe_id, found.difference, found.subject_id, found.currency,
+                       found.ours, found.our_amount, found.theirs, found.their_amount))
     """,
     "sent_mails_have_their_receipts": """
         SELECT id::text, concat('a mail is ', state, ' and says nothing of how or when')

@@ -132,7 +132,6 @@ def _ask(session: Session, run: Run, refund: Refund, turn: MayAsk) -> Call:
 def _turn(session: Session, run: Run, refund: Refund) -> MayAsk | Snooze:
     """A turn at the Stripe account that took the payment."""
     return take_turn(
-        session,
         run,
         merchant_id=_attempt_refunded(session, refund).merchant_id,
         account_id=refund.account_id,

@@ -147,9 +147,7 @@ def _open(
 ) -> Call | Snooze:
     account = session.get_one(Account, client.account_id)
     # A client waits for the page.
-    turn = take_turn(
-        session, run, merchant_id=account.merchant_id, account_id=account.id, is_bulk=False
-    )
+    turn = take_turn(run, merchant_id=account.merchant_id, account_id=account.id, is_bulk=False)
     if isinstance(turn, Snooze):
         return turn
     order = CheckoutOrder(

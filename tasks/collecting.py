@@ -35,7 +35,7 @@ from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
-from tasks.merchants import card_of
+from tasks.merchants import charged_through
 from tasks.outcomes import Done
 from tasks.tried_cards import backup_to_try, stop_tries
 from tasks.wanted_attempts import give_up_unsent, is_still_wanted
@@ -143,7 +143,7 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
         raise NotFound("client", str(client_id))
     # Account and card are held as long as they are needed: the session then reads them once.
     known = session.execute(_KNOWN, {"client_id": client_id}).one()
-    account, _card, is_under_way, has_balance = known
+    account, card, is_under_way, has_balance = known
     under_way = [
         attempt
         for attempt in (_unsettled_of(session, client_id) if is_under_way else ())
@@ -162,13 +162,18 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     if len(done) >= MAX_CHARGES_A_RUN:
         wake_collection(session, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
         return Done({"attempts": done, "goes_on": True})
-    return _charge(run, session, invoice, done)
+    return _charge(run, session, invoice, charged_through(account, card), done)
 
 
-def _charge(run: Run, session: Session, invoice: Invoice, done: list[dict[str, Any]]) -> Step:
+def _charge(
+    run: Run,
+    session: Session,
+    invoice: Invoice,
+    card: BillingMethod | None,
+    done: list[dict[str, Any]],
+) -> Step:
     """Charge one invoice, once nothing of an earlier try is in the way."""
     client_id = invoice.client_id
-    card = card_of(session, client_id)
     method = _to_be_charged(session, invoice, card)
     if method is None:
         # No try without a card, and none is used up.

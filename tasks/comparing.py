@@ -13,7 +13,8 @@ from billing.reconciliation import Compared, Difference
 from gateways.merchants import Merchant
 from gateways.payment_records import PaymentRecords, RecordPage, Window
 from models import Reconciliation, ReconciliationDifference
-from models.reconciliation import still_stands
+from models.reconciliation import FACTS, still_stands
+from tasks.acknowledging import acknowledged_about, keep_differences_of
 from tasks.kinds import Run
 
 Record = TypeVar("Record")
@@ -33,8 +34,14 @@ class Comparison:
         """What everything that a repair writes bears."""
         return f"reconciliation:{self.id}"
 
-    def look_again(self, session: Session, stripe_id: str) -> None:
-        """What earlier comparisons found of this stands no more: this one says how it is now."""
+    def look_again(self, session: Session, stripe_id: str) -> Sequence[ReconciliationDifference]:
+        """What earlier comparisons found of this stands no more: this one says how it is now.
+
+        Returns what of that was acknowledged, for ``write_down``. Nobody else says anything of it
+        until the transaction ends.
+        """
+        keep_differences_of(session, self.account_id, stripe_id)
+        acknowledged = acknowledged_about(session, self.account_id, stripe_id)
         session.execute(
             update(ReconciliationDifference)
             .where(
@@ -47,14 +54,33 @@ class Comparison:
             .values(rechecked_at=self.run.now),
             execution_options={"synchronize_session": False},
         )
+        return acknowledged
 
     def write_down(
-        self, session: Session, difference: Difference, *, repaired: bool, **facts: object
+        self,
+        session: Session,
+        difference: Difference,
+        *,
+        repaired: bool,
+        acknowledged: Sequence[ReconciliationDifference],
+        **facts: object,
     ) -> None:
-        """List a difference, and whether it was repaired, in this transaction."""
+        """List a difference, and whether it was repaired, in this transaction.
+
+        What was ``acknowledged`` with the same facts stays so; anything else is told again.
+        """
+        known = {"difference": difference, **facts}
+        as_before = (one for one in acknowledged if one.facts == {n: known[n] for n in FACTS})
+        same = None if repaired else next(as_before, None)
         session.execute(
             insert(ReconciliationDifference)
-            .values(reconciliation_id=self.id, difference=difference, repaired=repaired, **facts)
+            .values(
+                reconciliation_id=self.id,
+                difference=difference,
+                repaired=repaired,
+                acknowledgement_id=None if same is None else same.acknowledgement_id,
+                **facts,
+            )
             .on_conflict_do_nothing()
         )
 

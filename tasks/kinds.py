@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from sqlalchemy.orm import Session
 
 from tasks.calls import Step
+from tasks.turnstile import Turnstile
 
 DEFAULT_MAX_ATTEMPTS = 8
 
@@ -29,7 +30,7 @@ class Run:
     """What a job's function may know of the run it is in.
 
     ``now`` is when the run began, by the database's clock; it is the only clock the work asks.
-    ``stripe_rate`` is how often a second each Stripe account may be asked; ``None`` for any.
+    ``turnstile`` gives the turns at Stripe accounts; without one each may be asked at any time.
     """
 
     job_id: UUID
@@ -37,7 +38,7 @@ class Run:
     attempt: int
     now: datetime
     requested_by: str
-    stripe_rate: float | None = None
+    turnstile: Turnstile | None = None
 
 
 class Body(Protocol):

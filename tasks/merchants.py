@@ -70,6 +70,11 @@ def card_of(session: Session, client_id: UUID, *, lock: bool = False) -> Billing
     return method if method is not None and is_charged_through(session, method) else None
 
 
+def charged_through(account: Account, card: BillingMethod | None) -> BillingMethod | None:
+    """What ``card_of`` finds, where card and account were just read under the client's lock."""
+    return card if card is not None and card.merchant_id == account.merchant_id else None
+
+
 def is_charged_through(session: Session, card: CardOfClient) -> bool:
     """Whether a card is known where its account charges now."""
     current = select(Account.merchant_id).where(Account.id == card.account_id)

@@ -147,7 +147,7 @@ def _go_on(run: Run, invoice_id: UUID, session: Session) -> Step:
 def _begin(run: Run, session: Session, invoice: Invoice, customer: str) -> Call | Snooze:
     """Write the page down under a key of its own, before Stripe is asked for it."""
     merchant_id = session.get_one(Account, invoice.account_id).merchant_id
-    turn = _turn(session, run, invoice.account_id, merchant_id)
+    turn = _turn(run, invoice.account_id, merchant_id)
     if isinstance(turn, Snooze):
         return turn
     attempt_id = session.scalars(select(func.uuid7())).one()
@@ -177,15 +177,13 @@ def _begin(run: Run, session: Session, invoice: Invoice, customer: str) -> Call 
 
 def _ask_for(session: Session, run: Run, attempt: PaymentAttempt) -> Call | Snooze:
     """Ask Stripe for a page under its key once more. Hold the attempt's lock."""
-    turn = _turn(session, run, attempt.account_id, attempt.merchant_id)
+    turn = _turn(run, attempt.account_id, attempt.merchant_id)
     return turn if isinstance(turn, Snooze) else _asked(session, run, attempt, turn)
 
 
-def _turn(
-    session: Session, run: Run, account_id: UUID, merchant_id: UUID | None
-) -> MayAsk | Snooze:
+def _turn(run: Run, account_id: UUID, merchant_id: UUID | None) -> MayAsk | Snooze:
     """A client waits for the page."""
-    return take_turn(session, run, merchant_id=merchant_id, account_id=account_id, is_bulk=False)
+    return take_turn(run, merchant_id=merchant_id, account_id=account_id, is_bulk=False)
 
 
 def _asked(session: Session, run: Run, attempt: PaymentAttempt, turn: MayAsk) -> Call:

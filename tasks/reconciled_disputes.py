@@ -97,7 +97,7 @@ class Disputes:
         if payment.invoice_id is not None:
             session.scalars(invoices_for_update([payment.invoice_id])).one()
         dispute = session.scalars(dispute_for_update(asked.stripe_id)).one_or_none()
-        comparison.look_again(session, asked.stripe_id)
+        acknowledged = comparison.look_again(session, asked.stripe_id)
         ours = _ours(dispute)
         theirs = None if found is None else _theirs(found)
         difference = dispute_difference(ours, theirs, paid_in=payment.currency)
@@ -120,6 +120,7 @@ class Disputes:
             session,
             difference,
             repaired=is_repaired,
+            acknowledged=acknowledged,
             stripe_id=asked.stripe_id,
             merchant_id=asked.merchant_id,
             subject_id=None if dispute is None else dispute.id,

@@ -105,7 +105,7 @@ class Payments:
         if attempt is not None and attempt.merchant_id != asked.merchant_id:
             # It was made elsewhere, and that is where it is asked for.
             return
-        comparison.look_again(session, asked.stripe_id)
+        acknowledged = comparison.look_again(session, asked.stripe_id)
         ours = None if attempt is None else _ours(attempt, _payment_of(session, attempt))
         theirs = None if found is None else _theirs(found)
         difference = payment_difference(ours, theirs)
@@ -128,6 +128,7 @@ class Payments:
             session,
             difference,
             repaired=is_repaired,
+            acknowledged=acknowledged,
             stripe_id=asked.stripe_id,
             merchant_id=asked.merchant_id,
             subject_id=None if attempt is None else attempt.id,

@@ -118,7 +118,7 @@ class Refunds:
             # It was made elsewhere, and that is where it is asked for.
             return
         refund = None if known is None else lock_refund(session, known.id)
-        comparison.look_again(session, asked.stripe_id)
+        acknowledged = comparison.look_again(session, asked.stripe_id)
         ours = None if refund is None else _ours(refund)
         theirs = None if found is None else _theirs(found)
         difference = refund_difference(ours, theirs)
@@ -140,6 +140,7 @@ class Refunds:
             session,
             difference,
             repaired=is_repaired,
+            acknowledged=acknowledged,
             stripe_id=asked.stripe_id,
             merchant_id=asked.merchant_id,
             subject_id=None if refund is None else refund.id,

@@ -23,7 +23,7 @@ from models import (
     ReconciliationDifference,
     ReconciliationRecord,
 )
-from models.reconciliation import standing_differences
+from models.reconciliation import is_acknowledged, standing_differences
 from tasks.calls import Call, Gateways, Step
 from tasks.comparing import Comparison, Kind, Looked
 from tasks.kinds import Run
@@ -273,15 +273,16 @@ class Course:
             .order_by(ReconciliationDifference.difference)
         )
         differences = dict(found.all())
-        unrepaired = session.scalar(
-            select(func.count()).where(of_this, ~ReconciliationDifference.repaired)
-        )
+        is_left = of_this & ~ReconciliationDifference.repaired
+        acknowledged = session.scalar(select(func.count()).where(is_left, is_acknowledged()))
+        unrepaired = session.scalar(select(func.count()).where(is_left, ~is_acknowledged()))
         if unrepaired:
             _log.error(
                 "our record and Stripe's differ",
                 reconciliation=str(record.id),
                 account=str(record.account_id),
                 unrepaired=unrepaired,
+                acknowledged=acknowledged,
                 differences=differences,
             )
         return Done(
@@ -292,6 +293,7 @@ class Course:
                 "disputes": record.disputes,
                 "differences": differences,
                 "unrepaired": unrepaired,
+                "acknowledged": acknowledged,
             }
         )
 

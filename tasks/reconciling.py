@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Select, func, or_, select, union
+from sqlalchemy import ColumnElement, Select, func, or_, select, union
 from sqlalchemy.orm import Session
 
 from billing.credit_notes import Destination
@@ -14,6 +14,7 @@ from billing.refunds import UNSETTLED_REFUNDS
 from gateways.payment_records import Window
 from models import (
     Account,
+    DifferenceAcknowledgement,
     Dispute,
     Job,
     PaymentAttempt,
@@ -21,7 +22,7 @@ from models import (
     ReconciliationDifference,
     Refund,
 )
-from models.reconciliation import still_stands
+from models.reconciliation import acknowledgement_in_force, still_stands
 from tasks.calls import Step
 from tasks.enqueueing import enqueue
 from tasks.kinds import BULK_PRIORITY, Run, job
@@ -67,7 +68,9 @@ def _with_news(now: datetime) -> Select[UUID]:
             Refund.destination == Destination.CARD,
         ),
         select(Dispute.account_id).where(Dispute.state.in_(PENDING)),
-        select(Reconciliation.account_id).join(ReconciliationDifference).where(still_stands()),
+        select(Reconciliation.account_id)
+        .join(ReconciliationDifference)
+        .where(still_stands(), ~_is_left_alone(now)),
     )
     under_way = (
         select(Reconciliation.id)
@@ -79,6 +82,15 @@ def _with_news(now: datetime) -> Select[UUID]:
         )
     )
     return select(Account.id).where(Account.id.in_(news), ~under_way.exists()).order_by(Account.id)
+
+
+def _is_left_alone(now: datetime) -> ColumnElement[bool]:
+    """Whether a difference was acknowledged so long ago that there is no more news of its money.
+
+    It alone is no reason to ask Stripe, for ever; whatever else is asks for it as well.
+    """
+    in_force = acknowledgement_in_force()
+    return in_force.where(DifferenceAcknowledgement.acknowledged_at < now - REACH).exists()
 
 
 def _begins(session: Session, now: datetime) -> dict[UUID, datetime]:

@@ -46,7 +46,6 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
         return Skip("attempt_settled", f"the attempt is {attempt.state}")
     since = sent_at(attempt)
     turn = take_turn(
-        session,
         run,
         merchant_id=attempt.merchant_id,
         account_id=attempt.account_id,

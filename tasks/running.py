@@ -32,6 +32,7 @@ from tasks.outcomes import (
     described,
 )
 from tasks.top_ups import start_asked_for
+from tasks.turnstile import Turnstile
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +47,8 @@ class LeaseLost(Exception):  # noqa: N818 - named as the fact it states
 class Runner:
     """Runs jobs for one worker process, from any number of threads.
 
-    ``gateways`` is what the jobs' calls are made through. ``clock`` gives the runs' ``now`` in
+    ``gateways`` is what the jobs' calls are made through, and ``turns`` the connections on which
+    turns are taken: the jobs' own if there is nothing else. ``clock`` gives the runs' ``now`` in
     place of the database, to tell a story by its calendar.
     """
 
@@ -58,6 +60,7 @@ class Runner:
         worker: str,
         lease: timedelta,
         gateways: Gateways | None = None,
+        turns: Engine | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._engine = engine
@@ -67,6 +70,8 @@ class Runner:
         self._worker = worker
         self._lease = lease
         self._gateways = gateways or Gateways()
+        rate = self._gateways.stripe_rate
+        self._turnstile = None if rate is None else Turnstile(turns or engine, rate)
         self._clock = clock
 
     def run(self, kind: JobKind, job_id: UUID) -> None:
@@ -122,7 +127,7 @@ class Runner:
             attempt=claim.attempt,
             now=self._clock() if self._clock else claim.started_at,
             requested_by=claim.requested_by,
-            stripe_rate=self._gateways.stripe_rate,
+            turnstile=self._turnstile,
         )
         step = self._commit(claim, lambda session: kind.body(run, session, **arguments))
         while isinstance(step, Call):

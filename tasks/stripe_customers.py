@@ -36,9 +36,7 @@ def create_customer(
 ) -> Call | Snooze:
     """Have a client known at Stripe, and go on; its lock was given up meanwhile."""
     account = session.get_one(Account, client.account_id)
-    turn = take_turn(
-        session, run, merchant_id=account.merchant_id, account_id=account.id, is_bulk=False
-    )
+    turn = take_turn(run, merchant_id=account.merchant_id, account_id=account.id, is_bulk=False)
     if isinstance(turn, Snooze):
         return turn
     name = client.legal_name or client.name

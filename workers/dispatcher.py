@@ -30,6 +30,8 @@ SWEEP_EVERY_SECONDS = 1.0
 # With a full window the next look comes soon: waiting a whole poll would cap the queue's speed
 # at one window a poll. While nothing moves, as without workers, each look waits twice as long.
 FULL_WINDOW_PAUSE_SECONDS = 0.01
+# So long nothing is listened to then. Where much is being done, each piece of it rings for more.
+DEAF_AT_MOST_SECONDS = 0.02
 AFTER_ERROR_PAUSE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -50,6 +52,7 @@ class Dispatcher:
         self._window = window
         self._poll_seconds = poll_seconds
         self._full_window_pause = FULL_WINDOW_PAUSE_SECONDS
+        self._is_full = False
         self._swept_at = 0.0
 
     def run(self, stopping: threading.Event) -> None:
@@ -59,7 +62,10 @@ class Dispatcher:
             try:
                 doorbell = doorbell or self._listen()
                 pause = self.step()
-                if pause:
+                if self._is_full:
+                    stopping.wait(min(pause, DEAF_AT_MOST_SECONDS))
+                    pause -= DEAF_AT_MOST_SECONDS
+                if pause > 0:
                     for _ in doorbell.notifies(timeout=pause, stop_after=1):
                         pass
             except (SQLAlchemyError, psycopg.Error, redis.RedisError) as error:
@@ -80,18 +86,18 @@ class Dispatcher:
         with self._engine.begin() as connection:
             promoted = job_ledger.promote_due(connection)
             queues = job_ledger.queues_with_ready(connection)
-        full, moved = False, promoted > 0
+        self._is_full, moved = False, promoted > 0
         for queue in queues:
             with self._engine.begin() as connection:
                 bells = job_ledger.dispatch(connection, queue, self._window)
             if bells is None:
-                full = True
+                self._is_full = True
             elif bells:
                 self._ring(bells)
                 moved = True
         if moved:
             self._full_window_pause = FULL_WINDOW_PAUSE_SECONDS
-        if not full:
+        if not self._is_full:
             return 0.0 if moved else self._poll_seconds
         pause = self._full_window_pause
         self._full_window_pause = min(2 * pause, self._poll_seconds)

@@ -77,6 +77,9 @@ def _serve(
     )
     # Leases, heartbeat and breaker wait for no job's connection.
     own_engine = connect(settings.database_url, process="worker", connections=3, pre_ping=False)
+    turns = connect(
+        settings.database_url, process="worker", connections=1, pre_ping=False, durable=False
+    )
     lease = timedelta(seconds=settings.lease_seconds)
     leases = LeaseKeeper(
         own_engine, lease=lease, run_limit=timedelta(seconds=settings.run_limit_seconds)
@@ -87,6 +90,7 @@ def _serve(
         worker=f"{socket.gethostname()}:{os.getpid()}",
         lease=lease,
         gateways=gateways,
+        turns=turns,
     )
     broker = build_broker(settings.redis_url, ForeignMessages(engine))
     declare_actors(broker, runner, engine)
@@ -114,6 +118,7 @@ def _serve(
     presence.stop()
     engine.dispose()
     own_engine.dispose()
+    turns.dispose()
     _log.info("worker stopped", unfinished=leases.held)
     return healthy
 

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from tests.api.calls import a_charge, deposit, done, problem
+from tests.reconciliations import a_difference
 from tests.worlds import work
 
 
@@ -33,6 +34,7 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         "payment": api.get("/v1/payments").json()["data"][0]["id"],
         "note": noted["result"]["credit_note"],
         "reconciliation": api.get("/v1/reconciliations").json()["data"][0]["id"],
+        "difference": str(a_difference(engine)),
         "job": job["id"],
         "key": api.get("/v1/api-keys").json()["data"][0]["id"],
     }
@@ -68,6 +70,13 @@ def mine(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str, 
         ("POST", "/v1/clients/{client}/credit/apply", "client_not_found"),
         ("GET", "/v1/billing-runs/{run}", "billing_run_not_found"),
         ("GET", "/v1/reconciliations/{reconciliation}", "reconciliation_not_found"),
+        ("GET", "/v1/reconciliation-differences/{difference}", "difference_not_found"),
+        ("POST", "/v1/reconciliation-differences/{difference}/acknowledge", "difference_not_found"),
+        (
+            "POST",
+            "/v1/reconciliation-differences/{difference}/withdraw-acknowledgement",
+            "difference_not_found",
+        ),
         ("GET", "/v1/jobs/{job}", "job_not_found"),
         ("POST", "/v1/jobs/{job}/retry", "job_not_found"),
         ("POST", "/v1/jobs/{job}/cancel", "job_not_found"),
@@ -82,6 +91,8 @@ def test_what_belongs_to_another_account_is_not_found(
     body: dict[str, Any] | None = {} if method in ("PATCH", "POST") else None
     if path.endswith(("/refund", "/credit-notes")):
         body = {"amount": 1, "to": "credit"}
+    if path.endswith("/acknowledge"):
+        body = {"reason": "Refunded by hand"}
 
     problem(stranger.request(method, path.format(**mine), json=body), 404, code)
 
@@ -122,7 +133,10 @@ def test_what_belongs_to_another_account_cannot_be_used(
 
 @pytest.mark.parametrize(
     "path",
-    ["clients", "charges", "invoices", "jobs", "payments", "credit-notes", "mails", "tax-rates"],
+    [
+        *("clients", "charges", "invoices", "jobs", "payments", "credit-notes", "mails"),
+        *("tax-rates", "reconciliations", "reconciliation-differences"),
+    ],
 )
 def test_lists_hold_nothing_of_another_account(
     api: TestClient, stranger: TestClient, mine: dict[str, str], path: str

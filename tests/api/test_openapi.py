@@ -27,6 +27,7 @@ from models.database import database_now
 from scheduler.firing import write_schedules
 from scheduler.schedules import SCHEDULES
 from tests.api.calls import a_charge, a_draft, done
+from tests.reconciliations import a_difference
 
 CHECKS = [
     not_a_server_error,
@@ -151,6 +152,7 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
     url = f"/v1/invoices/{invoice['id']}/credit-notes"
     noted = done(engine, api, api.post(url, json=credited))
     api.post("/v1/reconciliations")
+    difference_id = str(a_difference(engine))
     key = api.post("/v1/api-keys", json={"scopes": ["read"]}).json()
     rate = {"name": "VAT", "percent": "20", "inclusive": False, "valid_from": "2026-01-01"}
     return {
@@ -162,6 +164,7 @@ def known(engine: Engine, api: TestClient, invoice: dict[str, Any]) -> dict[str,
         "payment_id": api.get("/v1/payments").json()["data"][0]["id"],
         "credit_note_id": noted["result"]["credit_note"],
         "dispute_id": a_dispute(engine),
+        "difference_id": difference_id,
         "billing_run_id": job["subject"]["id"],
         "reconciliation_id": api.get("/v1/reconciliations").json()["data"][0]["id"],
         "job_id": job["id"],

@@ -60,6 +60,28 @@ def test_what_differs_is_shown_and_is_a_problem_unless_repaired(
     assert (one["difference"], one["their_amount"]) == ("refund_made_elsewhere", 250)
 
 
+@pytest.mark.usefixtures("payment")
+def test_what_is_acknowledged_is_shown_as_that_and_is_no_problem(
+    stripe_sandbox: StripeSandbox,
+    shop: sdk.StripeClient,
+    command: Command,
+    working_with_vendors: Working,
+) -> None:
+    [intent] = stripe_sandbox.control.payment_intents()
+    refund = shop.v1.refunds.create({"payment_intent": intent["id"], "amount": 250})
+    with working_with_vendors():
+        assert command("reconcile", "--since", "2026-01-01").code == 1
+        command("differences", "acknowledge", refund.id, "--reason", "By hand")
+        answer = command("reconcile", "--since", "2026-01-01")
+        document = command("reconcile", "--since", "2026-01-01", "--json").document
+    assert answer.code == 0
+    assert "by cli: By hand" in answer.stdout
+    assert "0 of 1 difference repaired, 1 acknowledged" in answer.stdout
+    assert document["ok"] is True
+    [one] = document["differences"]
+    assert one["acknowledgement"]["acknowledged_by"] == "cli"
+
+
 @pytest.mark.parametrize("since", ["tomorrow", "2199-01-01"])
 def test_a_wrong_beginning_is_named(account: Account, command: Command, since: str) -> None:
     answer = command("reconcile", "--since", since)

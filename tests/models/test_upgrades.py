@@ -10,8 +10,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models import Account, Client, CreditBalance, CreditEntry, Queue, schema
+from models.reconciliation import standing_differences
 from models.schema import migrate
 from tasks.accounts import create_account
+from tasks.acknowledging import acknowledge_difference
 from tasks.credit_balances import balance_of
 from tasks.drafting import draft_invoice
 from tasks.finalizing import finalize_invoice
@@ -57,6 +59,19 @@ SELECT entries.id, side.account, entries.currency, side.sign * total
   FROM ledger_entries AS entries JOIN invoices ON invoices.id = invoice_id
  CROSS JOIN LATERAL (VALUES (CASE WHEN total < 0 THEN 'credit' ELSE 'receivable' END, 1),
                             ('revenue', -1)) AS side (account, sign)
+"""
+
+
+# As the release before acknowledgements wrote it: one that stands, and one that was looked at again.
+DIFFERED = """
+INSERT INTO accounts (name) VALUES ('Bluebird Prep');
+INSERT INTO reconciliations (account_id, job_id, since, until, requested_by, finished_at)
+SELECT id, uuid7(), now() - interval '1 day', now(), 'cli', now() FROM accounts;
+INSERT INTO reconciliation_differences (reconciliation_id, difference, stripe_id, currency, theirs,
+                                        their_amount, repaired, rechecked_at)
+SELECT id, 'refund_made_elsewhere', new.stripe_id, 'usd', 'succeeded', 250, false, new.rechecked_at
+  FROM reconciliations,
+       (VALUES ('re_1', NULL), ('re_2', now())) AS new (stripe_id, rechecked_at)
 """
 
 
@@ -172,6 +187,27 @@ def test_what_is_finalized_stays_locked_after_the_upgrade(engine: Engine, sessio
         with pytest.raises(DBAPIError) as refused, session.begin_nested():
             session.execute(text(f"UPDATE {change}"))
         assert isinstance(refused.value.orig, RestrictViolation)
+
+
+def test_differences_from_before_the_upgrade_stand_and_can_be_acknowledged(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+        for statement in DIFFERED.split(";"):
+            connection.execute(text(statement))
+        migrate(connection)
+    with Session(engine, expire_on_commit=False) as session:
+        account = session.scalars(select(Account)).one()
+    [told] = audited(engine, account)
+    assert told.subject == "re_1"
+
+    with Session(engine) as session, session.begin():
+        [one] = session.scalars(standing_differences(account.id))
+        acknowledge_difference(session, account.id, one.id, "By hand", requested_by="cli")
+
+    assert audited(engine, account) == []
 
 
 def test_an_empty_database_is_upgraded_all_the_way(engine: Engine, session: Session) -> None:

@@ -22,6 +22,7 @@ from models import (
     Charge,
     Client,
     CreditEntry,
+    DifferenceAcknowledgement,
     Invoice,
     Job,
     LedgerEntry,
@@ -122,11 +123,37 @@ def books(engine: Engine, account: Account) -> None:
 
 
 def be_reconciled(engine: Engine, account: Account) -> None:
-    """One difference was repaired, and one agreed when it was looked at again."""
+    """One difference was repaired, and one agreed when it was looked at again.
+
+    One was acknowledged, before the last reconciliation found the same again.
+    """
     with Session(engine) as session, session.begin():
         window = Window(NOW - timedelta(days=4), NOW)
         record = request_reconciliation(session, account.id, window, requested_by="test")
         record.finished_at = NOW
+        known, again = (
+            ReconciliationDifference(
+                reconciliation_id=request_reconciliation(
+                    session, account.id, window, requested_by="test"
+                ).id,
+                difference=Difference.REFUND_MADE_ELSEWHERE,
+                stripe_id=f"re_{account.id}",
+                currency="usd",
+                theirs="succeeded",
+                their_amount=250,
+                repaired=False,
+                rechecked_at=rechecked_at,
+            )
+            for rechecked_at in (NOW, None)
+        )
+        session.add_all([known, again])
+        session.flush()
+        given = DifferenceAcknowledgement(
+            difference_id=known.id, reason="Refunded by hand", acknowledged_by="test"
+        )
+        session.add(given)
+        session.flush()
+        known.acknowledgement_id = again.acknowledgement_id = given.id
         for difference, is_repaired in (
             (Difference.PAYMENT_UNHEARD, True),
             (Difference.REFUND_MISSING, False),
@@ -478,6 +505,7 @@ def tamper(session: Session, *statements: str) -> None:
 OPEN = "(SELECT id FROM invoices WHERE number = 'INV-000002')"
 TAXED = "(SELECT invoice_id FROM invoice_taxes LIMIT 1)"
 LASTING = "(SELECT id FROM credit_grants WHERE expires_on IS NULL)"
+ACKNOWLEDGED = "acknowledgement_id IS NOT NULL AND rechecked_at IS NULL"
 AMENDMENT = "amends IS NOT NULL AND invoice_id IS NULL"
 TABLE = "entries_follow_the_postings_table"
 STATEMENTS = "statements_agree_with_ledger"
@@ -1075,7 +1103,33 @@ BREACHES = [
     ),
     (
         "our_record_agrees_with_stripe_s",
-        ["UPDATE reconciliation_differences SET rechecked_at = NULL WHERE NOT repaired"],
+        [
+            (
+                "UPDATE reconciliation_differences SET rechecked_at = NULL"
+                " WHERE NOT repaired AND acknowledgement_id IS NULL"
+            )
+        ],
+    ),
+    (
+        "our_record_agrees_with_stripe_s",
+        ["UPDATE difference_acknowledgements SET withdrawn_at = now(), withdrawn_by = 'test'"],
+    ),
+    *(
+        (
+            "our_record_agrees_with_stripe_s",
+            [f"UPDATE reconciliation_differences SET {change} WHERE {ACKNOWLEDGED}"],
+        )
+        for change in (
+            "acknowledgement_id = NULL",
+            "stripe_id = 're_other'",
+            "difference = 'refund_amount'",
+            "subject_id = uuid7()",
+            "currency = 'eur'",
+            "ours = 'failed'",
+            "our_amount = 250",
+            "theirs = 'processing'",
+            "their_amount = 300",
+        )
     ),
     *(
         ("sent_mails_have_their_receipts", [f"UPDATE mails SET {change}"])

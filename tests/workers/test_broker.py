@@ -109,3 +109,31 @@ def test_a_redis_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
             client.ping()
         client.close()
     assert time.monotonic() - began < 3
+
+
+def test_a_worker_that_has_enough_leaves_the_rest_in_redis_until_it_can_take_many(
+    broker: DoorbellBroker,
+) -> None:
+    broker.ring([a_message(str(number), str(number)) for number in range(40)])
+    consumer = broker.consume("ops", prefetch=16, timeout=10)
+    taken = [message for message in (next(consumer) for _ in range(17)) if message is not None]
+    assert len(taken) == 16
+
+    consumer.ack(taken[0])
+    assert next(consumer) is None
+    assert broker.client.llen("duecourse:ops") == 24
+
+    consumer.ack(taken[1])
+    assert next(consumer) is not None
+    assert broker.client.llen("duecourse:ops") == 22
+
+
+def test_a_worker_of_one_thread_takes_one_message_at_a_time(broker: DoorbellBroker) -> None:
+    broker.ring([a_message(str(number), str(number)) for number in range(4)])
+    consumer = broker.consume("ops", prefetch=2, timeout=10)
+    first, second = next(consumer), next(consumer)
+    assert first is not None
+    assert second is not None
+
+    consumer.ack(first)
+    assert next(consumer) is not None

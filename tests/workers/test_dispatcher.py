@@ -107,6 +107,23 @@ def test_a_full_window_is_looked_at_soon_and_ever_more_rarely_while_nothing_move
     assert dispatcher.step() == soon
 
 
+def test_a_nearly_full_window_is_added_to_by_its_eighth(
+    engine: Engine, broker: DoorbellBroker
+) -> None:
+    jobs = [a_job(engine) for _ in range(20)]
+    dispatcher = a_dispatcher(engine, broker, window=16)
+    dispatcher.step()
+    assert len(rung(broker)) == 16
+
+    claim(engine, jobs[0])
+    assert dispatcher.step() == FULL_WINDOW_PAUSE_SECONDS
+    assert rung(broker) == []
+
+    claim(engine, jobs[1])
+    assert dispatcher.step() == 0
+    assert rung(broker) == jobs[16:18]
+
+
 def test_a_paused_queue_rings_nothing(engine: Engine, broker: DoorbellBroker) -> None:
     a_job(engine)
     pause(engine)
