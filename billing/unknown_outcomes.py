@@ -16,6 +16,9 @@ KEY_TRUSTED_FOR = KEY_LIFETIME - timedelta(hours=1)
 NEVER_ARRIVED_AFTER = timedelta(hours=24)
 """How long a charge is asked for before it is believed never to have reached Stripe."""
 
+BELIEVED_MISSING_AFTER = timedelta(hours=24)
+"""How long Stripe must not know a payment that it once told of. A wrong key is put right sooner."""
+
 _FIRST_ASKS = (timedelta(minutes=1), timedelta(minutes=5), timedelta(hours=1))
 
 
@@ -51,6 +54,14 @@ def ask_by(since: datetime, now: datetime) -> Literal["key", "metadata"]:
 def believed_never_arrived(since: datetime, now: datetime) -> bool:
     """Whether a charge sent at ``since`` that Stripe does not know by now was never made."""
     return now - since >= NEVER_ARRIVED_AFTER
+
+
+def believed_missing(since: datetime, now: datetime) -> bool:
+    """Whether a payment that Stripe has not known from ``since`` on will not be known again.
+
+    It was there once, so this says nothing of whether money moved.
+    """
+    return now - since >= BELIEVED_MISSING_AFTER
 
 
 def _wait(asked: int) -> timedelta:

@@ -190,8 +190,8 @@ class CardGateway(Protocol):
         """
         ...
 
-    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport:
-        """How a payment stands.
+    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport | None:
+        """How a payment stands; ``None`` if Stripe has none of that id there.
 
         Raises:
             CardsUnavailable: It could not be asked; asking again harms nothing.

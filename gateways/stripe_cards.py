@@ -26,6 +26,7 @@ from gateways.stripe_api import UNREADABLE, StripeApi, asking, details, said, un
 
 LOOK_BACK = timedelta(hours=1)
 PAGE = 100
+NOT_FOUND = 404
 
 WHY = "latest_charge"
 """What tells why a bank debit was returned: nothing else does."""
@@ -111,11 +112,19 @@ class StripeCards:
             _report(intent) for intent in intents if intent["metadata"].get("attempt") == attempt
         ]
 
-    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport:
-        """How a payment stands; see ``CardGateway``."""
+    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport | None:
+        """How a payment stands, if there is one; see ``CardGateway``."""
         with asking():
-            intents = self._api.at(merchant).payment_intents
-            return _report(intents.retrieve(payment_intent, {"expand": [WHY]}).to_dict())
+            try:
+                return self._retrieved(payment_intent, merchant)
+            except stripe.InvalidRequestError as error:
+                if error.http_status == NOT_FOUND and error.code == "resource_missing":
+                    return None
+                raise
+
+    def _retrieved(self, payment_intent: str, merchant: Merchant) -> CardReport:
+        intents = self._api.at(merchant).payment_intents
+        return _report(intents.retrieve(payment_intent, {"expand": [WHY]}).to_dict())
 
     def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:
         """Give a payment up; see ``CardGateway``."""
@@ -128,7 +137,7 @@ class StripeCards:
                     raise ChargeRefused(error.code, said(error)) from error
                 if error.code != "payment_intent_unexpected_state":
                     raise
-        return self.retrieve(payment_intent, merchant)
+            return self._retrieved(payment_intent, merchant)
 
     def refund(self, order: CardRefund) -> RefundReport:
         """Give money back to where it came from; see ``CardGateway``."""

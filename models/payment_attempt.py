@@ -47,7 +47,8 @@ class PaymentAttempt(Base):
     attempt was made; so are ``card_brand`` and ``card_last4``, where they were known. ``job_id``
     made the attempt: run again after a crash, that job goes on with it. ``merchant_id`` is the
     Stripe account that it is made at, NULL for the deployment's: all that concerns it is asked
-    there. ``told`` is what was said of a deposit that is still to come.
+    there. ``told`` is what was said of a deposit that is still to come. ``missing_since`` is since when
+    Stripe has not known the payment there, though it had told of it.
 
     One with ``checkout_expires_at`` is a page at Stripe, which the client can use until then: it
     names the card there, so none is known here. While it is open the attempt needs action, and
@@ -150,6 +151,7 @@ class PaymentAttempt(Base):
     is_unsent: Mapped[bool] = mapped_column(server_default="false")
     first_asked_at: Mapped[datetime | None]
     next_ask_at: Mapped[datetime | None]
+    missing_since: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
     settled_at: Mapped[datetime | None]
 

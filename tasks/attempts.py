@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from types import MappingProxyType
@@ -81,6 +82,17 @@ _FOR_CREDIT = {
     AttemptPurpose.DEPOSIT: "Credit deposit",
     AttemptPurpose.TOP_UP: "Automatic credit top-up",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentMissing:
+    """Stripe knows a payment no more that it once told of; ``message`` says so to people."""
+
+    message: str
+
+
+News = CardReport | ChargeRefused | PageClosed | PaymentMissing
+"""What may be told of an attempt."""
 
 Answer = CardReport | CheckoutReport | ChargeRefused | CardsUnavailable | ChargeOutcomeUnknown
 
@@ -488,7 +500,7 @@ def settle_page(
 def settle_attempt(
     session: Session,
     attempt_id: UUID,
-    news: CardReport | ChargeRefused | PageClosed,
+    news: News,
     *,
     now: datetime,
     requested_by: str,
@@ -531,12 +543,20 @@ def settle_attempt(
             settlement.decline(decline_class(attempt.decline_code))
         case AttemptState.NEEDS_ACTION:
             settlement.wait_for_client()
-        case AttemptState.CANCELED if was in UNSETTLED or attempt.is_page:
-            settlement.stop()
+        case AttemptState.CANCELED:
+            _end(settlement, news, was_open=was in UNSETTLED or attempt.is_page)
         case _:
             pass
     session.flush()
     return attempt
+
+
+def _end(settlement: "_Settlement | CreditSettlement", news: News, *, was_open: bool) -> None:
+    """What follows where no money comes, and nobody was refused any."""
+    if isinstance(news, PaymentMissing):
+        settlement.leave_to_people()
+    elif was_open:
+        settlement.stop()
 
 
 def told_before(session: Session, attempt_id: UUID, news: CardReport) -> PaymentAttempt | None:
@@ -552,26 +572,24 @@ def told_before(session: Session, attempt_id: UUID, news: CardReport) -> Payment
     return None if may_follow(known, to) else attempt
 
 
-def _tried_on_page(
-    attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
-) -> PaymentAttempt:
+def _tried_on_page(attempt: PaymentAttempt, news: News) -> PaymentAttempt:
     """Note a try that ends nothing: the client tries again there, with this card or another."""
     if attempt.is_open_page:
         _note(attempt, news)
     return attempt
 
 
-def _state_told(news: CardReport | ChargeRefused | PageClosed) -> AttemptState:
+def _state_told(news: News) -> AttemptState:
     match news:
         case CardReport():
             return _STATES[news.status]
         case ChargeRefused():
             return AttemptState.DECLINED
-        case PageClosed():
+        case PageClosed() | PaymentMissing():
             return AttemptState.CANCELED
 
 
-def _note(attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed) -> None:
+def _note(attempt: PaymentAttempt, news: News) -> None:
     match news:
         case CardReport():
             attempt.payment_intent = news.payment_intent
@@ -580,15 +598,15 @@ def _note(attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
             attempt.decline_code, attempt.message = news.code, str(news)
         case PageClosed() if news.code is not None:
             attempt.decline_code, attempt.message = news.code, news.message
+        case PaymentMissing():
+            attempt.message = news.message
 
 
 class _OfAnotherCurrency(Exception):  # noqa: N818 - named as the fact it states
     """News of money that no attempt asked for."""
 
 
-def _require_its_currency(
-    attempt: PaymentAttempt, news: CardReport | ChargeRefused | PageClosed
-) -> None:
+def _require_its_currency(attempt: PaymentAttempt, news: News) -> None:
     """Check that news is of what an attempt asked for, whoever says so.
 
     Raises:
@@ -719,6 +737,11 @@ class _Settlement:
         """Somebody cancelled it at Stripe: trying again by itself would undo that."""
         if self._decides_next_try:
             self._invoice.next_attempt_at = None
+        self._use_credit()
+
+    def leave_to_people(self) -> None:
+        """Money may have moved, and nobody here can tell: only a person has it tried again."""
+        self._invoice.auto_collect, self._invoice.next_attempt_at = False, None
         self._use_credit()
 
     def _use_credit(self) -> None:

@@ -110,6 +110,10 @@ class CreditSettlement:
         self._pause(is_off=True)
         self._wake_what_waited()
 
+    def leave_to_people(self) -> None:
+        """Money may have moved, and nobody here can tell: nothing is topped up by itself."""
+        self.stop()
+
     def _begin_anew(self) -> None:
         """Count from here; and wait, where open invoices have used up what came.
 

@@ -96,7 +96,7 @@ class WatchedCards:
     def look_up(self, order: CardCharge) -> CardReport | None:
         return self._cards.look_up(order)
 
-    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport:
+    def retrieve(self, payment_intent: str, merchant: Merchant) -> CardReport | None:
         return self._cards.retrieve(payment_intent, merchant)
 
     def cancel(self, payment_intent: str, merchant: Merchant) -> CardReport:

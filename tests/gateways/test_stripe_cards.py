@@ -770,9 +770,8 @@ def test_a_question_that_fails_can_be_asked_again(
         assert getattr(cards, ask.__name__)(*arguments) == report
 
 
-def test_a_payment_that_is_not_there_cannot_be_asked_about(cards: CardGateway) -> None:
-    with pytest.raises(CardsUnavailable, match="404 No such payment_intent"):
-        cards.retrieve("pi_nothing", DEPLOYMENT)
+def test_a_payment_that_is_not_there_is_none(cards: CardGateway) -> None:
+    assert cards.retrieve("pi_nothing", DEPLOYMENT) is None
 
 
 def test_a_payment_that_is_not_there_is_surely_not_cancelled(cards: CardGateway) -> None:

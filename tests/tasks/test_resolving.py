@@ -10,7 +10,7 @@ from models import Account
 from tasks.calls import Gateways
 from tasks.charging import charge_invoice
 from tasks.collecting import collect_client
-from tasks.resolving import NEVER_ARRIVED, resolve_attempt
+from tasks.resolving import MISSING, NEVER_ARRIVED, NOT_KNOWN, resolve_attempt
 from tasks.voiding import void_invoice
 from tests.cards import (
     BANK,
@@ -37,7 +37,11 @@ from tests.cards import (
     mails,
     payments,
     restart,
+    set_top_up,
     sweep,
+    sweep_top_ups,
+    tell_all,
+    top_up_of,
     watched,
 )
 from tests.worlds import NOW, work
@@ -383,6 +387,120 @@ def test_a_bank_debit_that_comes_back_is_a_decline_and_what_waited_is_told_when(
     assert invoice.next_attempt_at == datetime(2026, 6, 5, 10, tzinfo=UTC)
     assert mails(engine) == ["payment_failed"]
     assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def name_payments(engine: Engine, change: str) -> None:
+    """Another Stripe account is asked from now on, or again the one that has the payments."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"UPDATE payment_attempts SET payment_intent = {change}")  # noqa: S608 - ours
+        )
+
+
+def lose_payments(engine: Engine) -> None:
+    name_payments(engine, "payment_intent || '_gone'")
+
+
+def find_payments(engine: Engine) -> None:
+    name_payments(engine, "replace(payment_intent, '_gone', '')")
+
+
+def test_a_payment_that_stripe_has_not_known_for_a_day_is_left_to_a_person(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    lose_payments(engine)
+
+    sweep(engine, vendors, now=NOW + DAY)
+    [attempt] = attempts_of(engine)
+    assert (attempt.state, attempt.message) == ("processing", NOT_KNOWN)
+    assert (attempt.missing_since, attempt.next_ask_at) == (NOW + DAY, NOW + 2 * DAY)
+    # Nothing else is done meanwhile: the money may be on its way.
+    assert do(engine, vendors, void_invoice, account, invoice_id=invoice_id).state == "skipped"
+    do(engine, vendors, resolve_attempt, account, attempt_id=attempt.id, now=NOW + DAY + HOUR)
+    assert attempt_states(engine) == ["processing"]
+
+    for day in (2, 3, 10, 40):
+        sweep(engine, vendors, now=NOW + day * DAY)
+
+    [attempt] = attempts_of(engine)
+    assert (attempt.state, attempt.message, attempt.decline_class) == ("canceled", MISSING, None)
+    assert (attempt.settled_at, attempt.next_ask_at) == (NOW + 2 * DAY, None)
+    assert [job.reason for job in jobs_of(engine, resolve_attempt) if job.state == "dead"] == [
+        "payment_missing"
+    ]
+    invoice = invoice_of(engine, invoice_id)
+    assert (invoice.status, invoice.auto_collect, invoice.next_attempt_at) == ("open", False, None)
+    assert (invoice.failures, mails(engine)) == (0, [])
+    assert len(keys_sent(stripe_sandbox)) == 1
+    assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def test_a_payment_that_is_found_again_was_not_missing(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    lose_payments(engine)
+    sweep(engine, vendors, now=NOW + DAY)
+    find_payments(engine)
+    sweep(engine, vendors, now=NOW + 2 * DAY)
+    [attempt] = attempts_of(engine)
+    assert (attempt.state, attempt.missing_since) == ("processing", None)
+
+    lose_payments(engine)
+    sweep(engine, vendors, now=NOW + 3 * DAY)
+    assert attempt_states(engine) == ["processing"]
+    find_payments(engine)
+    [intent] = stripe_sandbox.control.payment_intents()
+    stripe_sandbox.control.settle(intent["id"])
+    sweep(engine, vendors, now=NOW + 4 * DAY)
+
+    assert invoice_of(engine, invoice_id).status == "paid"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_money_of_a_payment_that_was_missing_counts_when_its_event_comes(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    invoice_id = an_open_invoice(engine, account, client)
+    sweep(engine, vendors)
+    lose_payments(engine)
+    for day in (1, 2):
+        sweep(engine, vendors, now=NOW + day * DAY)
+    assert attempt_states(engine) == ["canceled"]
+    find_payments(engine)
+    [intent] = stripe_sandbox.control.payment_intents()
+    stripe_sandbox.control.settle(intent["id"])
+
+    tell_all(engine, stripe_sandbox)
+    sweep(engine, vendors, now=NOW + 3 * DAY)
+
+    assert attempt_states(engine) == ["succeeded"]
+    assert invoice_of(engine, invoice_id).status == "paid"
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
+
+
+def test_a_top_up_that_stripe_knows_no_more_is_not_made_again_by_itself(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    set_top_up(engine, client)
+    sweep_top_ups(engine, vendors)
+    assert attempt_states(engine) == ["processing"]
+    lose_payments(engine)
+
+    for day in (1, 2, 3, 10):
+        sweep(engine, vendors, now=NOW + day * DAY)
+        sweep_top_ups(engine, vendors, now=NOW + day * DAY)
+
+    assert attempt_states(engine) == ["canceled"]
+    assert top_up_of(engine, client).tries.is_off
+    assert len(keys_sent(stripe_sandbox)) == 1
 
 
 def test_a_bank_debit_that_came_back_unheard_and_waits_for_the_client_is_over(
