@@ -90,6 +90,11 @@ class Invoice(Base):
             "amount_credited >= 0 AND amount_refunded >= 0 AND amount_written_off >= 0",
             name="corrections",
         ),
+        # No more goes back than came in. A debit that an invoice took over is no money of it.
+        CheckConstraint(
+            "amount_refunded + amount_lost <= GREATEST(credit_applied + amount_paid, 0)",
+            name="given_back",
+        ),
         CheckConstraint("amount_lost BETWEEN 0 AND GREATEST(amount_paid, 0)", name="amount_lost"),
         CheckConstraint(
             "(status = 'draft') = (number IS NULL) AND (status = 'draft') = (finalized_at IS NULL)"

@@ -240,6 +240,17 @@ FINALIZED = (
             "ck_invoices_paid",
             "status = 'paid', paid_at = now(), amount_paid = total, amount_refunded = 1",
         ),
+        ("ck_invoices_given_back", "status = 'open', amount_refunded = 1"),
+        ("ck_invoices_given_back", "status = 'open', amount_paid = 2, amount_refunded = 3"),
+        # What it took over of a debt was nobody's money.
+        (
+            "ck_invoices_given_back",
+            "status = 'open', credit_applied = -2, amount_paid = 3, amount_refunded = 2",
+        ),
+        (
+            "ck_invoices_given_back",
+            "status = 'open', amount_paid = 3, amount_refunded = 2, amount_lost = 2",
+        ),
         ("ck_invoices_review", "status = 'open', review_ends_at = now()"),
     ],
 )

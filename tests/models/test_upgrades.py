@@ -6,7 +6,7 @@ import pytest
 from alembic import command
 from psycopg.errors import RestrictViolation
 from sqlalchemy import Engine, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from models import Account, Client, CreditBalance, CreditEntry, Queue, schema
@@ -179,6 +179,39 @@ def test_numbers_lines_and_amounts_due_go_on_after_the_upgrade(
         0,
         None,
     )
+
+
+def upgrade_to(engine: Engine, revision: str, *statements: str) -> None:
+    """The next revisions on what is there, and then what somebody does by hand, unhindered."""
+    with engine.begin() as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("given_back", [0, 1])
+def test_an_invoice_of_which_too_much_went_back_stops_no_upgrade(
+    engine: Engine, session: Session, given_back: int
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+    upgrade_to(engine, "0001", *IN_USE.split(";"))
+    upgrade_to(
+        engine,
+        "0009",
+        f"UPDATE invoices SET amount_refunded = {given_back} WHERE status = 'open'",  # noqa: S608
+    )
+
+    with engine.begin() as connection:
+        migrate(connection)
+
+    is_proven = "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_invoices_given_back'"
+    assert session.execute(text(is_proven)).scalar_one() is (given_back == 0)
+    with pytest.raises(IntegrityError, match="ck_invoices_given_back"), session.begin_nested():
+        session.execute(text("UPDATE invoices SET amount_refunded = 2 WHERE status = 'open'"))
 
 
 def test_what_is_finalized_stays_locked_after_the_upgrade(engine: Engine, session: Session) -> None:
