@@ -50,7 +50,7 @@ from gateways.stripe_api import StripeApi
 from gateways.stripe_cards import card_report
 from tests.gateways.sandbox.stripe.paying import client_of
 from tests.gateways.sandbox.stripe.test_spec import ABSENT, SPECS
-from tests.stripe import cards_at_stripe
+from tests.stripe import cards_at_stripe, known_payment
 
 SECRET = "sk_test_8Kq2unguessable"
 INTENTS = "/v1/payment_intents"
@@ -229,10 +229,10 @@ def test_a_payment_that_waits_for_its_holder_needs_action_also_after_a_failed_tr
     cards: CardGateway, sandbox: StripeSandbox, control: StripeSandboxControl
 ) -> None:
     waiting = _waiting_for_its_holder(sandbox)
-    report = cards.retrieve(waiting, DEPLOYMENT)
+    report = known_payment(cards, waiting)
     assert (report.status, report.decline_code) == (CardStatus.NEEDS_ACTION, None)
     control.authenticate(waiting, successful=False)
-    report = cards.retrieve(waiting, DEPLOYMENT)
+    report = known_payment(cards, waiting)
     assert report.status is CardStatus.NEEDS_ACTION
     assert report.decline_code == "payment_intent_authentication_failure"
 
@@ -278,7 +278,7 @@ def test_a_bank_debit_is_processing_until_it_settles(
     report = cards.charge(order)
     assert (report.status, report.amount_received) == (CardStatus.PROCESSING, 0)
     control.settle(report.payment_intent, outcome)
-    settled = cards.retrieve(report.payment_intent, DEPLOYMENT)
+    settled = known_payment(cards, report.payment_intent)
     if outcome == "succeeded":
         assert (settled.status, settled.amount_received) == (CardStatus.SUCCEEDED, 12_34)
     else:

@@ -32,7 +32,7 @@ from gateways.stripe_events import (
 from gateways.stripe_saved_cards import StripeSavedCards
 from gateways.webhooks import MalformedEvents, UntrustedEvents
 from tests.gateways.sandbox.stripe.paying import Receiver, client_of
-from tests.stripe import cards_at_stripe
+from tests.stripe import cards_at_stripe, known_payment
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET = "whsec_unguessable"
@@ -145,9 +145,9 @@ def test_events_of_charges_report_what_the_gateway_reported(
                 "return_url": "https://pay.example",
             }
         )
-        reports.append(cards.retrieve(waiting.id, DEPLOYMENT))
+        reports.append(known_payment(cards, waiting.id))
         control.settle(reports[3].payment_intent)
-        reports.append(cards.retrieve(reports[3].payment_intent, DEPLOYMENT))
+        reports.append(known_payment(cards, reports[3].payment_intent))
     made = control.events()
     deadline = monotonic() + LIMIT_SECONDS
     while len(receiver.taken) < len(made):

@@ -342,7 +342,7 @@ FROZEN = {
 MOVING = {
     *("checkout_session", "checkout_url"),
     *("state", "payment_intent", "decline_code", "decline_class", "message"),
-    *("asks", "is_unsent", "first_asked_at", "next_ask_at", "settled_at"),
+    *("asks", "is_unsent", "first_asked_at", "next_ask_at", "missing_since", "settled_at"),
 }
 # Who it is of, what made it and how its card looks is not asked of Stripe.
 UNUSED = {
