@@ -77,9 +77,7 @@ def _serve(
     )
     # Leases, heartbeat and breaker wait for no job's connection.
     own_engine = connect(settings.database_url, process="worker", connections=3, pre_ping=False)
-    turns = connect(
-        settings.database_url, process="worker", connections=1, pre_ping=False, durable=False
-    )
+    turns = connect(settings.database_url, process="worker", connections=1, durable=False)
     lease = timedelta(seconds=settings.lease_seconds)
     leases = LeaseKeeper(
         own_engine, lease=lease, run_limit=timedelta(seconds=settings.run_limit_seconds)
