@@ -387,7 +387,7 @@ SELECT :page, account_id, client_id, invoice_id, job_id, 9, 'client', '{state}',
   FROM payment_attempts WHERE id = :attempt
 """
 _OWE = """
-UPDATE invoices SET status = 'open', paid_at = NULL, amount_paid = amount_paid - 900
+UPDATE invoices SET status = 'open', paid_at = NULL, amount_credited = 0, amount_refunded = 900
 """
 _DIFFER = """
 INSERT INTO reconciliation_differences (reconciliation_id, difference, stripe_id, currency, ours,
