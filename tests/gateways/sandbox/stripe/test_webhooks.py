@@ -156,8 +156,8 @@ def test_an_account_can_have_a_webhook_of_its_own(
 ) -> None:
     control.set_webhook("http://127.0.0.1:9/nobody")
     secret = control.set_webhook(receiver.url, account=account)
-    client.v1.customers.create()
-    made = client.v1.customers.create(options={"stripe_account": account})
+    client.v1.customers.create(options={"stripe_account": f"{account}other"})
+    made = client.v1.customers.create()
     eventually(lambda: len(receiver.taken) == 1)
     (event,) = receiver.events(secret)
     assert event.data.object["id"] == made.id
