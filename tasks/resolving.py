@@ -80,7 +80,7 @@ def resolve_attempt(run: Run, session: Session, attempt_id: UUID) -> Step:
     record = partial(_record, run, attempt_id)
     if attempt.payment_intent is not None:
         intent, merchant = attempt.payment_intent, merchant_that_took(session, attempt)
-        return Call(partial(_retrieve, intent, merchant), record)
+        return Call(partial(_retrieve, intent, merchant), partial(record, was_told=True))
     order = order_of(session, attempt)
     if ask_by(since, run.now) == "key" and is_still_wanted(session, attempt):
         attempt.is_unsent = False
@@ -118,7 +118,9 @@ def _record(
     answer: Answer | None,
     *,
     by_key: bool = False,
+    was_told: bool = False,
 ) -> Step:
+    """Write down what Stripe says; ``was_told`` is of a payment that it had told of before."""
     if isinstance(answer, CardReport | ChargeRefused):
         attempt = settle_attempt(
             session,
@@ -144,7 +146,8 @@ def _record(
             # Nothing was asked: the next time that is set for asking may be a day away.
             return until_available(attempt, answer)
         if answer is None and attempt.payment_intent is not None:
-            return _miss(run, session, attempt)
+            # If it was told of only while it was looked up, there it is.
+            return _miss(run, session, attempt) if was_told else Done(as_result(attempt))
         if answer is None and believed_never_arrived(since, run.now):
             attempt.message = NEVER_ARRIVED
             attempt.move(AttemptState.CANCELED, run.now)
