@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from billing.unknown_outcomes import KEY_TRUSTED_FOR
+from gateways.cards import CardCharge, CardReport, ChargeOutcomeUnknown
 from gateways.merchants import DEPLOYMENT
 from gateways.sandbox.stripe.server import StripeSandbox
 from models import Account
@@ -18,6 +19,7 @@ from tests.cards import (
     QUEUES,
     SOFT,
     Killed,
+    WatchedCards,
     a_client_with,
     an_open_invoice,
     ask,
@@ -436,6 +438,31 @@ def test_a_payment_that_stripe_has_not_known_for_a_day_is_left_to_a_person(
     assert (invoice.failures, mails(engine)) == (0, [])
     assert len(keys_sent(stripe_sandbox)) == 1
     assert_books_agree(engine, account, stripe_sandbox, charges=[])
+
+
+def test_a_payment_that_is_told_of_while_it_is_looked_up_is_not_missing(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    def lose() -> None:
+        raise ChargeOutcomeUnknown("stripe: no answer")
+
+    class ToldMeanwhile(WatchedCards):
+        """Its event is handled after Stripe has said that there is none."""
+
+        def look_up(self, order: CardCharge) -> CardReport | None:
+            found = super().look_up(order)
+            name_payments(engine, "'pi_told_of_meanwhile'")
+            return found
+
+    client = a_client_with(engine, account, stripe_sandbox, BANK)
+    an_open_invoice(engine, account, client)
+    sweep(engine, watched(vendors, before=lose))
+
+    sweep(engine, Gateways(cards=ToldMeanwhile(vendors.cards)), now=NOW + 2 * DAY)
+
+    [attempt] = attempts_of(engine)
+    assert attempt.payment_intent == "pi_told_of_meanwhile"
+    assert (attempt.state, attempt.missing_since) == ("unknown", None)
 
 
 def test_a_payment_that_is_found_again_was_not_missing(
