@@ -72,12 +72,15 @@ class StripeCards:
             wanted["statement_descriptor_suffix"] = order.statement_suffix
         with self._api.moving_money():
             try:
-                created = self._api.at(order.merchant).payment_intents.create(
-                    wanted, {"idempotency_key": order.idempotency_key}
+                intent = self._api.create(
+                    order.merchant,
+                    "/v1/payment_intents",
+                    wanted,
+                    idempotency_key=order.idempotency_key,
                 )
             except stripe.CardError as error:
                 return _decline(error)
-            return _report(created.to_dict())
+            return _report(intent)
 
     def look_up(self, order: CardCharge) -> CardReport | None:
         """How a charge stands, if there is one; see ``CardGateway``."""

@@ -5,6 +5,8 @@ from datetime import datetime
 from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import Session
 
+from models.cursors import UndescribedCursor
+
 CONNECT_TIMEOUT_SECONDS = 5
 # A statement that waits this long for a lock meets a stuck transaction, not a busy one: it fails
 # and its job is tried again.
@@ -26,13 +28,15 @@ def connect(
     connections: int,
     pre_ping: bool = True,
     durable: bool = True,
+    autocommit: bool = False,
 ) -> Engine:
     """An engine with at most ``connections`` open at once, for one process.
 
     ``process`` is the name that the server shows for its connections. ``pre_ping`` tries a pooled
     connection before it is handed out, so that a restarted server is not noticed; it costs a
     round trip, so a worker goes without and tries its claim again. What is committed where it is
-    not ``durable`` may be lost by a crash of the server, and waits for no disk. Build it after any
+    not ``durable`` may be lost by a crash of the server, and waits for no disk. With ``autocommit``
+    each statement is a transaction: one around it would triple its round trips. Build it after any
     fork.
     """
     return create_engine(
@@ -43,10 +47,12 @@ def connect(
         # a few do most of the work.
         pool_use_lifo=True,
         pool_pre_ping=pre_ping,
+        **({"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if autocommit else {}),
         # Rows hold names and addresses, which have no place in a log of errors.
         hide_parameters=True,
         connect_args={
             "application_name": f"duecourse {process}",
+            "cursor_factory": UndescribedCursor,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             **_KEEPALIVES,
             "tcp_user_timeout": _USER_TIMEOUT_MS,

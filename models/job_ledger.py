@@ -25,7 +25,7 @@ REDISPATCH_AFTER = timedelta(seconds=5)
 REDISPATCH_AFTER_MAX = timedelta(minutes=1)
 
 # No less than this part of a window is added to it at once.
-DISPATCHED_AT_ONCE = 8
+PARTS_OF_A_WINDOW = 8
 
 # A job whose worker died this often is not run again by itself: it may be what kills them.
 MAX_RESCUES = 3
@@ -410,7 +410,7 @@ def dispatch(connection: Connection, queue: str, window: int) -> list[Bell] | No
         return []
     outstanding = connection.exec_driver_sql(_OUTSTANDING, {"queue": queue}).scalar_one()
     room = window - outstanding
-    if room < max(window // DISPATCHED_AT_ONCE, 1):
+    if room < max(window // PARTS_OF_A_WINDOW, 1):
         return None
     return _bells(connection.exec_driver_sql(_DISPATCH, {"queue": queue, "room": room}).all())
 

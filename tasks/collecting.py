@@ -75,6 +75,11 @@ def due_to_collect(now: datetime | BindParameter[datetime]) -> Select[Invoice]:
 
 # Built once: what they are built of never changes, and that costs more than running them.
 _LOCK = select(Client.id).where(Client.id == bindparam("client_id")).with_for_update(key_share=True)
+_DUE_OF_CLIENT = (
+    due_to_collect(bindparam("now", type_=DateTime(timezone=True)))
+    .where(Invoice.client_id == bindparam("client_id"))
+    .limit(1)
+)
 _KNOWN = (
     select(
         Account,
@@ -85,6 +90,11 @@ _KNOWN = (
         exists()
         .where(CreditBalance.client_id == Client.id, CreditBalance.balance != 0)
         .label("has_balance"),
+        _DUE_OF_CLIENT.with_only_columns(Invoice.id)
+        .offset(1)
+        .correlate(None)
+        .exists()
+        .label("has_several_due"),
     )
     .select_from(Client)
     .join(Account, Account.id == Client.account_id)
@@ -92,17 +102,11 @@ _KNOWN = (
     .where(Client.id == bindparam("client_id"))
     .execution_options(populate_existing=True)
 )
-_DUE_OF_CLIENT = (
-    due_to_collect(bindparam("now", type_=DateTime(timezone=True)))
-    .where(Invoice.client_id == bindparam("client_id"))
-    .limit(1)
-)
 _OLDEST_DUE = (
     _DUE_OF_CLIENT.order_by(Invoice.due_on, Invoice.id)
     .with_for_update(of=Invoice)
     .execution_options(populate_existing=True)
 )
-_ANY_DUE = _DUE_OF_CLIENT.with_only_columns(Invoice.id)
 
 
 def wake_collection(
@@ -142,8 +146,8 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     if session.execute(_LOCK, {"client_id": client_id}).one_or_none() is None:
         raise NotFound("client", str(client_id))
     # Account and card are held as long as they are needed: the session then reads them once.
-    known = session.execute(_KNOWN, {"client_id": client_id}).one()
-    account, card, is_under_way, has_balance = known
+    known = session.execute(_KNOWN, {"client_id": client_id, "now": run.now}).one()
+    account, card, is_under_way, has_balance, has_several_due = known
     under_way = [
         attempt
         for attempt in (_unsettled_of(session, client_id) if is_under_way else ())
@@ -151,7 +155,8 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     ]
     for attempt in under_way:
         if is_to_ask_again(run, attempt) and is_still_wanted(session, attempt):
-            return ask_for(session, run, attempt, partial(_ended, run, client_id, done))
+            ended = partial(_ended, run, client_id, done, is_last=False)
+            return ask_for(session, run, attempt, ended)
     if under_way:
         return Done({"attempts": done, "waits_for": str(under_way[0].id)})
     if has_balance:
@@ -162,7 +167,8 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
     if len(done) >= MAX_CHARGES_A_RUN:
         wake_collection(session, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
         return Done({"attempts": done, "goes_on": True})
-    return _charge(run, session, invoice, charged_through(account, card), done)
+    charged = charged_through(account, card)
+    return _charge(run, session, invoice, charged, done, is_last=not has_several_due)
 
 
 def _charge(
@@ -171,6 +177,8 @@ def _charge(
     invoice: Invoice,
     card: BillingMethod | None,
     done: list[dict[str, Any]],
+    *,
+    is_last: bool,
 ) -> Step:
     """Charge one invoice, once nothing of an earlier try is in the way."""
     client_id = invoice.client_id
@@ -195,7 +203,7 @@ def _charge(
             invoice,
             method,
             origin=Origin.AUTOMATIC,
-            ended=partial(_ended, run, client_id, done),
+            ended=partial(_ended, run, client_id, done, is_last=is_last),
         )
     except RuleViolation as refusal:
         invoice.next_attempt_at = None
@@ -231,16 +239,22 @@ def _ended(
     done: list[dict[str, Any]],
     session: Session,
     attempt: PaymentAttempt | None,
+    *,
+    is_last: bool,
 ) -> Step:
-    """Go on after an invoice that is paid; anything else holds the rest."""
+    """Go on after an invoice that is paid; anything else holds the rest.
+
+    ``is_last`` says that no other was due when it was charged: what is due since then is the next
+    sweep's, within a minute.
+    """
     if attempt is None:
         # Carried: a client may have hundreds that are too small for a card.
         return go_on(partial(_collect_next, run, client_id, done))
     told = [*done, as_result(attempt)]
     is_refused = attempt.state == AttemptState.DECLINED
-    goes_on = (
-        attempt.state == AttemptState.SUCCEEDED and _has_more_due(session, client_id, run.now)
-    ) or (is_refused and _is_due(session, run, attempt))
+    goes_on = (attempt.state == AttemptState.SUCCEEDED and not is_last) or (
+        is_refused and _is_due(session, run, attempt)
+    )
     if goes_on:
         return _collect_next(run, client_id, told, session)
     return Done({"attempts": told})
@@ -276,10 +290,6 @@ def _oldest_due(session: Session, client_id: UUID, now: datetime) -> Invoice | N
     """The invoice to be charged next, locked. Hold its client's lock."""
     due = session.scalars(_OLDEST_DUE, {"client_id": client_id, "now": now})
     return due.one_or_none()
-
-
-def _has_more_due(session: Session, client_id: UUID, now: datetime) -> bool:
-    return session.scalar(_ANY_DUE, {"client_id": client_id, "now": now}) is not None
 
 
 def _why_not(method: BillingMethod | None) -> str:

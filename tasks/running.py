@@ -47,8 +47,9 @@ class LeaseLost(Exception):  # noqa: N818 - named as the fact it states
 class Runner:
     """Runs jobs for one worker process, from any number of threads.
 
-    ``gateways`` is what the jobs' calls are made through, and ``turns`` the connections on which
-    turns are taken: the jobs' own if there is nothing else. ``clock`` gives the runs' ``now`` in
+    ``gateways`` is what the jobs' calls are made through. ``claims`` are the connections on which
+    jobs are claimed, each statement by itself, and ``turns`` those on which turns are taken: the
+    jobs' own if there is nothing else. ``clock`` gives the runs' ``now`` in
     place of the database, to tell a story by its calendar.
     """
 
@@ -60,12 +61,12 @@ class Runner:
         worker: str,
         lease: timedelta,
         gateways: Gateways | None = None,
+        claims: Engine | None = None,
         turns: Engine | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._engine = engine
-        # A claim is one statement: a transaction around it would triple its round trips.
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._claims = claims or engine.execution_options(isolation_level="AUTOCOMMIT")
         self._leases = leases
         self._worker = worker
         self._lease = lease
@@ -101,7 +102,7 @@ class Runner:
             return self._try_to_claim(job_id)
 
     def _try_to_claim(self, job_id: UUID) -> Claim | None:
-        with self._autocommit.connect() as connection:
+        with self._claims.connect() as connection:
             return job_ledger.claim(connection, job_id, worker=self._worker, lease=self._lease)
 
     def _run_claimed(self, kind: JobKind, claim: Claim) -> None:

@@ -24,9 +24,9 @@ NAMESPACE = "duecourse"
 HEARTBEAT_TIMEOUT_MS = 15_000
 MAINTENANCE_EVERY_TIME = 1_000_000  # A chance out of a million.
 
-# A worker that has messages to go on with fetches no fewer than this part of all it may hold: a
-# fetch for each one was a seventh of what a process at its limit did.
-FETCHED_AT_ONCE = 8
+# A worker that has messages to go on with fetches none until there is room for this part of all it
+# may hold: a fetch for each one was a seventh of what a process at its limit did.
+PARTS_OF_A_FETCH = 4
 ENOUGH_PAUSE_SECONDS = 0.005
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -63,7 +63,7 @@ class _Consumer(_RedisConsumer):
         """
         prefetch: int = self.prefetch
         room: int = prefetch - self.outstanding_message_count
-        return room < prefetch // FETCHED_AT_ONCE
+        return room < prefetch // PARTS_OF_A_FETCH
 
     @override
     def ack(self, message: MessageProxy) -> None:

@@ -33,6 +33,7 @@ WATCH_EVERY_SECONDS = 1.0
 # at a time. With one for each of many threads they got in each other's way at the server, and each
 # prepared its statements anew: 32 charges at a time cost PostgreSQL a quarter more.
 JOBS_CONNECTIONS = 12
+CLAIMS_CONNECTIONS = 4
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +78,16 @@ def _serve(
     )
     # Leases, heartbeat and breaker wait for no job's connection.
     own_engine = connect(settings.database_url, process="worker", connections=3, pre_ping=False)
+    # Claims and turns need not outlive a crash of the server. A job whose claim is lost is rung for
+    # again, and what the claim led to was lost with it: whatever is committed later keeps it, too.
+    claims = connect(
+        settings.database_url,
+        process="worker",
+        connections=min(threads, CLAIMS_CONNECTIONS),
+        pre_ping=False,
+        durable=False,
+        autocommit=True,
+    )
     turns = connect(settings.database_url, process="worker", connections=1, durable=False)
     lease = timedelta(seconds=settings.lease_seconds)
     leases = LeaseKeeper(
@@ -88,6 +99,7 @@ def _serve(
         worker=f"{socket.gethostname()}:{os.getpid()}",
         lease=lease,
         gateways=gateways,
+        claims=claims,
         turns=turns,
     )
     broker = build_broker(settings.redis_url, ForeignMessages(engine))
@@ -116,6 +128,7 @@ def _serve(
     presence.stop()
     engine.dispose()
     own_engine.dispose()
+    claims.dispose()
     turns.dispose()
     _log.info("worker stopped", unfinished=leases.held)
     return healthy

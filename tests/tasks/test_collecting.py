@@ -1,4 +1,5 @@
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, select, text
@@ -42,6 +43,7 @@ from tests.cards import (
     payments,
     sweep,
     take_card,
+    watched,
 )
 from tests.worlds import NOW, a_charge, a_client, audited, change, invoices_of, tick, work
 
@@ -282,6 +284,24 @@ def test_a_catch_up_is_charged_oldest_first_one_after_another(
     assert job.result is not None
     assert [one["state"] for one in job.result["attempts"]] == ["succeeded"] * 3
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 2000, 3000])
+
+
+def test_what_comes_due_while_the_last_one_is_charged_is_the_next_sweeps(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    an_open_invoice(engine, account, client, "10.00")
+    come: list[UUID] = []
+
+    def one_comes() -> None:
+        if not come:
+            come.append(an_open_invoice(engine, account, client, "20.00"))
+
+    sweep(engine, watched(vendors, before=one_comes))
+    sweep(engine, vendors)
+
+    assert [one.status for one in invoices_of(engine, client)] == ["paid"] * 2
+    assert_books_agree(engine, account, stripe_sandbox, charges=[1000, 2000])
 
 
 def test_a_decline_holds_the_rest_until_the_next_try_and_they_go_on_after_it(

@@ -119,13 +119,14 @@ def test_a_worker_that_has_enough_leaves_the_rest_in_redis_until_it_can_take_man
     taken = [message for message in (next(consumer) for _ in range(17)) if message is not None]
     assert len(taken) == 16
 
-    consumer.ack(taken[0])
+    for done in taken[:3]:
+        consumer.ack(done)
     assert next(consumer) is None
     assert broker.client.llen("duecourse:ops") == 24
 
-    consumer.ack(taken[1])
+    consumer.ack(taken[3])
     assert next(consumer) is not None
-    assert broker.client.llen("duecourse:ops") == 22
+    assert broker.client.llen("duecourse:ops") == 20
 
 
 def test_a_worker_of_one_thread_takes_one_message_at_a_time(broker: DoorbellBroker) -> None:

@@ -289,6 +289,20 @@ def test_a_job_enqueued_while_all_is_idle_is_dispatched_at_once(engine: Engine, 
         wait_for(lambda: job_of(engine, job_id).state == "dispatched", limit=2)
 
 
+def test_a_full_window_of_one_queue_keeps_no_other_waiting(
+    engine: Engine, broker: DoorbellBroker
+) -> None:
+    a_job(engine), a_job(engine)
+    dispatcher = Dispatcher(engine, broker, window=1, poll_seconds=60)
+    # Until a look at the full window waits for longer than this test.
+    wait_for(lambda: dispatcher.step() > 20)
+
+    with running(dispatcher):
+        wait_for(lambda: listening(engine))
+        other = a_job(engine, queue="billing")
+        wait_for(lambda: job_of(engine, other).state == "dispatched", limit=5)
+
+
 def test_polling_finds_what_nobody_was_notified_of(engine: Engine, run: Run) -> None:
     with run(0.1):
         wait_for(lambda: listening(engine))
