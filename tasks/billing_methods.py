@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from billing.disputes import STOPPED_FOR_DISPUTE
@@ -16,6 +16,8 @@ from tasks.card_details import look_at_cards
 from tasks.detaching import forget_at_stripe
 from tasks.disputed_cards import stop_of
 from tasks.tried_cards import stop_tries
+
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:customer, 0))")
 
 _Names = tuple[str, str, UUID | None]
 """A card by Stripe's names of customer and payment method, and whose Stripe account knows it."""
@@ -164,6 +166,8 @@ def _merchant(session: Session, account_id: UUID) -> UUID | None:
 
 
 def _require_own_customer(session: Session, account_id: UUID, stripe_customer: str) -> None:
+    # Each of two accounts that want one at the same moment would not see the other's claim.
+    session.execute(_ALONE, {"customer": f"stripe_customer:{stripe_customer}"})
     for table in (BillingMethod, BackupMethod, Client):
         elsewhere = select(table.account_id).where(
             table.stripe_customer == stripe_customer, table.account_id != account_id

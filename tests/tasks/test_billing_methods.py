@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -38,7 +39,8 @@ from tests.cards import (
     sweep,
     take_card,
 )
-from tests.worlds import NOW, a_client, work
+from tests.jobs import wait_until_blocked
+from tests.worlds import LIMIT_SECONDS, NOW, a_client, work
 
 INTENTS = "/v1/payment_intents"
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -198,6 +200,34 @@ def test_a_customer_at_stripe_is_one_accounts_and_may_be_several_of_its_clients(
     method = card_of(engine, theirs)
     assert method is not None
     assert method.stripe_customer == "cus_2"
+
+
+def test_of_two_accounts_that_claim_a_customer_at_the_same_moment_one_gets_it(
+    engine: Engine, account: Account
+) -> None:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        other = create_account(session, "Another")
+    mine, theirs = a_client(engine, account), a_client(engine, other)
+
+    with ThreadPoolExecutor(1) as threads:
+        with Session(engine) as session, session.begin():
+            set_billing_method(
+                session,
+                account.id,
+                mine.id,
+                stripe_customer="cus_1",
+                payment_method="pm_1",
+                now=NOW,
+                requested_by="test",
+            )
+            late = threads.submit(set_card, engine, theirs, "cus_1")
+            wait_until_blocked(engine)
+        refused = late.exception(LIMIT_SECONDS)
+
+    assert isinstance(refused, RuleViolation)
+    assert refused.code == "stripe_customer_taken"
+    assert card_of(engine, mine) is not None
+    assert card_of(engine, theirs) is None
 
 
 @pytest.mark.parametrize("old", [SOFT, HARD, "pm_card_chargeDeclinedExpiredCard"])
