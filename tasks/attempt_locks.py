@@ -73,3 +73,8 @@ def lock_with_all(session: Session, attempt_id: UUID) -> LockedAttempt:
         return LockedAttempt(attempt, client, account, card, None)
     attempt, account, card, invoice = session.execute(_OF_INVOICE, asked).one()
     return LockedAttempt(attempt, client, account, card, invoice)
+
+
+def lock_attempt(session: Session, attempt_id: UUID) -> PaymentAttempt:
+    """An attempt under its own lock and its client's and, if any, its invoice's, in that order."""
+    return lock_with_all(session, attempt_id).attempt

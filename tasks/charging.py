@@ -10,19 +10,13 @@ from billing.collection import Origin
 from billing.errors import IllegalTransition, RuleViolation
 from billing.invoice_states import InvoiceStatus
 from models import BillingMethod, Invoice, PaymentAttempt
-from tasks.attempts import (
-    as_result,
-    ask_for,
-    begin_attempt,
-    is_to_ask_again,
-    require_tries_left,
-    withdraw,
-)
+from tasks.attempts import as_result, ask_for, begin_attempt, is_to_ask_again, withdraw
 from tasks.calls import Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
 from tasks.merchants import card_of, why_no_card
 from tasks.outcomes import Done, Skip
+from tasks.tried_cards import require_tries_left
 from tasks.withdrawing import lock_invoice, require_no_payment_in_flight
 
 

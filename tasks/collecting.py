@@ -23,21 +23,14 @@ from models import (
 from models.billing_method import CardOfClient
 from models.payment_attempt import open_attempts_of
 from models.refund import is_being_refunded
-from tasks.attempts import (
-    as_result,
-    ask_for,
-    begin_attempt,
-    is_to_ask_again,
-    require_tries_left,
-    withdraw,
-)
+from tasks.attempts import as_result, ask_for, begin_attempt, is_to_ask_again, withdraw
 from tasks.calls import Step, go_on
 from tasks.credit_balances import apply_credit
 from tasks.enqueueing import enqueue_for_each
 from tasks.kinds import BULK_PRIORITY, Run, job
 from tasks.merchants import charged_through
 from tasks.outcomes import Done
-from tasks.tried_cards import backup_to_try, stop_tries
+from tasks.tried_cards import backup_to_try, require_tries_left, stop_tries
 from tasks.wanted_attempts import give_up_unsent, is_still_wanted
 
 MAX_FOUND_AT_ONCE = 10_000

@@ -17,18 +17,8 @@ from gateways.cards import CardsUnavailable, ChargeOutcomeUnknown, ChargeRefused
 from gateways.checkout import CheckoutOrder, CheckoutReport
 from models import Account, Client, Invoice, PaymentAttempt
 from models.payment_attempt import STILL_OPEN, open_attempts_of
-from tasks.attempts import (
-    Answer,
-    answered,
-    as_result,
-    close_page,
-    lock_attempt,
-    named,
-    sent_at,
-    settle_page,
-    until_available,
-    withdraw,
-)
+from tasks.attempt_locks import lock_attempt
+from tasks.attempts import Answer, answered, as_result, named, sent_at, until_available, withdraw
 from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.credit_balances import apply_credit
@@ -36,6 +26,7 @@ from tasks.kinds import Run, job
 from tasks.merchants import merchant_that_took
 from tasks.outcomes import Done, Skip, Snooze
 from tasks.page_closing import close_pages_for_credit
+from tasks.settling import close_page, settle_page
 from tasks.stripe_customers import create_customer, customer_of, forget_customer
 from tasks.turns import MayAsk, hold_back, take_turn
 from tasks.withdrawing import keep_trying, lock_invoice, require_no_payment_in_flight

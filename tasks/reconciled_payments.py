@@ -20,9 +20,10 @@ from gateways.merchants import Merchant
 from gateways.payment_records import PaymentRecords, RecordPage, Window
 from models import Payment, PaymentAttempt
 from models.payment_attempt import STILL_OPEN
-from tasks.attempts import lock_attempt, settle_attempt
+from tasks.attempt_locks import lock_attempt
 from tasks.collecting import wake_collection
 from tasks.comparing import Comparison, Looked, id_in
+from tasks.settling import settle_attempt
 
 _TOLD = {
     CardStatus.SUCCEEDED: Told.DONE,

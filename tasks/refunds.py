@@ -28,10 +28,10 @@ from models.client import clients_for_update
 from models.dispute import has_open_dispute
 from models.invoice import invoices_for_update
 from models.refund import refund_for_update, went_or_may_go
-from tasks.attempts import ASK_AFTER_PROCESSING
 from tasks.credit_balances import CreditMove, apply_credit, balance_of, move_credit
 from tasks.credit_notes import PAID_FROM, note_agreed, write_note
 from tasks.posting import Entry, post
+from tasks.settling import ASK_AFTER_PROCESSING
 
 _log = structlog.get_logger(__name__)
 

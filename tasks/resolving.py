@@ -24,23 +24,15 @@ from gateways.cards import (
 )
 from gateways.merchants import Merchant
 from models import PaymentAttempt
-from tasks.attempts import (
-    Answer,
-    PaymentMissing,
-    answered,
-    as_result,
-    lock_attempt,
-    order_of,
-    sent_at,
-    settle_attempt,
-    until_available,
-)
+from tasks.attempt_locks import lock_attempt
+from tasks.attempts import Answer, answered, as_result, order_of, sent_at, until_available
 from tasks.calls import Call, Gateways, Step
 from tasks.collecting import wake_collection
 from tasks.kinds import Run, job
 from tasks.merchants import merchant_that_took
 from tasks.outcomes import Done, Fail, Skip, Snooze
 from tasks.pay_pages import ask_after_page
+from tasks.settling import PaymentMissing, settle_attempt
 from tasks.turns import MayAsk, hold_back, take_turn
 from tasks.wanted_attempts import give_up_unsent, is_still_wanted
 

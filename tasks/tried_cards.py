@@ -1,17 +1,19 @@
 """What became of a try at a card, as it matters to that card and to what is tried by itself."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
-from billing.collection import Origin
+from billing.collection import AttemptState, Origin
 from billing.declines import STOPS_AUTOMATIC_TRIES, DeclineClass
 from billing.disputes import STOPPED_FOR_DISPUTE
+from billing.dunning import MAX_TRIES_IN_30_DAYS
+from billing.errors import RuleViolation
 from billing.invoice_states import InvoiceStatus
 from models import BackupMethod, BillingMethod, Client, Invoice, PaymentAttempt
-from models.billing_method import CARD_FIELDS
+from models.billing_method import CARD_FIELDS, CardOfClient
 from tasks.auto_top_ups import begin_anew
 from tasks.merchants import is_charged_through
 
@@ -123,3 +125,33 @@ def try_all_again(session: Session, client_id: UUID, now: datetime) -> None:
         )
         .values(next_attempt_at=now, failures=0)
     )
+
+
+def require_tries_left(
+    session: Session, invoice: Invoice, method: CardOfClient, *, now: datetime
+) -> None:
+    """Check that the card networks allow another try of an invoice on this card.
+
+    Raises:
+        RuleViolation: It was tried too often of late (``too_many_tries``).
+    """
+    if invoice.attempt_count < MAX_TRIES_IN_30_DAYS:
+        # On all its cards, at any time.
+        return
+    tries = session.scalar(
+        select(func.count()).where(
+            PaymentAttempt.invoice_id == invoice.id,
+            PaymentAttempt.payment_method == method.payment_method,
+            PaymentAttempt.created_at > now - timedelta(days=30),
+            ~PaymentAttempt.is_unsent,
+            # What Stripe refused without asking the card has no class, and was no try of it.
+            or_(
+                PaymentAttempt.state != AttemptState.DECLINED,
+                PaymentAttempt.decline_class.is_not(None),
+            ),
+        )
+    )
+    if tries is not None and tries >= MAX_TRIES_IN_30_DAYS:
+        raise RuleViolation(
+            "too_many_tries", f"this card was tried {tries} times in 30 days: use another"
+        )

@@ -20,7 +20,7 @@ from gateways.payment_events import PaymentEvent
 from gateways.stripe_events import DISPUTES_TOLD, event_from
 from models import Mail, Payment, PaymentAttempt, Refund, WebhookEvent
 from models.mail import mail_for_update
-from tasks.attempts import lock_attempt, settle_attempt, told_before
+from tasks.attempt_locks import lock_attempt
 from tasks.believed_events import comes_from_where_made
 from tasks.card_events import handle_card_event, is_about_cards
 from tasks.collecting import wake_collection
@@ -30,6 +30,7 @@ from tasks.kinds import JobKind, Run, job
 from tasks.outcomes import Done, Outcome, Skip
 from tasks.refunds import settle_refund
 from tasks.resolving import resolve_attempt
+from tasks.settling import settle_attempt, told_before
 
 _log = structlog.get_logger(__name__)
 

@@ -13,7 +13,8 @@ from models.client import clients_for_update
 from models.invoice import invoices_for_update
 from models.payment_attempt import open_attempts_of
 from models.refund import unsettled_refund_of
-from tasks.attempts import as_result, lock_attempt, withdraw
+from tasks.attempt_locks import lock_attempt
+from tasks.attempts import as_result, withdraw
 from tasks.calls import Step
 from tasks.enqueueing import enqueue
 from tasks.kinds import Run, job

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 from stripe import RequestsClient, StripeClient
@@ -314,6 +315,18 @@ def an_open_invoice(
     invoice = invoices_of(engine, client)[-1]
     perform(engine, finalize_invoice, account, invoice_id=invoice.id, collect=collect, now=now)
     return invoice.id
+
+
+def a_pending_attempt(
+    engine: Engine, account: Account, vendors: Gateways, stripe: StripeSandbox
+) -> PaymentAttempt:
+    """An automatic attempt for 10 dollars that was written down and never sent."""
+    client = a_client_with(engine, account, stripe)
+    an_open_invoice(engine, account, client)
+    with pytest.raises(Killed):
+        work(engine, now=NOW, gateways=watched(vendors, before=die), queues=QUEUES)
+    [attempt] = attempts_of(engine)
+    return attempt
 
 
 def many_open_invoices(

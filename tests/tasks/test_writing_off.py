@@ -12,7 +12,6 @@ from gateways.cards import CardReport, CardStatus
 from models import Account, Client, Invoice, LedgerEntry, Mail
 from tasks.accounts import create_account
 from tasks.aging import aging_report
-from tasks.attempts import settle_attempt
 from tasks.billing_methods import set_billing_method
 from tasks.charging import charge_invoice
 from tasks.crediting import apply_client_credit, apply_invoice_credit
@@ -21,6 +20,7 @@ from tasks.invoice_documents import invoice_document
 from tasks.letters import letter_invoice
 from tasks.marking_paid import mark_invoice_paid
 from tasks.outcomes import Done
+from tasks.settling import settle_attempt
 from tasks.voiding import void_invoice
 from tasks.writing_off import write_off_invoice
 from tests.jobs import job_of
