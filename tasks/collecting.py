@@ -196,7 +196,8 @@ def _charge(
             invoice,
             method,
             origin=Origin.AUTOMATIC,
-            ended=partial(_ended, run, client_id, done, is_last=is_last),
+            # A second card that pays becomes the first, for all that has waited for one.
+            ended=partial(_ended, run, client_id, done, is_last=is_last and method is card),
         )
     except RuleViolation as refusal:
         invoice.next_attempt_at = None
