@@ -64,7 +64,7 @@ SABOTAGES = (
     _Sabotage(
         mistake="no_fence",
         only=["pause_a_worker"],
-        faults=3,
+        faults=5,
         says="is succeeded and ended 2 times",
         within=30.0,
         drawn={
