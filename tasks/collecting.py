@@ -161,7 +161,9 @@ def _collect_next(run: Run, client_id: UUID, done: list[dict[str, Any]], session
         wake_collection(session, [client_id], now=run.now, requested_by=f"job:{run.job_id}")
         return Done({"attempts": done, "goes_on": True})
     charged = charged_through(account, card)
-    return _charge(run, session, invoice, charged, done, is_last=not has_several_due)
+    # While an attempt was under way, which is given up by now, nothing counted as due.
+    is_last = not (has_several_due or is_under_way)
+    return _charge(run, session, invoice, charged, done, is_last=is_last)
 
 
 def _charge(

@@ -96,9 +96,11 @@ class Runner:
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            # The pool's connections are from before a restart of the server. It drops them all
-            # now; had this claim gone through all the same, the next would find nothing, and
-            # the job would be rescued.
+            # The connections are from before a restart of the server. Their pool drops them all
+            # now, and the one for the work does, too: it would fail on one of its own. Had this
+            # claim gone through all the same, the next would find nothing, and the job would be
+            # rescued.
+            self._engine.dispose()
             return self._try_to_claim(job_id)
 
     def _try_to_claim(self, job_id: UUID) -> Claim | None:

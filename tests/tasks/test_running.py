@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from billing.errors import InvalidInput, NotFound, RuleViolation
 from models import Account, JobAttempt
+from models.database import connect
 from tasks.calls import Call, Gateways, Step
 from tasks.enqueueing import enqueue
 from tasks.kinds import JobKind, Run, job
@@ -406,6 +407,34 @@ def test_a_connection_that_dies_in_the_middle_is_a_failed_attempt(
 
     assert failed.state == "failed"
     assert accounts(engine) == []
+
+
+def test_a_restart_of_the_server_between_two_jobs_costs_no_attempt(
+    engine: Engine, leases: LeaseKeeper
+) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    jobs = connect(url, process="test", connections=1, pre_ping=False)
+    claims = connect(url, process="test", connections=1, pre_ping=False, autocommit=True)
+    runner = Runner(jobs, leases, worker="test", lease=LEASE, claims=claims)
+
+    @job(queue="ops")
+    def open_one(_run: Run, session: Session) -> Outcome:
+        new_account(session)
+        return Done({})
+
+    run_now(engine, runner, open_one)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    job_id = run_now(engine, runner, open_one)
+
+    assert runs_of(engine, job_id) == [(1, "succeeded")]
+    jobs.dispose()
+    claims.dispose()
 
 
 def test_a_change_that_is_refused_at_commit_is_a_failed_attempt(
