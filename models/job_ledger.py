@@ -272,6 +272,8 @@ SELECT id, %(attempt)s, %(outcome)s, worker, %(error)s, started_at, clock_timest
 RETURNING job_id
 """
 
+# The lock gives the transaction an id, so that its commit waits for the disk, and with it the claim,
+# which did not: it is on disk before a vendor is called.
 _HOLDS = """
 SELECT id FROM jobs
  WHERE id = %(id)s AND lease_token = %(lease_token)s AND state = 'running' FOR UPDATE

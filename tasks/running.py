@@ -49,8 +49,8 @@ class Runner:
 
     ``gateways`` is what the jobs' calls are made through. ``claims`` are the connections on which
     jobs are claimed, each statement by itself, and ``turns`` those on which turns are taken: the
-    jobs' own if there is nothing else. ``clock`` gives the runs' ``now`` in
-    place of the database, to tell a story by its calendar.
+    jobs' own if there is nothing else. ``clock`` gives the runs' ``now`` in place of the database,
+    to tell a story by its calendar.
     """
 
     def __init__(

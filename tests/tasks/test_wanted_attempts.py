@@ -231,6 +231,22 @@ def test_what_was_turned_away_for_an_old_card_is_charged_to_the_new_one(
     assert_books_agree(engine, account, stripe_sandbox, charges=[1000])
 
 
+def test_after_what_was_given_up_for_a_new_card_all_that_is_due_is_charged_in_one_go(
+    engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
+) -> None:
+    client = a_client_with(engine, account, stripe_sandbox)
+    ids = [an_open_invoice(engine, account, client, price) for price in ("10.00", "20.00")]
+    sweep(engine, watched(vendors, before=away))
+    assert attempt_states(engine) == ["pending"]
+    give_card(engine, stripe_sandbox, client)
+
+    hurry(engine, vendors, now=NOW + HOUR)
+
+    assert attempt_states(engine) == ["canceled", "succeeded", "succeeded"]
+    assert [invoice_of(engine, one).status for one in ids] == ["paid", "paid"]
+    assert audited(engine, account) == []
+
+
 def test_what_was_never_sent_uses_up_no_try(
     engine: Engine, account: Account, vendors: Gateways, stripe_sandbox: StripeSandbox
 ) -> None:
